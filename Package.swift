@@ -1,0 +1,80 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let argumentParser = Target.Dependency.product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+/// The targets in reading order: arrows point only upward in this list (docs/architecture.md).
+let package = Package(
+  name: "ploopd",
+  products: [.executable(name: "ploopd", targets: ["ploopd"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: [
+    // C: only what Swift cannot import (variadic functions, calls without a glibc wrapper).
+    .target(name: "CLinux"),
+    .target(name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd")]),
+    .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+
+    .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),
+    .target(name: "PloopFormat", swiftSettings: settings),
+    .target(
+      name: "PloopDevice", dependencies: ["PloopFormat", "PloopIO"], swiftSettings: settings),
+    .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
+    .target(
+      name: "PloopControl",
+      dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", logging],
+      swiftSettings: settings),
+    .target(
+      name: "PloopHTTP", dependencies: ["CMicrohttpd", "PloopControl", "PloopIO", logging],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "ploopd",
+      dependencies: [
+        "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO", "PloopNBD",
+        argumentParser, logging, yams,
+      ],
+      swiftSettings: settings),
+
+    .target(
+      name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
+      path: "Tests/TestSupport", swiftSettings: settings),
+    .testTarget(
+      name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
+    .testTarget(
+      name: "PloopFormatTests", dependencies: ["PloopFormat"], swiftSettings: settings),
+    .testTarget(
+      name: "PloopDeviceTests",
+      dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopControlTests",
+      dependencies: ["PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopHTTPTests",
+      dependencies: ["PloopControl", "PloopHTTP", "PloopIO", "TestSupport", yams],
+      swiftSettings: settings),
+    .testTarget(
+      name: "InteropTests", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "EndToEndTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
+  ],
+  swiftLanguageModes: [.v6]
+)

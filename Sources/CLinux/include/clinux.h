@@ -1,0 +1,45 @@
+// What the Glibc module cannot give Swift: variadic calls, calls without a glibc wrapper, and
+// constants behind _GNU_SOURCE. No policy: every function is one system call. Each returns what the
+// system call returns and leaves its error in errno.
+#ifndef PLOOPD_CLINUX_H
+#define PLOOPD_CLINUX_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// open.c: man 2 openat2, man 2 open
+int clinux_open(const char *path, int flags, mode_t mode);
+// Opens `path` beneath `directory`; no link of any kind is followed out of it or at all.
+int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t mode);
+
+// io.c: man 2 preadv2, man 2 fallocate, man 2 sendfile
+// Reads only what the page cache holds now: EAGAIN when it would block, EOPNOTSUPP when the file system cannot say.
+ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset);
+int clinux_allocate(int fd, off_t offset, off_t length);
+int clinux_punch_hole(int fd, off_t offset, off_t length);
+int clinux_zero_range(int fd, off_t offset, off_t length);
+off_t clinux_seek_data(int fd, off_t offset);
+off_t clinux_seek_hole(int fd, off_t offset);
+
+// lock.c: man 2 fcntl (open file description locks). `write` asks for an exclusive lock.
+int clinux_ofd_lock(int fd, off_t offset, off_t length, int write);
+int clinux_ofd_unlock(int fd, off_t offset, off_t length);
+// 1 when somebody else holds a lock that conflicts with an exclusive one on the range, 0 when not, -1 on error.
+int clinux_ofd_conflict(int fd, off_t offset, off_t length);
+
+// socket.c: man 7 unix, man 7 socket, man 7 tcp
+struct clinux_peer {
+  int32_t pid;
+  uint32_t uid;
+  uint32_t gid;
+};
+// -1 with ENOTSUP unless the socket is a Unix one: SO_PEERCRED "succeeds" on TCP with nonsense.
+int clinux_peer_credentials(int fd, struct clinux_peer *peer);
+// Bytes the peer has not taken yet (SIOCOUTQ), or -1.
+int clinux_unsent_bytes(int fd);
+
+// thread.c: man 3 pthread_setname_np; longer names are cut to what the kernel shows.
+void clinux_name_thread(const char *name);
+
+#endif

@@ -1,0 +1,26 @@
+#define _GNU_SOURCE
+#include "clinux.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset) {
+  struct iovec part = {.iov_base = buffer, .iov_len = length};
+  return preadv2(fd, &part, 1, offset, RWF_NOWAIT);
+}
+
+int clinux_allocate(int fd, off_t offset, off_t length) { return fallocate(fd, 0, offset, length); }
+
+int clinux_punch_hole(int fd, off_t offset, off_t length) {
+  return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+int clinux_zero_range(int fd, off_t offset, off_t length) {
+  return fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+off_t clinux_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }
+
+off_t clinux_seek_hole(int fd, off_t offset) { return lseek(fd, offset, SEEK_HOLE); }

@@ -1,0 +1,241 @@
+package import PloopFormat
+
+// What the service is asked and what it answers, as plain values. HTTP turns them into JSON and
+// back; nothing here knows that.
+
+/// The body of an attach request: one disk, where it comes from, and how it is to be served.
+package struct AttachRequest: Sendable {
+  package enum Source: Sendable {
+    /// Oldest to newest; the last is the top, the one that is written.
+    case deltas([DeltaReference])
+    case create(CreateRequest)
+  }
+
+  package struct DeltaReference: Sendable, Equatable {
+    /// `root:relative`, or `relative` when there is only one root.
+    package var path: String
+    /// Never guessed.
+    package var isRaw: Bool
+
+    package init(path: String, isRaw: Bool = false) {
+      self.path = path
+      self.isRaw = isRaw
+    }
+  }
+
+  package struct CreateRequest: Sendable {
+    /// `root:relative`; made if it is missing.
+    package var directory: String
+    package var sizeBytes: UInt64
+    package var clusterBytes: UInt64 = 1 << 20
+    package var version: ImageVersion = .v2
+
+    package init(directory: String, sizeBytes: UInt64) {
+      self.directory = directory
+      self.sizeBytes = sizeBytes
+    }
+  }
+
+  package enum Repair: String, Sendable {
+    case none
+    case safe
+  }
+
+  package var id: String
+  package var source: Source
+  package var readonly = false
+  package var suspended = false
+  package var autostart = true
+  package var labels: [String: String] = [:]
+  package var repair = Repair.none
+  package var exportName: String?
+
+  package init(id: String, source: Source) {
+    self.id = id
+    self.source = source
+  }
+}
+
+/// What PATCH may change; nil leaves a setting as it is.
+package struct DeviceChange: Sendable {
+  package var suspended: Bool?
+  package var autostart: Bool?
+  /// A nil value removes the label.
+  package var labels: [String: String?]?
+
+  package init() {}
+}
+
+package enum DeviceState: String, Sendable {
+  case attaching, online, suspended, degraded, failed, detaching
+}
+
+package struct DeltaInfo: Sendable {
+  package var level: Int
+  package var path: String
+  package var isRaw: Bool
+  package var readonly: Bool
+  package var isTop: Bool
+  /// Clusters that this delta's own index maps.
+  package var clusters: UInt64
+  package var fileBytes: UInt64
+  package var diskBytes: UInt64
+}
+
+package struct DeviceInfo: Sendable {
+  package struct Condition: Sendable {
+    package var type: String
+    package var isTrue: Bool
+    package var reason: String
+    package var message: String
+    package var since: Double
+  }
+
+  package var id: String
+  package var uuid: String
+  package var revision: UInt64
+  package var state: DeviceState
+  package var sizeBytes: UInt64
+  package var clusterBytes: UInt64
+  package var version: ImageVersion
+  package var readonly: Bool
+  package var suspended: Bool
+  package var autostart: Bool
+  package var labels: [String: String]
+  package var deltas: [DeltaInfo]
+  package var clustersTotal: UInt64
+  package var clustersMapped: UInt64
+  package var holesInTop: UInt64
+  package var exports: [ExportInfo]
+  package var conditions: [Condition]
+  /// What safe repair did at attach, in words; empty when nothing had to be done.
+  package var repairs: [String]
+  /// Seconds since 1970.
+  package var createdAt: Double
+  package var updatedAt: Double
+}
+
+package struct ExportInfo: Sendable {
+  package struct Client: Sendable {
+    package var id: UInt64
+    package var peer: String
+    package var since: Double
+    package var receivedBytes: UInt64
+    package var sentBytes: UInt64
+  }
+
+  package var name: String
+  package var device: String
+  package var readonly: Bool
+  package var summary: String
+  package var sizeBytes: UInt64
+  package var uris: [String]
+  package var clients: [Client]
+  package var revision: UInt64
+}
+
+package struct ExportRequest: Sendable {
+  package var name: String
+  package var device: String
+  package var readonly = false
+  /// A second writable door to one disk is refused unless this is said.
+  package var sharedWriters = false
+  package var summary = ""
+
+  package init(name: String, device: String) {
+    self.name = name
+    self.device = device
+  }
+}
+
+package enum DetachMode: String, Sendable {
+  /// Refused while clients are connected, after waiting briefly for those that are leaving.
+  case safe
+  /// Clients are dropped once their requests in flight are answered and flushed.
+  case hard
+}
+
+package struct MapRun: Sendable {
+  package enum State: String, Sendable { case data, zero, hole }
+  package var start: UInt64
+  package var length: UInt64
+  package var level: Int?
+  package var imageCluster: UInt64?
+  package var state: State
+}
+
+package struct DeviceMap: Sendable {
+  package var runs: [MapRun]
+  package var nextOffset: UInt64?
+  package var revision: UInt64
+}
+
+package struct DeviceStatistics: Sendable {
+  package struct Operation: Sendable {
+    package var ops: UInt64 = 0
+    package var bytes: UInt64 = 0
+    package var errors: UInt64 = 0
+    package var latencyNanoseconds: UInt64 = 0
+    /// One count for each bucket of `boundariesMicroseconds`, and one for all beyond.
+    package var histogram: [UInt64] = []
+  }
+
+  package var device: String
+  package var since: Double
+  package var boundariesMicroseconds: [UInt64]
+  package var read: Operation
+  package var write: Operation
+  package var flush: Operation
+  package var trim: Operation
+  package var zero: Operation
+  package var cache: Operation
+  package var copyOnWriteClusters: UInt64
+  package var allocatedClusters: UInt64
+  package var inFlight: UInt64
+  package var clients: UInt64
+  package var idleSeconds: Double
+  package var revision: UInt64
+}
+
+package struct ServiceInfo: Sendable {
+  package struct Root: Sendable {
+    package var name: String
+    package var freeBytes: UInt64?
+  }
+
+  package var version: String
+  package var node: String
+  package var startedAt: Double
+  package var revision: UInt64
+  package var features: [String]
+  package var limits: ServiceLimits
+  package var roots: [Root]
+  package var nbdURIs: [String]
+}
+
+package struct ServiceLimits: Sendable {
+  package var maxDevices = 10_000
+  package var maxReadOnlyDeltas = 255
+  package var maxConnections = 1_024
+
+  package init() {}
+}
+
+package struct Readiness: Sendable {
+  package struct Check: Sendable {
+    package var name: String
+    package var ok: Bool
+    package var detail: String
+  }
+
+  package var checks: [Check]
+  package var isReady: Bool { checks.allSatisfy(\.ok) }
+}
+
+/// A part of a list, and where the next part begins.
+package struct Page<Item: Sendable>: Sendable {
+  package var items: [Item]
+  /// The id of the last item, to be given as `after`; nil at the end.
+  package var next: String?
+  package var revision: UInt64
+}

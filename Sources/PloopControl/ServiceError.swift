@@ -1,0 +1,89 @@
+/// Why the service refused: a stable code, what happened to what, and what to do about it.
+package struct ServiceError: Error, Sendable {
+  /// The slugs of `/problems/…`. A code never changes its meaning.
+  package struct Code: RawRepresentable, Hashable, Sendable {
+    package let rawValue: String
+    package init(rawValue: String) { self.rawValue = rawValue }
+  }
+
+  /// Who is in the way.
+  package struct Holder: Sendable {
+    package var kind: String
+    package var id: String
+
+    package init(kind: String, id: String) {
+      self.kind = kind
+      self.id = id
+    }
+  }
+
+  /// More facts for machines, by member name.
+  package enum Fact: Sendable {
+    case number(UInt64)
+    case text(String)
+    case clients([ExportInfo.Client])
+    case numbers([UInt64])
+  }
+
+  package var code: Code
+  package var detail: String
+  package var cause: String?
+  package var remedy: String?
+  /// The name of the error number that the kernel's driver gives in this case.
+  package var errno: String?
+  package var holder: Holder?
+  /// JSON pointer to the member of the request that is wrong.
+  package var pointer: String?
+  package var facts: [String: Fact]
+
+  package init(
+    _ code: Code, _ detail: String, cause: String? = nil, remedy: String? = nil,
+    errno: String? = nil, holder: Holder? = nil, pointer: String? = nil,
+    facts: [String: Fact] = [:]
+  ) {
+    self.code = code
+    self.detail = detail
+    self.cause = cause
+    self.remedy = remedy
+    self.errno = errno
+    self.holder = holder
+    self.pointer = pointer
+    self.facts = facts
+  }
+}
+
+extension ServiceError.Code {
+  private init(_ slug: StaticString) { self.init(rawValue: "\(slug)") }
+
+  package static let invalidValue = Self("invalid-value")
+  package static let pathOutsideRoot = Self("path-outside-root")
+  package static let deviceNotFound = Self("device-not-found")
+  package static let deltaNotFound = Self("delta-not-found")
+  package static let exportNotFound = Self("export-not-found")
+  package static let imageNotFound = Self("image-not-found")
+  package static let deviceExists = Self("device-exists")
+  package static let exportExists = Self("export-exists")
+  package static let imageExists = Self("image-exists")
+  package static let deviceBusy = Self("device-busy")
+  package static let deviceInUse = Self("device-in-use")
+  package static let exportInUse = Self("export-in-use")
+  package static let writerExists = Self("writer-exists")
+  package static let deviceReadOnly = Self("device-read-only")
+  package static let tooManyDeltas = Self("too-many-deltas")
+  package static let tooManyDevices = Self("too-many-devices")
+  package static let rawNotBase = Self("raw-not-base")
+  package static let geometryMismatch = Self("geometry-mismatch")
+  package static let imageUnclean = Self("image-unclean")
+  package static let imageInUse = Self("image-in-use")
+  package static let imageHasChildren = Self("image-has-children")
+  package static let imageUnreadable = Self("image-unreadable")
+  package static let imageCorrupt = Self("image-corrupt")
+  package static let sizeMisaligned = Self("size-misaligned")
+  package static let sizeTooLarge = Self("size-too-large")
+  package static let insufficientSpace = Self("insufficient-space")
+  package static let preconditionFailed = Self("precondition-failed")
+  package static let ioError = Self("io-error")
+  package static let notReady = Self("not-ready")
+  package static let shuttingDown = Self("shutting-down")
+  package static let quiesceTimeout = Self("quiesce-timeout")
+}

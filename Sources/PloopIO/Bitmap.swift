@@ -1,0 +1,60 @@
+/// One bit for each of a growing row of things; bits beyond the end read as false.
+package struct Bitmap: Sendable {
+  private var words: [UInt64]
+  package private(set) var count: Int
+
+  package init(count: Int) {
+    self.count = count
+    words = [UInt64](repeating: 0, count: (count + 63) / 64)
+  }
+
+  package subscript(index: Int) -> Bool {
+    get { index < count && words[index >> 6] & (1 << UInt64(index & 63)) != 0 }
+    set {
+      precondition(index >= 0 && index < count)
+      if newValue {
+        words[index >> 6] |= 1 << UInt64(index & 63)
+      } else {
+        words[index >> 6] &= ~(1 << UInt64(index & 63))
+      }
+    }
+  }
+
+  /// Grows or cuts; new bits are false.
+  package mutating func resize(to newCount: Int) {
+    precondition(newCount >= 0)
+    if newCount < count {
+      words.removeLast(words.count - (newCount + 63) / 64)
+      if newCount & 63 != 0 { words[newCount >> 6] &= (1 << UInt64(newCount & 63)) - 1 }
+    } else {
+      words.append(contentsOf: repeatElement(0, count: (newCount + 63) / 64 - words.count))
+    }
+    count = newCount
+  }
+
+  /// The first index from `start` on whose bit is false, or nil when there is none before the end.
+  package func firstClear(from start: Int) -> Int? {
+    guard start < count else { return nil }
+    var word = start >> 6
+    var free = ~words[word] & (~0 << UInt64(start & 63))
+    while true {
+      if free != 0 {
+        let index = word << 6 + free.trailingZeroBitCount
+        return index < count ? index : nil
+      }
+      word += 1
+      guard word < words.count else { return nil }
+      free = ~words[word]
+    }
+  }
+
+  /// The last index whose bit is true, or nil.
+  package var lastSet: Int? {
+    for word in words.indices.reversed() where words[word] != 0 {
+      return word << 6 + 63 - words[word].leadingZeroBitCount
+    }
+    return nil
+  }
+
+  package var setCount: Int { words.reduce(0) { $0 + $1.nonzeroBitCount } }
+}

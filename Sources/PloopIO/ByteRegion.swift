@@ -1,0 +1,111 @@
+internal import Glibc
+
+/// A piece of memory that somebody else owns: an address and a length, every access checked.
+///
+/// Requests carry regions between threads instead of copies. Whoever starts a request keeps the
+/// memory alive and in place until the request has been answered; a region itself owns nothing.
+package struct ByteRegion: @unchecked Sendable {
+  package let start: UnsafeMutableRawPointer
+  package let count: Int
+
+  package init(start: UnsafeMutableRawPointer, count: Int) {
+    precondition(count >= 0)
+    self.start = start
+    self.count = count
+  }
+
+  package init(_ buffer: UnsafeMutableRawBufferPointer) {
+    // An empty buffer may have no address; a region of no bytes never uses its address.
+    self.init(start: buffer.baseAddress ?? ByteRegion.nowhere, count: buffer.count)
+  }
+
+  private static nonisolated(unsafe) let nowhere = UnsafeMutableRawPointer.allocate(
+    byteCount: 1, alignment: 1)
+
+  /// The part from `offset` on, `count` bytes long.
+  package func slice(_ offset: Int, _ count: Int) -> ByteRegion {
+    precondition(offset >= 0 && count >= 0 && offset <= self.count - count)
+    return ByteRegion(start: start + offset, count: count)
+  }
+
+  package func zero() {
+    guard count > 0 else { return }
+    memset(start, 0, count)
+  }
+
+  package func fill(_ byte: UInt8) {
+    guard count > 0 else { return }
+    memset(start, Int32(byte), count)
+  }
+
+  /// Copies all of `source` to the place `offset`.
+  package func copy(from source: ByteRegion, at offset: Int = 0) {
+    precondition(offset >= 0 && offset <= count - source.count)
+    guard source.count > 0 else { return }
+    memcpy(start + offset, source.start, source.count)
+  }
+
+  package var isZero: Bool {
+    guard count > 0 else { return true }
+    // The first byte is zero and every byte equals its predecessor.
+    return start.load(as: UInt8.self) == 0 && memcmp(start, start + 1, count - 1) == 0
+  }
+
+  package subscript(offset: Int) -> UInt8 {
+    get {
+      precondition(offset >= 0 && offset < count)
+      return start.load(fromByteOffset: offset, as: UInt8.self)
+    }
+    nonmutating set {
+      precondition(offset >= 0 && offset < count)
+      start.storeBytes(of: newValue, toByteOffset: offset, as: UInt8.self)
+    }
+  }
+
+  /// Reads a little-endian number at any alignment.
+  package func littleEndian<Number: FixedWidthInteger & BitwiseCopyable>(
+    at offset: Int, as type: Number.Type
+  ) -> Number {
+    precondition(offset >= 0 && offset <= count - MemoryLayout<Number>.size)
+    return Number(littleEndian: start.loadUnaligned(fromByteOffset: offset, as: Number.self))
+  }
+
+  /// Writes a little-endian number at any alignment.
+  package func setLittleEndian<Number: FixedWidthInteger & BitwiseCopyable>(
+    _ value: Number, at offset: Int
+  ) {
+    precondition(offset >= 0 && offset <= count - MemoryLayout<Number>.size)
+    start.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Number.self)
+  }
+
+  package var buffer: UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(start: start, count: count)
+  }
+
+  package var bytes: [UInt8] { [UInt8](buffer) }
+}
+
+/// Memory of a fixed size, aligned to a page so that any I/O can use it, zeroed when made.
+package final class AlignedBuffer: @unchecked Sendable {
+  package static let alignment = 4096
+
+  package let region: ByteRegion
+
+  /// - Parameter count: bytes; at least one page is allocated.
+  package init(count: Int) {
+    precondition(count >= 0)
+    let memory = UnsafeMutableRawPointer.allocate(
+      byteCount: max(count, AlignedBuffer.alignment), alignment: AlignedBuffer.alignment)
+    memset(memory, 0, count)
+    region = ByteRegion(start: memory, count: count)
+  }
+
+  package convenience init(_ bytes: [UInt8]) {
+    self.init(count: bytes.count)
+    bytes.withUnsafeBytes { region.buffer.copyMemory(from: $0) }
+  }
+
+  deinit { region.start.deallocate() }
+
+  package var count: Int { region.count }
+}

@@ -1,0 +1,98 @@
+/// Where slow work goes: cold reads, copy-on-write, flushes, waits. One engine serves all disks.
+///
+/// Threads start when work waits and nobody is idle, up to a limit, and end after a while without
+/// work, so an idle service owns none.
+package final class IOEngine: Sendable {
+  package static let defaultThreadLimit = 64
+  private static let idleMilliseconds = 10_000
+
+  private struct State {
+    var work: [@Sendable () -> Void] = []
+    var head = 0
+    var threads = 0
+    var idle = 0
+    var stopping = false
+
+    mutating func take() -> (@Sendable () -> Void)? {
+      guard head < work.count else { return nil }
+      let next = work[head]
+      head += 1
+      if head == work.count {
+        work.removeAll(keepingCapacity: true)
+        head = 0
+      } else if head >= 1024 {
+        work.removeFirst(head)
+        head = 0
+      }
+      return next
+    }
+  }
+
+  private let threadLimit: Int
+  private let state = Monitor(State())
+
+  package init(threadLimit: Int = IOEngine.defaultThreadLimit) {
+    precondition(threadLimit > 0)
+    self.threadLimit = threadLimit
+  }
+
+  /// Runs `work` on one of the engine's threads; work that was submitted earlier starts earlier.
+  package func submit(_ work: @escaping @Sendable () -> Void) {
+    let start = state.update { state -> Bool in
+      state.work.append(work)
+      guard state.work.count - state.head > state.idle, state.threads < threadLimit else {
+        return false
+      }
+      state.threads += 1
+      return true
+    }
+    guard start else { return }
+    do {
+      try Thread(name: "ploopd-io") { [self] in run() }.detach()
+    } catch {
+      // No room for another thread: the ones that run will take the work. With none at all, this
+      // caller does it, which delays one connection and loses nothing.
+      let alone = state.withLock { state -> Bool in
+        state.threads -= 1
+        return state.threads == 0
+      }
+      while alone, let next = state.withLock({ $0.take() }) { next() }
+    }
+  }
+
+  private func run() {
+    while true {
+      state.withLock { $0.idle += 1 }
+      // Taking work and no longer being idle are one step, or a submitter would count on a thread
+      // that has just become busy.
+      let next: (@Sendable () -> Void)?? = state.wait(
+        until: .after(milliseconds: IOEngine.idleMilliseconds)
+      ) { state -> (@Sendable () -> Void)?? in
+        guard let next = state.take() else {
+          return state.stopping ? .some(nil) : nil
+        }
+        state.idle -= 1
+        return .some(next)
+      }
+      if let work = next ?? nil {
+        work()
+        continue
+      }
+      // Nothing came in time, or the engine stops; look once more before leaving.
+      let last = state.update { state -> (@Sendable () -> Void)? in
+        state.idle -= 1
+        if let next = state.take() { return next }
+        state.threads -= 1
+        return nil
+      }
+      guard let last else { return }
+      last()
+    }
+  }
+
+  /// Lets the work that was submitted end, then every thread, and waits for them.
+  package func stop(until deadline: Deadline) {
+    state.update { $0.stopping = true }
+    _ = state.wait(until: deadline) { $0.threads == 0 ? true : nil }
+  }
+}

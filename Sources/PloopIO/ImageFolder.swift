@@ -1,0 +1,137 @@
+internal import CLinux
+internal import Glibc
+
+/// An open folder with images in it. Names of images are created, replaced and removed here only,
+/// so that the probe sees it and nobody forgets to sync the folder.
+package final class ImageFolder: Sendable {
+  package let path: String
+  private let descriptor: OwnedDescriptor
+  private let probe: (any IOProbe)?
+
+  /// Opens the folder at a path of the caller's own (not one from a request).
+  package init(path: String, probe: (any IOProbe)? = nil) throws(IOError) {
+    let number = clinux_open(path, O_RDONLY | O_DIRECTORY, 0)
+    guard number >= 0 else { throw .last("open", path) }
+    descriptor = OwnedDescriptor(number)
+    self.path = path
+    self.probe = probe
+  }
+
+  private init(_ descriptor: consuming OwnedDescriptor, path: String, probe: (any IOProbe)?) {
+    self.descriptor = descriptor
+    self.path = path
+    self.probe = probe
+  }
+
+  /// Opens a folder beneath this one; nothing in `relative` may lead out of it, links included
+  /// (man 2 openat2: RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS).
+  ///
+  /// - Parameter relative: `""` or `"."` is this folder itself.
+  package func folder(beneath relative: String) throws(IOError) -> ImageFolder {
+    let full = relative.isEmpty || relative == "." ? path : "\(path)/\(relative)"
+    let number = clinux_open_beneath(
+      descriptor.number, relative.isEmpty ? "." : relative, UInt64(O_RDONLY | O_DIRECTORY), 0)
+    guard number >= 0 else { throw .last("open", full) }
+    return ImageFolder(OwnedDescriptor(number), path: full, probe: probe)
+  }
+
+  /// Makes a folder beneath this one, with its parents, and opens it. Existing ones are kept.
+  package func makeFolder(beneath relative: String) throws(IOError) -> ImageFolder {
+    var folder = try self.folder(beneath: "")
+    for part in relative.split(separator: "/") where part != "." {
+      let name = String(part)
+      if mkdirat(folder.descriptor.number, name, 0o750) == 0 {
+        try folder.sync()
+      } else if errno != EEXIST {
+        throw .last("mkdir", "\(folder.path)/\(name)")
+      }
+      folder = try folder.folder(beneath: name)
+    }
+    return folder
+  }
+
+  /// Opens an image beneath this folder without following any link.
+  package func open(_ name: String, writable: Bool) throws(IOError) -> ImageFile {
+    // O_NONBLOCK: a FIFO in an image's place must not hang the service; it is refused as no file.
+    let flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK
+    let number = clinux_open_beneath(descriptor.number, name, UInt64(flags), 0)
+    guard number >= 0 else { throw .last("open", "\(path)/\(name)") }
+    return try ImageFile(
+      OwnedDescriptor(number), path: "\(path)/\(name)", isWritable: writable, probe: probe)
+  }
+
+  /// Makes a new file; one of that name must not exist (EEXIST).
+  package func create(_ name: String, mode: UInt32 = 0o640) throws(IOError) -> ImageFile {
+    let full = "\(path)/\(name)"
+    try refuse(.create, "create", full)
+    let number = clinux_open_beneath(
+      descriptor.number, name, UInt64(O_RDWR | O_CREAT | O_EXCL), mode)
+    guard number >= 0 else { throw .last("create", full) }
+    probe?.succeeded(.create, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+    return try ImageFile(OwnedDescriptor(number), path: full, isWritable: true, probe: probe)
+  }
+
+  /// Gives a file another name, replacing what had it.
+  package func rename(_ name: String, to newName: String) throws(IOError) {
+    let full = "\(path)/\(name)"
+    let operation = IOOperation.rename(to: "\(path)/\(newName)")
+    try refuse(operation, "rename", full)
+    guard renameat(descriptor.number, name, descriptor.number, newName) == 0 else {
+      throw .last("rename", full)
+    }
+    probe?.succeeded(operation, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+  }
+
+  package func unlink(_ name: String) throws(IOError) {
+    let full = "\(path)/\(name)"
+    try refuse(.unlink, "unlink", full)
+    guard unlinkat(descriptor.number, name, 0) == 0 else { throw .last("unlink", full) }
+    probe?.succeeded(.unlink, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+  }
+
+  /// Makes the names in this folder durable.
+  package func sync() throws(IOError) {
+    try refuse(.syncFolder, "fsync", path)
+    guard fsync(descriptor.number) == 0 else { throw .last("fsync", path) }
+    probe?.succeeded(.syncFolder, path: path, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+  }
+
+  package func contains(_ name: String) -> Bool {
+    faccessat(descriptor.number, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+  }
+
+  /// Bytes that an ordinary process may still use on this file system.
+  package func freeBytes() throws(IOError) -> UInt64 {
+    var status = statvfs()
+    guard fstatvfs(descriptor.number, &status) == 0 else { throw .last("statvfs", path) }
+    let (bytes, overflow) = UInt64(status.f_bavail).multipliedReportingOverflow(
+      by: UInt64(status.f_frsize))
+    return overflow ? .max : bytes
+  }
+
+  /// Replaces a small file as a whole: temporary file, fsync, rename, fsync of the folder.
+  package func replace(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o640) throws(IOError) {
+    let temporary = "\(name).tmp"
+    if contains(temporary) { try unlink(temporary) }
+    let file = try create(temporary, mode: mode)
+    try file.write(AlignedBuffer(bytes).region, at: 0)
+    try file.sync()
+    try rename(temporary, to: name)
+    try sync()
+  }
+
+  package func withDescriptor<Result>(_ body: (Int32) -> Result) -> Result {
+    body(descriptor.number)
+  }
+
+  private func refuse(
+    _ operation: IOOperation, _ call: StaticString, _ path: String
+  ) throws(IOError) {
+    guard let fault = probe?.fault(for: operation, path: path) else { return }
+    switch fault {
+    case .error(let code): throw IOError(call, path: path, code: code)
+    case .short: break
+    case .stall(let wait): wait()
+    }
+  }
+}

@@ -1,0 +1,97 @@
+package import PloopIO
+
+/// What an NBD client can read and write: a disk, seen through one name.
+///
+/// Offsets and lengths have been checked against ``size`` before any method is called, and writing
+/// methods are never called on a read-only export. Methods named `…Now` never wait: they answer
+/// false, with nothing done that could be seen, when the request has to go the slow way. All others
+/// may wait for a disk, a lock or a gate, and are called on the I/O engine only.
+package protocol Export: AnyObject, Sendable {
+  /// Bytes; fixed as long as this object lives (NBD has no message for a change of size).
+  var size: UInt64 { get }
+  var isReadOnly: Bool { get }
+  /// What clients should align to, in bytes: a power of two from 512 on.
+  var preferredBlockSize: UInt32 { get }
+  /// For people, in LIST and INFO; may be empty.
+  var summary: String { get }
+
+  func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool
+  func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool
+
+  /// Fills the region, zeroes where nothing is allocated, and says where that was.
+  func read(
+    into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) throws(NBDError)
+
+  /// - Parameter durable: FUA: the data, and what is needed to find it, is on stable storage when
+  ///   this returns. The same for ``trim(offset:length:durable:)`` and ``writeZeroes(offset:length:mode:durable:)``.
+  func write(_ region: ByteRegion, at offset: UInt64, durable: Bool) throws(NBDError)
+
+  /// Everything that was replied to before, on any connection, is on stable storage afterwards.
+  func flush() throws(NBDError)
+
+  func trim(offset: UInt64, length: UInt64, durable: Bool) throws(NBDError)
+
+  func writeZeroes(
+    offset: UInt64, length: UInt64, mode: ZeroMode, durable: Bool
+  ) throws(NBDError)
+
+  /// Reads the range into the page cache.
+  func cache(offset: UInt64, length: UInt64) throws(NBDError)
+
+  /// The allocation of the range from its start on, neighbours merged.
+  ///
+  /// - Parameter limit: at most so many extents; fewer bytes than asked may be described.
+  /// - Returns: at least one extent; their lengths add up to at most `length`.
+  func extents(offset: UInt64, length: UInt64, limit: Int) throws(NBDError) -> [Extent]
+}
+
+/// A run of bytes with the same allocation (NBD `base:allocation`).
+package struct Extent: Equatable, Sendable {
+  package var length: UInt64
+  package var isHole: Bool
+  package var readsZero: Bool
+
+  package init(length: UInt64, isHole: Bool, readsZero: Bool) {
+    self.length = length
+    self.isHole = isHole
+    self.readsZero = readsZero
+  }
+}
+
+package struct ZeroMode: OptionSet, Sendable {
+  package let rawValue: UInt8
+  package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+  /// NBD_CMD_FLAG_NO_HOLE: the range stays (or becomes) allocated.
+  package static let keepAllocated = ZeroMode(rawValue: 1)
+  /// NBD_CMD_FLAG_FAST_ZERO: refused with ENOTSUP, and nothing changed, unless it is quicker than
+  /// writing zeroes.
+  package static let onlyIfFast = ZeroMode(rawValue: 2)
+}
+
+/// Why a request failed: a kind that has a number on the wire, and words for a person.
+package struct NBDError: Error, Sendable {
+  package enum Kind: Sendable {
+    case notPermitted, io, invalid, noSpace, overflow, notSupported, shuttingDown
+  }
+
+  package let kind: Kind
+  package let message: String
+
+  package init(_ kind: Kind, _ message: String) {
+    self.kind = kind
+    self.message = message
+  }
+}
+
+/// Finds exports by name. Names are bytes: no NBD peer normalises Unicode, so neither do we.
+package protocol ExportDirectory: AnyObject, Sendable {
+  associatedtype Door: Export
+
+  /// Name and description of each, in a stable order.
+  func list() -> [(name: [UInt8], summary: String)]
+
+  /// Nil when there is none of that name; throws when it is there but takes nobody now.
+  func export(named name: [UInt8]) throws(NBDError) -> Door?
+}
