@@ -1,0 +1,212 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// The free map of the top: which physical clusters nothing references, and which of those are
+/// known to read as zero.
+///
+/// A cluster that was unmapped does not become free at once (docs/crash-safety.md, "Freed
+/// clusters"): first (a) a flush round whose copy of the index page was taken after the unmapping
+/// has to succeed, or a crash would bring back an entry that names a cluster with foreign bytes;
+/// and (b) every request that was admitted before the unmapping has to leave, since it may still
+/// read or write there. Only then is it punched and may be allocated again.
+final class ClusterAllocator: Sendable {
+  /// Never more than this much space is reserved ahead of what is needed.
+  private static let growthLimitBytes: UInt64 = 64 << 20
+
+  struct Allocation {
+    let physical: UInt64
+    /// Whether every byte of it reads as zero.
+    let isZero: Bool
+  }
+
+  /// An unmapped cluster on its way to being free.
+  struct Freed {
+    let physical: UInt64
+    /// The gate's generation after the unmapping.
+    let generation: UInt64
+  }
+
+  private struct State {
+    var used: Bitmap
+    var zero: Bitmap
+    /// No cluster below is free.
+    var hint: Int
+    /// Unmapped; no round has begun since.
+    var unmapped: [Freed] = []
+    /// Unmapped durably; some request may still be inside from before.
+    var durable: [Freed] = []
+  }
+
+  private let file: ImageFile
+  private let geometry: Geometry
+  private let gate: Gate
+  private let state: Locked<State>
+  /// Held while freed clusters are punched: one caller at a time turns the gate's parity.
+  private let reaping = Locked(())
+
+  /// - Parameter used: clusters of the file that header, index and entries use. Whatever else lies
+  ///   inside the file may hold anything.
+  init(file: ImageFile, geometry: Geometry, gate: Gate, used: Bitmap) {
+    self.file = file
+    self.geometry = geometry
+    self.gate = gate
+    state = Locked(State(used: used, zero: Bitmap(count: used.count), hint: 0))
+  }
+
+  // MARK: Allocating
+
+  /// Takes the lowest free cluster, growing the file when there is none.
+  func allocate() throws(DeviceError) -> Allocation {
+    try state.withLock { state throws(DeviceError) in
+      if let free = state.used.firstClear(from: state.hint) {
+        return take(free, &state)
+      }
+      state.hint = state.used.count
+      try grow(&state)
+      return take(state.hint, &state)
+    }
+  }
+
+  private func take(_ index: Int, _ state: inout State) -> Allocation {
+    let isZero = state.zero[index]
+    state.used[index] = true
+    state.zero[index] = false
+    state.hint = index + 1
+    return Allocation(physical: UInt64(index), isZero: isZero)
+  }
+
+  /// Lengthens the file, by an eighth of its size and at most 64 MiB; all of the new part is zero.
+  private func grow(_ state: inout State) throws(DeviceError) {
+    let count = UInt64(state.used.count)
+    guard count <= geometry.physicalLimit else {
+      throw DeviceError(
+        .outOfSpace,
+        "\(file.path): index entries of this version cannot name more than \(count) clusters")
+    }
+    let ahead = min(count / 8, ClusterAllocator.growthLimitBytes >> UInt64(geometry.clusterShift))
+    let step = min(max(1, ahead), geometry.physicalLimit + 1 - count)
+    let length = count << UInt64(geometry.clusterShift)
+    let bytes = step << UInt64(geometry.clusterShift)
+    do {
+      try file.allocate(offset: length, length: bytes)
+      resize(&state, to: count + step)
+    } catch  where error.isOutOfSpace || error.isUnsupported {
+      // What a failed reservation took must not starve others; without one, the write itself tells
+      // whether there is room.
+      let one = length + geometry.clusterBytes
+      try converting { () throws(IOError) in
+        try file.truncate(to: length)
+        try file.truncate(to: one)
+      }
+      resize(&state, to: count + 1)
+    } catch {
+      throw DeviceError(error)
+    }
+  }
+
+  private func resize(_ state: inout State, to count: UInt64) {
+    let old = state.used.count
+    state.used.resize(to: Int(count))
+    state.zero.resize(to: Int(count))
+    for index in old..<Int(count) { state.zero[index] = true }
+  }
+
+  /// Gives back a cluster that was allocated but never mapped; its bytes may be anything.
+  func abandon(_ allocation: Allocation) {
+    state.withLock { state in
+      state.used[Int(allocation.physical)] = false
+      state.hint = min(state.hint, Int(allocation.physical))
+    }
+  }
+
+  // MARK: Freeing
+
+  /// Notes that a cluster was unmapped: the map no longer names it and its page is dirty.
+  func unmapped(_ physical: UInt64) {
+    let freed = Freed(physical: physical, generation: gate.generation)
+    state.withLock { $0.unmapped.append(freed) }
+  }
+
+  /// What was unmapped until now. A round calls this before it copies any page.
+  func roundBegins() -> [Freed] {
+    state.withLock { state in
+      defer { state.unmapped = [] }
+      return state.unmapped
+    }
+  }
+
+  /// The round that got `freed` has completed both syncs, or has failed.
+  func roundEnded(_ freed: [Freed], succeeded: Bool) {
+    guard !freed.isEmpty else { return }
+    state.withLock { state in
+      if succeeded {
+        state.durable += freed
+      } else {
+        state.unmapped += freed
+      }
+    }
+  }
+
+  /// Frees what may be freed: punches it, so that it reads as zero, and lets it be allocated.
+  ///
+  /// Call it outside the gate: a caller inside would wait for itself to leave.
+  func reap() {
+    guard state.withLock({ !$0.durable.isEmpty }) else { return }
+    reaping.withLock { _ in reapDurable() }
+  }
+
+  private func reapDurable() {
+    gate.turn()
+    gate.turn()
+    let generation = gate.generation
+    let ready = state.withLock { state -> [UInt64] in
+      let ready = state.durable.filter { $0.generation + 2 <= generation }.map(\.physical)
+      state.durable.removeAll { $0.generation + 2 <= generation }
+      return ready
+    }
+    var rest = ready.sorted()[...]
+    while let first = rest.first {
+      let run = rest.enumerated().prefix { $0.element == first + UInt64($0.offset) }.count
+      release(first..<(first + UInt64(run)))
+      rest = rest.dropFirst(run)
+    }
+  }
+
+  private func release(_ clusters: Range<UInt64>) {
+    let shift = UInt64(geometry.clusterShift)
+    let punched: Bool
+    do {
+      try file.punchHole(
+        offset: clusters.lowerBound << shift, length: UInt64(clusters.count) << shift)
+      punched = true
+    } catch {
+      // Not every file system can; whoever allocates it next zeroes it.
+      punched = false
+    }
+    state.withLock { state in
+      for cluster in clusters {
+        state.used[Int(cluster)] = false
+        state.zero[Int(cluster)] = punched
+      }
+      state.hint = min(state.hint, Int(clusters.lowerBound))
+    }
+  }
+
+  // MARK: Facts
+
+  /// Bytes of file that are needed: up to the last cluster that something references.
+  var neededBytes: UInt64 {
+    let last = state.withLock { $0.used.lastSet } ?? 0
+    return UInt64(last + 1) << UInt64(geometry.clusterShift)
+  }
+
+  /// Clusters inside the needed part that nothing references.
+  var holes: UInt64 {
+    state.withLock { state in UInt64((state.used.lastSet ?? -1) + 1 - state.used.setCount) }
+  }
+
+  /// Clusters that index entries name, deferred ones included.
+  var dataClusters: UInt64 {
+    state.withLock { UInt64($0.used.setCount) } - geometry.headerClusters
+  }
+}

@@ -1,0 +1,97 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// Where the newest content of a logical cluster is.
+struct Place: Equatable, Sendable {
+  var level: Int
+  var physical: UInt64
+}
+
+/// The merged index of a chain: logical cluster -> its newest owner, or none.
+///
+/// Pages follow the index pages of the file (page 0 begins behind the header's 16 slots), so that a
+/// page can be written, and later loaded and dropped, as a whole. An entry is one word and is
+/// published after everything that it names is in the file; whoever reads it may follow it at once.
+/// "In no delta" is its own value and never physical 0, which a raw base uses.
+final class ClusterMap: Sendable {
+  private static let unmapped = UInt64.max
+  private static let levelShift: UInt64 = 40
+
+  let geometry: Geometry
+  private let table: AtomicTable
+
+  init(_ geometry: Geometry) {
+    self.geometry = geometry
+    table = AtomicTable(
+      count: Int(geometry.clusterCount + Geometry.headerSlots), pageShift: Geometry.pageShift,
+      defaultWord: ClusterMap.unmapped)
+  }
+
+  subscript(cluster: UInt64) -> Place? {
+    get {
+      let word = table[Int(cluster + Geometry.headerSlots)]
+      guard word != ClusterMap.unmapped else { return nil }
+      return Place(
+        level: Int(word >> ClusterMap.levelShift),
+        physical: word & ((1 << ClusterMap.levelShift) - 1))
+    }
+    set {
+      table[Int(cluster + Geometry.headerSlots)] =
+        newValue.map { UInt64($0.level) << ClusterMap.levelShift | $0.physical }
+        ?? ClusterMap.unmapped
+    }
+  }
+
+  /// A run of clusters that lie behind each other, or are all unmapped.
+  struct Run {
+    var place: Place?
+    var count: UInt64
+  }
+
+  /// The longest run from `cluster` on, of at most `limit` clusters (at least 1).
+  func run(from cluster: UInt64, limit: UInt64) -> Run {
+    let first = self[cluster]
+    var count: UInt64 = 1
+    guard let first else {
+      while count < limit {
+        let next = cluster + count
+        let (page, slot) = geometry.position(of: next)
+        if slot == 0, !table.hasPage(page) {
+          // Nothing in the whole page is mapped.
+          count = min(limit, count + UInt64(Geometry.entriesPerPage))
+        } else if self[next] == nil {
+          count += 1
+        } else {
+          break
+        }
+      }
+      return Run(place: nil, count: count)
+    }
+    while count < limit,
+      self[cluster + count] == Place(level: first.level, physical: first.physical + count)
+    {
+      count += 1
+    }
+    return Run(place: first, count: count)
+  }
+
+  /// Puts into `page` the bytes of index page `number` as the delta at `level` has to have it on
+  /// disk: its own entries, everything else 0. The 64 bytes of the header in page 0 are left alone.
+  func encode(page number: Int, level: Int, into page: ByteRegion) {
+    let headerBytes = number == 0 ? Header.byteCount : 0
+    page.slice(headerBytes, Geometry.pageBytes - headerBytes).zero()
+    for cluster in geometry.clusters(inPage: number) {
+      guard let place = self[cluster], place.level == level else { continue }
+      let slot = geometry.position(of: cluster).slot
+      page.setLittleEndian(geometry.entry(of: place.physical), at: slot * 4)
+    }
+  }
+
+  var mappedCount: UInt64 {
+    var count: UInt64 = 0
+    for page in 0..<geometry.pageCount where table.hasPage(page) {
+      for cluster in geometry.clusters(inPage: page) where self[cluster] != nil { count += 1 }
+    }
+    return count
+  }
+}

@@ -1,0 +1,116 @@
+internal import PloopIO
+internal import Synchronization
+
+/// What every request passes before it looks at the map, and leaves after its last byte.
+///
+/// A chain change closes the gate: new requests wait, admitted ones drain. The gate also tells when
+/// every request that was admitted before some moment has left, without stopping anybody: requests
+/// are counted under one of two parities, and the parity turns only when the other one has drained
+/// (a grace period, as in read-copy-update). Everything is one atomic word:
+///
+///     bits 0-28   requests inside that were admitted under parity 0
+///     bits 29-57  the same for parity 1
+///     bit 60      the parity under which requests are admitted now
+///     bit 61      closed: nobody is admitted, waiters wait
+///     bit 62      shut: nobody is admitted any more, waiters give up
+final class Gate: Sendable {
+  /// What a request holds while it is inside.
+  struct Pass: Sendable {
+    fileprivate let unit: UInt64
+  }
+
+  private static let shift: UInt64 = 29
+  private static let mask: UInt64 = (1 << 29) - 1
+  private static let counts: UInt64 = (1 << 58) - 1
+  private static let parity: UInt64 = 1 << 60
+  private static let closed: UInt64 = 1 << 61
+  private static let shut: UInt64 = 1 << 62
+
+  private let state = Atomic<UInt64>(0)
+  private let turns = Atomic<UInt64>(0)
+  private let waiters = Monitor(())
+
+  /// Enters, waiting while the gate is closed.
+  ///
+  /// - Returns: nil when the gate has been shut for good.
+  func enter() -> Pass? {
+    while true {
+      if let pass = enterNow() { return pass }
+      let open: Bool? = waiters.wait { _ in
+        let state = self.state.load(ordering: .acquiring)
+        if state & Gate.shut != 0 { return false }
+        return state & Gate.closed == 0 ? true : nil
+      }
+      guard open == true else { return nil }
+    }
+  }
+
+  /// Enters if the gate is open.
+  func enterNow() -> Pass? {
+    var old = state.load(ordering: .relaxed)
+    while old & (Gate.closed | Gate.shut) == 0 {
+      let unit: UInt64 = old & Gate.parity == 0 ? 1 : 1 << Gate.shift
+      let (exchanged, current) = state.weakCompareExchange(
+        expected: old, desired: old + unit, successOrdering: .acquiring,
+        failureOrdering: .relaxed)
+      if exchanged { return Pass(unit: unit) }
+      old = current
+    }
+    return nil
+  }
+
+  func leave(_ pass: Pass) {
+    let new = state.wrappingSubtract(pass.unit, ordering: .acquiringAndReleasing).newValue
+    if new & Gate.closed != 0, new & Gate.counts == 0 { waiters.update { _ in } }
+  }
+
+  /// Closes the gate and waits until everybody who was inside has left.
+  ///
+  /// - Returns: false when the deadline came first; the gate is open again then.
+  func close(until deadline: Deadline) -> Bool {
+    state.bitwiseOr(Gate.closed, ordering: .acquiringAndReleasing)
+    let drained: Bool? = waiters.wait(until: deadline) { _ in
+      self.state.load(ordering: .acquiring) & Gate.counts == 0 ? true : nil
+    }
+    if drained == nil { open() }
+    return drained != nil
+  }
+
+  func open() {
+    state.bitwiseAnd(~Gate.closed, ordering: .acquiringAndReleasing)
+    waiters.update { _ in }
+  }
+
+  /// Turns everybody away from now on; the gate has to be closed.
+  func shutForGood() {
+    state.bitwiseOr(Gate.shut, ordering: .acquiringAndReleasing)
+    waiters.update { _ in }
+  }
+
+  var isClosed: Bool { state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) != 0 }
+
+  /// Requests inside now.
+  var occupancy: UInt64 {
+    let state = self.state.load(ordering: .relaxed)
+    return (state & Gate.mask) + (state >> Gate.shift & Gate.mask)
+  }
+
+  /// How often the parity has turned. Whoever was inside when this was `n` has left once it is
+  /// `n + 2`.
+  var generation: UInt64 { turns.load(ordering: .acquiring) }
+
+  /// Turns the parity if nobody is left from before the last turn. One caller at a time.
+  func turn() {
+    var old = state.load(ordering: .acquiring)
+    while true {
+      let other = old & Gate.parity == 0 ? old >> Gate.shift & Gate.mask : old & Gate.mask
+      guard other == 0 else { return }
+      let (exchanged, current) = state.weakCompareExchange(
+        expected: old, desired: old ^ Gate.parity, successOrdering: .acquiringAndReleasing,
+        failureOrdering: .acquiring)
+      if exchanged { break }
+      old = current
+    }
+    turns.wrappingAdd(1, ordering: .acquiringAndReleasing)
+  }
+}

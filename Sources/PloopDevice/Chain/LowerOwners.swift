@@ -1,0 +1,51 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// Tells whether any delta below the top maps a cluster, by reading their own indexes.
+///
+/// The merged map has forgotten the owners that the top shadows, and unmapping a cluster from the
+/// top would bring such an old content back. One page of answers is kept, since clusters are asked
+/// in order.
+struct LowerOwners {
+  private let lower: ArraySlice<Delta>
+  private let geometry: Geometry
+  private var page = -1
+  private var owned = Bitmap(count: Geometry.entriesPerPage)
+
+  init(below top: Int, of deltas: [Delta], geometry: Geometry) {
+    lower = deltas[..<top]
+    self.geometry = geometry
+  }
+
+  mutating func own(_ cluster: UInt64) throws(DeviceError) -> Bool {
+    guard !lower.isEmpty else { return false }
+    let position = geometry.position(of: cluster)
+    if position.page != page { try load(position.page) }
+    return owned[position.slot]
+  }
+
+  private mutating func load(_ number: Int) throws(DeviceError) {
+    page = -1
+    owned = Bitmap(count: Geometry.entriesPerPage)
+    let buffer = AlignedBuffer(count: Geometry.pageBytes)
+    for delta in lower {
+      switch delta.layout {
+      case .raw(let clusters):
+        for cluster in geometry.clusters(inPage: number) where cluster < clusters {
+          owned[geometry.position(of: cluster).slot] = true
+        }
+      case .ploop(let own):
+        guard number < own.pageCount else { continue }
+        try converting { () throws(IOError) in
+          try delta.file.readOrZero(
+            into: buffer.region, at: UInt64(number) * UInt64(Geometry.pageBytes))
+        }
+        for cluster in own.clusters(inPage: number) {
+          let slot = own.position(of: cluster).slot
+          if buffer.region.littleEndian(at: slot * 4, as: UInt32.self) != 0 { owned[slot] = true }
+        }
+      }
+    }
+    page = number
+  }
+}

@@ -1,0 +1,36 @@
+internal import PloopFormat
+package import PloopIO
+
+/// An image that the caller has opened, and where it lies.
+package struct DeltaSource: Sendable {
+  package let file: ImageFile
+  package let folder: ImageFolder
+  /// The file's name in its folder.
+  package let name: String
+  /// A file without header that holds the disk's bytes as they are; only ever the oldest.
+  package let isRaw: Bool
+
+  package init(file: ImageFile, folder: ImageFolder, name: String, isRaw: Bool = false) {
+    self.file = file
+    self.folder = folder
+    self.name = name
+    self.isRaw = isRaw
+  }
+}
+
+/// One level of a chain: an open image and how it says where its clusters are.
+struct Delta: Sendable {
+  enum Layout: Sendable {
+    case ploop(Geometry)
+    /// Cluster i of the disk is cluster i of the file.
+    case raw(clusters: UInt64)
+  }
+
+  let source: DeltaSource
+  let layout: Layout
+  /// Clusters that its own index maps, counted at attach.
+  let mappedAtAttach: UInt64
+
+  var file: ImageFile { source.file }
+  var isRaw: Bool { source.isRaw }
+}

@@ -1,0 +1,140 @@
+internal import PloopFormat
+internal import PloopIO
+
+package struct AttachOptions: Sendable {
+  /// Not a byte of any file is written.
+  package var readonly = false
+  /// An image that was not closed is repaired as far as that destroys nothing (`Repair.swift`).
+  package var repairSafely = false
+  /// No request is admitted until ``Device/resume()``.
+  package var suspended = false
+
+  package init() {}
+}
+
+extension Device {
+  /// Opens a chain: oldest delta first, the last is the top.
+  ///
+  /// The order (docs/crash-safety.md, "Attach"): locks; sync of what may be written, so that no
+  /// index is read that a power failure could still take back; headers and every index checked,
+  /// with nothing changed if anything is wrong; safe repair, durable; the in-use mark, durable,
+  /// since other tools respect only it.
+  package static func attach(
+    _ sources: [DeltaSource], _ options: AttachOptions = AttachOptions()
+  ) throws(DeviceError) -> Device {
+    let opener = ChainOpener(sources: sources, options: options)
+    try opener.checkSources()
+    let descriptorLock = try lock(sources, options)
+    var handedOver = false
+    defer { if !handedOver { sources.forEach { ImageLock.release($0.file) } } }
+
+    if !options.readonly { try syncBeforeReading(sources) }
+    var (geometry, levels) = try opener.readHeaders()
+    if let level = levels.firstIndex(where: \.isUnclean) {
+      guard options.repairSafely else {
+        throw DeviceError(
+          FormatError(
+            .unclean, "the image is marked as in use: whoever wrote it last did not close it"),
+          level: level, path: levels[level].source.file.path)
+      }
+      // A sync that failed in an earlier life leaves pages in the cache that no disk has.
+      for level in levels where level.isUnclean { level.source.file.dropFromPageCache() }
+    }
+    let map = ClusterMap(geometry)
+    try opener.readIndexes(&levels, into: map)
+
+    var repairs: [String] = []
+    var canPunch = false
+    if !options.readonly {
+      let top = levels.count - 1
+      for level in levels.indices {
+        repairs += try Repair.run(&levels[level], isTop: level == top)
+      }
+      try squareTail(&levels[top], geometry)
+      canPunch = Device.canPunch(levels[top].source.file, at: levels[top].fileBytes)
+      try markInUse(levels[top])
+    }
+    let device = Device(
+      geometry: geometry,
+      deltas: levels.map { Delta(source: $0.source, layout: $0.layout, mappedAtAttach: $0.mapped) },
+      map: map, topUse: levels[levels.count - 1].used, readonly: options.readonly,
+      canPunch: canPunch, repairs: repairs, descriptorLock: descriptorLock)
+    if options.suspended { try device.suspend(until: .never) }
+    handedOver = true
+    return device
+  }
+
+  /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.
+  private static func lock(
+    _ sources: [DeltaSource], _ options: AttachOptions
+  ) throws(DeviceError) -> DescriptorLock? {
+    var locked: [ImageFile] = []
+    do throws(LockError) {
+      for (level, source) in sources.enumerated() {
+        let writes = level == sources.count - 1 && !options.readonly
+        try ImageLock.acquire(source.file, for: writes ? .write : .read)
+        locked.append(source.file)
+      }
+      return try DescriptorLock.acquire(
+        in: sources[sources.count - 1].folder, exclusive: !options.readonly)
+    } catch {
+      locked.forEach { ImageLock.release($0) }
+      throw DeviceError(error)
+    }
+  }
+
+  /// Rule 0: a killed process leaves unsynced pages in the page cache; building on them and then
+  /// losing them would put an old index on new bytes.
+  private static func syncBeforeReading(_ sources: [DeltaSource]) throws(DeviceError) {
+    guard let top = sources.last else { return }
+    guard top.file.isWritable else {
+      throw DeviceError(.readOnly, "\(top.file.path) was opened for reading only")
+    }
+    try converting { () throws(IOError) in
+      for source in sources { try source.file.sync() }
+      try top.folder.sync()
+    }
+  }
+
+  /// A length that is not a whole number of clusters is an interrupted extension; the rest is
+  /// garbage. Rounded up, its last cluster is free and holds anything.
+  private static func squareTail(
+    _ top: inout ChainOpener.Level, _ geometry: Geometry
+  ) throws(DeviceError) {
+    let rest = top.fileBytes % geometry.clusterBytes
+    guard rest != 0 else { return }
+    let length = top.fileBytes - rest + geometry.clusterBytes
+    let file = top.source.file
+    try converting { () throws(IOError) in try file.truncate(to: length) }
+    top.fileBytes = length
+    top.used.resize(to: top.used.count + 1)
+  }
+
+  /// Whether this file system can punch holes, tried where nothing is.
+  private static func canPunch(_ file: ImageFile, at end: UInt64) -> Bool {
+    do {
+      try file.punchHole(offset: end, length: UInt64(Geometry.pageBytes))
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  /// One sector write: mark set and extension dropped, since nobody keeps it up to date from now
+  /// on (format extension: while the disk is written it must not exist).
+  private static func markInUse(_ top: ChainOpener.Level) throws(DeviceError) {
+    guard var header = top.header else { return }
+    header.inUse = Header.InUse.open
+    header.extensionSector = 0
+    try write(header, to: top.source.file)
+  }
+
+  /// Writes the 64 bytes of a header, durably: they lie in one sector, so a crash leaves the old
+  /// ones or the new ones.
+  static func write(_ header: Header, to file: ImageFile) throws(DeviceError) {
+    try converting { () throws(IOError) in
+      try file.write(AlignedBuffer(header.encoded).region, at: 0)
+      try file.sync()
+    }
+  }
+}

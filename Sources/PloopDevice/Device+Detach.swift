@@ -1,0 +1,50 @@
+internal import PloopFormat
+package import PloopIO
+
+extension Device {
+  /// Closes the disk: requests drain, everything is flushed, the file is cut to what is referenced,
+  /// and the in-use mark is cleared, durably.
+  ///
+  /// - Throws: `.timeout`, with everything as it was, when requests do not end in time. Any other
+  ///   error leaves the disk closed and its image marked as in use, to be repaired at the next
+  ///   attach; so does a disk that was degraded before, without an error.
+  package func detach(until deadline: Deadline) throws(DeviceError) {
+    if !isSuspended { try suspend(until: deadline) }
+    defer {
+      gate.shutForGood()
+      deltas.forEach { ImageLock.release($0.file) }
+      descriptorLock.withLock { $0 = nil }
+    }
+    guard let writing, failure == nil else { return }
+    do {
+      try writing.index.flush()
+      // Nobody is inside: every freed cluster's readers have left.
+      writing.allocator.reap()
+      try close(writing)
+    } catch {
+      condition.degrade("closing failed: \(error)")
+      throw error
+    }
+  }
+
+  private func close(_ writing: Writing) throws(DeviceError) {
+    let needed = writing.allocator.neededBytes
+    let file = writing.file
+    let buffer = AlignedBuffer(count: Header.byteCount)
+    try converting { () throws(IOError) in
+      if try file.size() != needed { try file.truncate(to: needed) }
+      // Before the mark: a closed image has its whole length.
+      try file.sync()
+      try file.readOrZero(into: buffer.region, at: 0)
+    }
+    var header: Header
+    do { header = try Header(parsing: buffer.region.bytes) } catch {
+      throw DeviceError(error, level: topLevel, path: file.path)
+    }
+    header.inUse = Header.InUse.closed
+    header.flags =
+      writing.allocator.dataClusters == 0
+      ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
+    try Device.write(header, to: file)
+  }
+}

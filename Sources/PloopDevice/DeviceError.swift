@@ -1,0 +1,56 @@
+package import PloopFormat
+package import PloopIO
+
+/// Why something could not be done to a disk.
+package struct DeviceError: Error, Sendable, CustomStringConvertible {
+  package enum Kind: Sendable {
+    /// An image is not what it should be; its code is the problem's slug. Level 0 is the oldest.
+    case format(FormatError, level: Int)
+    /// QEMU, OpenVZ's tools or another ploopd have the image open.
+    case locked
+    case sameFileTwice
+    case tooManyDeltas
+    case rawNotBase
+    case readOnly
+    case io(IOError)
+    case outOfSpace
+    /// A sync failed before, and what was written since the last good one is unknown.
+    case degraded
+    /// Requests in flight did not end in time; nothing was changed.
+    case timeout
+    case detached
+    /// A fast way to zero was asked for, and there is none.
+    case slow
+  }
+
+  package let kind: Kind
+  package let detail: String
+
+  package init(_ kind: Kind, _ detail: String) {
+    self.kind = kind
+    self.detail = detail
+  }
+
+  package init(_ error: FormatError, level: Int, path: String) {
+    self.init(.format(error, level: level), "\(path): \(error.detail)")
+  }
+
+  package init(_ error: IOError) {
+    self.init(error.isOutOfSpace ? .outOfSpace : .io(error), error.description)
+  }
+
+  package init(_ error: LockError) {
+    switch error {
+    case .held(let path): self.init(.locked, "\(path) is in use by another process")
+    case .failed(let error): self.init(error)
+    }
+  }
+
+  package var description: String { detail }
+}
+
+/// Runs an I/O call and converts its error: the border between PloopIO and this target.
+@inline(__always)
+func converting<Result>(_ body: () throws(IOError) -> Result) throws(DeviceError) -> Result {
+  do { return try body() } catch { throw DeviceError(error) }
+}

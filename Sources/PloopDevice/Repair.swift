@@ -1,0 +1,98 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// Safe repair of an image that was not closed: nothing that anything references is touched.
+///
+/// It is run only after the whole chain has been checked, and each step may be repeated. In order:
+/// the old header and index are saved beside the image; slots behind the disk's end are zeroed; the
+/// tail that nothing references is cut; the mark is cleared and a damaged extension dropped, in one
+/// sector write. Entries that are wrong in any other way were refused before (`image-corrupt`).
+enum Repair {
+  static let backupSuffix = ".index-backup"
+  private static let chunkBytes = 1 << 20
+
+  /// - Returns: what was done, in words; nothing when the image was closed properly.
+  static func run(
+    _ level: inout ChainOpener.Level, isTop: Bool
+  ) throws(DeviceError) -> [String] {
+    guard var header = level.header, case .ploop(let geometry) = level.layout else { return [] }
+    guard level.isUnclean || !level.tailPages.isEmpty else {
+      // A top is marked and its extension dropped by attach itself; a lower delta is left alone.
+      return isTop && level.hasExtension
+        ? ["\(level.source.file.path): dropped the format extension (dirty bitmaps)"] : []
+    }
+    var done: [String] = []
+    let path = level.source.file.path
+    // The caller opened lower deltas for reading only.
+    let file = try converting { () throws(IOError) in
+      level.source.file.isWritable
+        ? level.source.file : try level.source.folder.open(level.source.name, writable: true)
+    }
+    try saveIndex(of: level, geometry)
+    done.append("\(path): saved header and index as \(level.source.name)\(backupSuffix)")
+    if !level.tailPages.isEmpty {
+      try zeroTail(of: file, geometry)
+      done.append("\(path): zeroed index slots behind the disk's end")
+      level.tailPages = []
+    }
+    let needed = UInt64((level.used.lastSet ?? 0) + 1) << UInt64(geometry.clusterShift)
+    if level.fileBytes > needed {
+      try converting { () throws(IOError) in
+        try file.truncate(to: needed)
+        try file.sync()
+      }
+      done.append("\(path): cut \(level.fileBytes - needed) bytes that nothing references")
+      level.fileBytes = needed
+      level.used.resize(to: Int(needed >> UInt64(geometry.clusterShift)))
+    }
+    header.inUse = Header.InUse.closed
+    header.extensionSector = 0
+    header.flags =
+      level.mapped == 0 ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
+    level.header = header
+    if level.isUnclean || !isTop { done.append("\(path): cleared the in-use mark") }
+    // The top is marked again at once, durably; clearing it first would only open a window.
+    if !isTop { try Device.write(header, to: file) }
+    return done
+  }
+
+  /// Copies header and index to a file of their own, only what is not zero.
+  private static func saveIndex(
+    of level: ChainOpener.Level, _ geometry: Geometry
+  ) throws(DeviceError) {
+    let folder = level.source.folder
+    let name = level.source.name + backupSuffix
+    let temporary = name + ".tmp"
+    try converting { () throws(IOError) in
+      if folder.contains(temporary) { try folder.unlink(temporary) }
+      let copy = try folder.create(temporary)
+      try copy.truncate(to: geometry.headerBytes)
+      let buffer = AlignedBuffer(count: Int(min(UInt64(chunkBytes), geometry.headerBytes)))
+      var start: UInt64 = 0
+      while start < geometry.headerBytes {
+        let chunk = buffer.region.slice(
+          0, Int(min(UInt64(buffer.count), geometry.headerBytes - start)))
+        try level.source.file.readOrZero(into: chunk, at: start)
+        if !chunk.isZero { try copy.write(chunk, at: start) }
+        start += UInt64(chunk.count)
+      }
+      try copy.sync()
+      try folder.rename(temporary, to: name)
+      try folder.sync()
+    }
+  }
+
+  /// Zeroes every slot from the disk's last cluster to the end of the header's clusters.
+  private static func zeroTail(of file: ImageFile, _ geometry: Geometry) throws(DeviceError) {
+    var start = (Geometry.headerSlots + geometry.clusterCount) * 4
+    let zeroes = AlignedBuffer(count: chunkBytes)
+    try converting { () throws(IOError) in
+      while start < geometry.headerBytes {
+        let count = Int(min(UInt64(chunkBytes), geometry.headerBytes - start))
+        try file.write(zeroes.region.slice(0, count), at: start)
+        start += UInt64(count)
+      }
+      try file.sync()
+    }
+  }
+}

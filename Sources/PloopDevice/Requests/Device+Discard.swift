@@ -1,0 +1,112 @@
+internal import PloopFormat
+internal import PloopIO
+
+extension Device {
+  /// Gives space back. Whole clusters read as zero afterwards; of partly covered ones, only what
+  /// the top holds is given back, and only within the range.
+  ///
+  /// A cluster is unmapped only where no lower delta's own index maps it: elsewhere an old content
+  /// would come back, so it is zeroed in place.
+  package func discard(
+    offset: UInt64, length: UInt64, durable: Bool
+  ) throws(DeviceError) {
+    var owners = LowerOwners(below: topLevel, of: deltas, geometry: geometry)
+    try change(.trim, offset: offset, length: length, durable: durable) {
+      (piece, writing) throws(DeviceError) in
+      if piece.isWhole {
+        try clear(piece, writing, &owners, keepAllocated: false)
+      } else {
+        try punchWithin(piece, writing)
+      }
+    }
+  }
+
+  /// Makes the range read as zero.
+  ///
+  /// - Parameters:
+  ///   - keepAllocated: every cluster of the range is allocated afterwards, and stays so.
+  ///   - onlyIfFast: refused with `.slow`, before anything is changed, where bytes would have to be
+  ///     copied or written one by one.
+  package func writeZeroes(
+    offset: UInt64, length: UInt64, keepAllocated: Bool, onlyIfFast: Bool, durable: Bool
+  ) throws(DeviceError) {
+    if onlyIfFast { try requireFastZero(offset: offset, length: length) }
+    var owners = LowerOwners(below: topLevel, of: deltas, geometry: geometry)
+    try change(.zero, offset: offset, length: length, durable: durable) {
+      (piece, writing) throws(DeviceError) in
+      if piece.isWhole {
+        try clear(piece, writing, &owners, keepAllocated: keepAllocated)
+      } else if map[piece.cluster] != nil || keepAllocated {
+        try putZeroes(piece, writing, keepSpace: keepAllocated)
+      }
+    }
+  }
+
+  private func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
+    guard writing?.canPunch != false else {
+      throw DeviceError(.slow, "the file system cannot punch holes")
+    }
+    for piece in ClusterPieces(geometry, offset: offset, length: length) where !piece.isWhole {
+      guard let place = map[piece.cluster], place.level < topLevel else { continue }
+      throw DeviceError(.slow, "a part of a cluster in a lower delta would have to be copied")
+    }
+  }
+
+  /// Makes a whole cluster read as zero.
+  private func clear(
+    _ piece: ClusterPiece, _ writing: Writing, _ owners: inout LowerOwners, keepAllocated: Bool
+  ) throws(DeviceError) {
+    guard map[piece.cluster] != nil || keepAllocated else { return }
+    locks.lock(piece.cluster)
+    defer { locks.unlock(piece.cluster) }
+    let owner = map[piece.cluster]
+    guard let owner, owner.level == topLevel else {
+      // In a lower delta, or nowhere and to be allocated: a cluster of the top that is all zero.
+      if owner == nil, !keepAllocated { return }
+      return try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+        guard !allocation.isZero || keepAllocated else { return }
+        try zero(
+          writing, offset: base, length: geometry.clusterBytes, keepSpace: keepAllocated)
+      }
+    }
+    let ownedBelow = try owners.own(piece.cluster)
+    guard keepAllocated || ownedBelow else {
+      map[piece.cluster] = nil
+      writing.index.markDirty(geometry.position(of: piece.cluster).page)
+      writing.allocator.unmapped(owner.physical)
+      return
+    }
+    try zero(
+      writing, offset: owner.physical << UInt64(geometry.clusterShift),
+      length: geometry.clusterBytes, keepSpace: keepAllocated)
+    writing.index.noteWritten()
+  }
+
+  /// Zeroes a part of a cluster; where it is in the top, its space is kept or given back as asked.
+  private func putZeroes(
+    _ piece: ClusterPiece, _ writing: Writing, keepSpace: Bool
+  ) throws(DeviceError) {
+    if keepSpace, let owner = map[piece.cluster], owner.level == topLevel {
+      try zero(
+        writing, offset: owner.physical << UInt64(geometry.clusterShift) + piece.offset,
+        length: piece.length, keepSpace: true)
+      return writing.index.noteWritten()
+    }
+    try put(.zeroes, piece, writing)
+  }
+
+  /// Punches the whole pages of a piece out of a cluster of the top; a hint, so nothing else.
+  private func punchWithin(_ piece: ClusterPiece, _ writing: Writing) throws(DeviceError) {
+    guard writing.canPunch, let owner = map[piece.cluster], owner.level == topLevel else {
+      return
+    }
+    let page = UInt64(Geometry.pageBytes)
+    let first = (piece.offset + page - 1) / page * page
+    let end = (piece.offset + piece.length) / page * page
+    guard first < end else { return }
+    try zero(
+      writing, offset: owner.physical << UInt64(geometry.clusterShift) + first,
+      length: end - first, keepSpace: false)
+    writing.index.noteWritten()
+  }
+}

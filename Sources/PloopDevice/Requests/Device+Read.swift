@@ -1,0 +1,152 @@
+internal import PloopFormat
+package import PloopIO
+
+extension Device {
+  /// Fills the region from what the page cache holds, zeroes where no delta maps anything.
+  ///
+  /// - Returns: false when it would have to wait; the region may hold anything then.
+  package func readNow(
+    into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) -> Bool {
+    let start = monotonicNanoseconds()
+    guard let pass = gate.enterNow() else { return false }
+    defer { gate.leave(pass) }
+    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    while let piece = pieces.next(in: map) {
+      let part = region.slice(piece.start, piece.count)
+      guard let place = piece.place else {
+        part.zero()
+        holes.append(start: piece.start, count: piece.count)
+        continue
+      }
+      guard deltas[place.level].file.readNow(into: part, at: piece.fileOffset) else {
+        return false
+      }
+    }
+    counters.count(.read, bytes: UInt64(region.count), since: start)
+    return true
+  }
+
+  package func read(
+    into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) throws(DeviceError) {
+    let start = monotonicNanoseconds()
+    let pass = try admitted()
+    defer { gate.leave(pass) }
+    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    do {
+      while let piece = pieces.next(in: map) {
+        let part = region.slice(piece.start, piece.count)
+        guard let place = piece.place else {
+          part.zero()
+          holes.append(start: piece.start, count: piece.count)
+          continue
+        }
+        let file = deltas[place.level].file
+        try converting { () throws(IOError) in
+          try file.readOrZero(into: part, at: piece.fileOffset)
+        }
+      }
+    } catch {
+      counters.count(.read, bytes: 0, since: start, failed: true)
+      throw error
+    }
+    counters.count(.read, bytes: UInt64(region.count), since: start)
+  }
+
+  /// Asks for the range to be read into the page cache, without waiting for it.
+  package func cache(offset: UInt64, length: UInt64) throws(DeviceError) {
+    let start = monotonicNanoseconds()
+    let pass = try admitted()
+    defer { gate.leave(pass) }
+    for run in runs(from: offset, length: length, limit: .max) {
+      guard let level = run.level, let physical = run.physical else { continue }
+      let inCluster = run.start & (geometry.clusterBytes - 1)
+      deltas[level].file.readAhead(
+        offset: physical << UInt64(geometry.clusterShift) + inCluster, length: run.length)
+    }
+    counters.count(.cache, bytes: length, since: start)
+  }
+
+  /// A run of bytes with one owner, behind each other in its file.
+  package struct Run: Equatable, Sendable {
+    package var start: UInt64
+    package var length: UInt64
+    /// Nil where no delta maps anything.
+    package var level: Int?
+    /// The cluster in that delta that holds the run's first byte.
+    package var physical: UInt64?
+  }
+
+  /// Who owns the bytes from `offset` on.
+  ///
+  /// - Returns: adjoining runs, at most `limit`; so perhaps less than `length` bytes.
+  package func runs(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(DeviceError) -> [Run] {
+    let pass = try admitted()
+    defer { gate.leave(pass) }
+    return runs(from: offset, length: length, limit: limit)
+  }
+
+  private func runs(from offset: UInt64, length: UInt64, limit: Int) -> [Run] {
+    var runs: [Run] = []
+    var position = offset
+    let end = offset + min(length, geometry.sizeBytes - min(offset, geometry.sizeBytes))
+    while position < end, runs.count < limit {
+      let cluster = position >> UInt64(geometry.clusterShift)
+      let found = map.run(from: cluster, limit: geometry.clusterCount - cluster)
+      let next = min(end, (cluster + found.count) << UInt64(geometry.clusterShift))
+      runs.append(
+        Run(
+          start: position, length: next - position, level: found.place?.level,
+          physical: found.place?.physical))
+      position = next
+    }
+    return runs
+  }
+
+  /// Enters the gate, waiting while it is closed.
+  func admitted() throws(DeviceError) -> Gate.Pass {
+    guard let pass = gate.enter() else { throw DeviceError(.detached, "the disk is detached") }
+    return pass
+  }
+}
+
+/// Cuts a request into pieces that lie in one file behind each other, or in none.
+struct Pieces {
+  struct Piece {
+    /// In the request's memory.
+    let start: Int
+    let count: Int
+    let place: Place?
+    /// In the file of `place`.
+    let fileOffset: UInt64
+  }
+
+  private let geometry: Geometry
+  private let offset: UInt64
+  private let count: Int
+  private var done = 0
+
+  init(_ geometry: Geometry, offset: UInt64, count: Int) {
+    self.geometry = geometry
+    self.offset = offset
+    self.count = count
+  }
+
+  mutating func next(in map: ClusterMap) -> Piece? {
+    guard done < count else { return nil }
+    let position = offset + UInt64(done)
+    let shift = UInt64(geometry.clusterShift)
+    let cluster = position >> shift
+    let last = (offset + UInt64(count) - 1) >> shift
+    let run = map.run(from: cluster, limit: last - cluster + 1)
+    let inCluster = position & (geometry.clusterBytes - 1)
+    let bytes = Int(min(UInt64(count - done), run.count << shift - inCluster))
+    defer { done += bytes }
+    return Piece(
+      start: done, count: bytes, place: run.place,
+      fileOffset: run.place.map { $0.physical << shift + inCluster } ?? 0)
+  }
+}

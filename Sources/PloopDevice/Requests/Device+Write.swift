@@ -1,0 +1,233 @@
+internal import PloopFormat
+package import PloopIO
+
+/// What a write puts into a piece of a cluster.
+enum Content {
+  /// The request's bytes.
+  case bytes(ByteRegion)
+  case zeroes
+}
+
+extension Device {
+  /// Writes where that needs neither a wait nor a copy: into clusters of the top, and into clusters
+  /// that no delta maps yet.
+  ///
+  /// - Returns: false when the request has to be made again with ``write(_:at:durable:)``, which
+  ///   writes the same bytes once more; nobody has been told that they are there.
+  package func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool {
+    guard let writing, condition.failure == nil else { return false }
+    let start = monotonicNanoseconds()
+    guard let pass = gate.enterNow() else { return false }
+    defer { gate.leave(pass) }
+    for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
+      let part = region.slice(Int(piece.start), Int(piece.length))
+      guard (try? writeNow(part, piece, writing)) == true else { return false }
+    }
+    counters.count(.write, bytes: UInt64(region.count), since: start)
+    return true
+  }
+
+  private func writeNow(
+    _ part: ByteRegion, _ piece: ClusterPiece, _ writing: Writing
+  ) throws(DeviceError) -> Bool {
+    if try writeInPlace(.bytes(part), piece, writing) { return true }
+    guard map[piece.cluster] == nil, locks.tryLock(piece.cluster) else { return false }
+    defer { locks.unlock(piece.cluster) }
+    guard map[piece.cluster] == nil else { return false }
+    try firstTouch(.bytes(part), piece, writing)
+    return true
+  }
+
+  /// - Parameter durable: the bytes, and the index entries that find them, are on stable storage
+  ///   when this returns (FUA).
+  package func write(
+    _ region: ByteRegion, at offset: UInt64, durable: Bool
+  ) throws(DeviceError) {
+    try change(.write, offset: offset, length: UInt64(region.count), durable: durable) {
+      (piece, writing) throws(DeviceError) in
+      try put(
+        .bytes(region.slice(Int(piece.start), Int(piece.length))), piece, writing)
+    }
+  }
+
+  /// The frame of every request that changes the disk: gate, statistics, flush.
+  ///
+  /// When the disk is full, clusters that wait to be freed may help: the request leaves the gate,
+  /// a flush round frees them, and it is made once more from its start.
+  func change(
+    _ operation: Statistics.Operation, offset: UInt64, length: UInt64, durable: Bool,
+    _ body: (ClusterPiece, Writing) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let start = monotonicNanoseconds()
+    do throws(DeviceError) {
+      guard let writing else { throw DeviceError(.readOnly, "the disk is read-only") }
+      do throws(DeviceError) {
+        try pass(offset, length, writing, body)
+      } catch {
+        guard case .outOfSpace = error.kind else { throw error }
+        try writing.index.flush()
+        writing.allocator.reap()
+        try pass(offset, length, writing, body)
+      }
+      if durable { try writing.index.flush() }
+    } catch {
+      counters.count(operation, bytes: 0, since: start, failed: true)
+      throw error
+    }
+    counters.count(operation, bytes: length, since: start)
+  }
+
+  private func pass(
+    _ offset: UInt64, _ length: UInt64, _ writing: Writing,
+    _ body: (ClusterPiece, Writing) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let pass = try admitted()
+    defer { gate.leave(pass) }
+    try condition.requireWritable()
+    for piece in ClusterPieces(geometry, offset: offset, length: length) {
+      try body(piece, writing)
+    }
+  }
+
+  // MARK: One cluster
+
+  /// Puts content into a piece of a cluster, whoever owns the cluster now.
+  func put(
+    _ content: Content, _ piece: ClusterPiece, _ writing: Writing
+  ) throws(DeviceError) {
+    if try writeInPlace(content, piece, writing) { return }
+    locks.lock(piece.cluster)
+    defer { locks.unlock(piece.cluster) }
+    // Somebody may have allocated it meanwhile.
+    if try writeInPlace(content, piece, writing) { return }
+    if let lower = map[piece.cluster] {
+      try copyOnWrite(content, piece, from: lower, writing)
+    } else {
+      try firstTouch(content, piece, writing)
+    }
+  }
+
+  /// - Returns: false when the cluster is not in the top.
+  private func writeInPlace(
+    _ content: Content, _ piece: ClusterPiece, _ writing: Writing
+  ) throws(DeviceError) -> Bool {
+    guard let place = map[piece.cluster], place.level == topLevel else { return false }
+    let offset = place.physical << UInt64(geometry.clusterShift) + piece.offset
+    switch content {
+    case .bytes(let bytes):
+      try converting { () throws(IOError) in try writing.file.write(bytes, at: offset) }
+    case .zeroes: try zero(writing, offset: offset, length: piece.length, keepSpace: false)
+    }
+    writing.index.noteWritten()
+    return true
+  }
+
+  /// Gives a cluster that no delta maps a place in the top. The cluster's lock is held.
+  private func firstTouch(
+    _ content: Content, _ piece: ClusterPiece, _ writing: Writing
+  ) throws(DeviceError) {
+    try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+      // A partial last cluster is zeroed behind the disk's end as well: a grown disk would show it.
+      if !allocation.isZero, piece.length < geometry.clusterBytes {
+        try zero(writing, offset: base, length: geometry.clusterBytes, keepSpace: false)
+      }
+      switch content {
+      case .bytes(let bytes):
+        try converting { () throws(IOError) in
+          try writing.file.write(bytes, at: base + piece.offset)
+        }
+      case .zeroes where !allocation.isZero:
+        try zero(
+          writing, offset: base + piece.offset, length: piece.length, keepSpace: false)
+      case .zeroes: break
+      }
+    }
+  }
+
+  /// Copies a cluster of a lower delta into the top with the new content merged in. The cluster's
+  /// lock is held. What the new content covers is not read.
+  private func copyOnWrite(
+    _ content: Content, _ piece: ClusterPiece, from lower: Place, _ writing: Writing
+  ) throws(DeviceError) {
+    let source = deltas[lower.level].file
+    let sourceBase = lower.physical << UInt64(geometry.clusterShift)
+    try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+      let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
+      for start in stride(from: 0, to: geometry.clusterBytes, by: buffer.count) {
+        let covered =
+          max(
+            start, piece.offset)..<max(
+            max(start, piece.offset), min(start + UInt64(buffer.count), piece.offset + piece.length)
+          )
+        if covered.count < buffer.count {
+          try converting { () throws(IOError) in
+            try source.readOrZero(into: buffer.region, at: sourceBase + start)
+          }
+        }
+        if !covered.isEmpty {
+          let part = buffer.region.slice(Int(covered.lowerBound - start), covered.count)
+          switch content {
+          case .bytes(let bytes):
+            part.copy(from: bytes.slice(Int(covered.lowerBound - piece.offset), covered.count))
+          case .zeroes: part.zero()
+          }
+        }
+        try converting { () throws(IOError) in
+          try writing.file.write(buffer.region, at: base + start)
+        }
+      }
+      counters.countCopy()
+    }
+  }
+
+  private static let copyBytes: UInt64 = 1 << 20
+
+  /// Allocates a cluster, has `fill` write all of it, and only then publishes it in the map.
+  ///
+  /// Rule 1: the entry may be followed by a reader, and copied by a flush round, from the moment it
+  /// is set. If filling fails the cluster goes back, and counts as holding anything.
+  func place(
+    _ cluster: UInt64, _ writing: Writing,
+    fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let allocation = try writing.allocator.allocate()
+    do {
+      try fill(allocation, allocation.physical << UInt64(geometry.clusterShift))
+    } catch {
+      writing.allocator.abandon(allocation)
+      throw error
+    }
+    counters.countAllocation()
+    map[cluster] = Place(level: topLevel, physical: allocation.physical)
+    writing.index.markDirty(geometry.position(of: cluster).page)
+  }
+
+  /// Makes a range of the top's file read as zero.
+  ///
+  /// - Parameter keepSpace: the range stays allocated on the host's disk (NO_HOLE).
+  func zero(
+    _ writing: Writing, offset: UInt64, length: UInt64, keepSpace: Bool
+  ) throws(DeviceError) {
+    let file = writing.file
+    if writing.canPunch {
+      do throws(IOError) {
+        try file.punchHole(offset: offset, length: length)
+        if keepSpace { try file.allocate(offset: offset, length: length) }
+        return
+      } catch  where !error.isUnsupported {
+        throw DeviceError(error)
+      } catch {
+        // What is unsupported on the host is written out below.
+      }
+    }
+    let zeroes = AlignedBuffer(count: Int(min(length, Device.copyBytes)))
+    var done: UInt64 = 0
+    while done < length {
+      let count = Int(min(length - done, UInt64(zeroes.count)))
+      try converting { () throws(IOError) in
+        try file.write(zeroes.region.slice(0, count), at: offset + done)
+      }
+      done += UInt64(count)
+    }
+  }
+}
