@@ -109,7 +109,7 @@ package struct Geometry: Equatable, Sendable {
   /// The largest disk that an image of this version and cluster size can describe, in bytes.
   package static func sizeLimit(version: ImageVersion, clusterShift: Int) -> UInt64 {
     switch version {
-    case .v1: (UInt64(UInt32.max) * sectorBytes >> UInt64(clusterShift)) << UInt64(clusterShift)
+    case .v1: (UInt64(UInt32.max) * sectorBytes) & ~((1 << UInt64(clusterShift)) - 1)
     // The kernel's limit of 2^32 - 3 entries; offsets in the file must stay below 2^63.
     case .v2: min(UInt64(UInt32.max) - 2, 1 << 36) << UInt64(clusterShift)
     }

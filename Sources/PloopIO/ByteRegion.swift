@@ -1,17 +1,20 @@
 internal import Glibc
 
-/// A piece of memory that somebody else owns: an address and a length, every access checked.
+/// A piece of memory: an address and a length, every access checked.
 ///
-/// Requests carry regions between threads instead of copies. Whoever starts a request keeps the
-/// memory alive and in place until the request has been answered; a region itself owns nothing.
+/// Requests carry regions between threads instead of copies. A region of an ``AlignedBuffer`` keeps
+/// the buffer alive; one that was made from an address owns nothing, and whoever starts a request
+/// with it keeps the memory in place until the request has been answered.
 package struct ByteRegion: @unchecked Sendable {
   package let start: UnsafeMutableRawPointer
   package let count: Int
+  private let owner: AnyObject?
 
-  package init(start: UnsafeMutableRawPointer, count: Int) {
+  package init(start: UnsafeMutableRawPointer, count: Int, owner: AnyObject? = nil) {
     precondition(count >= 0)
     self.start = start
     self.count = count
+    self.owner = owner
   }
 
   package init(_ buffer: UnsafeMutableRawBufferPointer) {
@@ -25,7 +28,7 @@ package struct ByteRegion: @unchecked Sendable {
   /// The part from `offset` on, `count` bytes long.
   package func slice(_ offset: Int, _ count: Int) -> ByteRegion {
     precondition(offset >= 0 && count >= 0 && offset <= self.count - count)
-    return ByteRegion(start: start + offset, count: count)
+    return ByteRegion(start: start + offset, count: count, owner: owner)
   }
 
   package func zero() {
@@ -89,15 +92,16 @@ package struct ByteRegion: @unchecked Sendable {
 package final class AlignedBuffer: @unchecked Sendable {
   package static let alignment = 4096
 
-  package let region: ByteRegion
+  private let memory: UnsafeMutableRawPointer
+  package let count: Int
 
   /// - Parameter count: bytes; at least one page is allocated.
   package init(count: Int) {
     precondition(count >= 0)
-    let memory = UnsafeMutableRawPointer.allocate(
+    memory = UnsafeMutableRawPointer.allocate(
       byteCount: max(count, AlignedBuffer.alignment), alignment: AlignedBuffer.alignment)
     memset(memory, 0, count)
-    region = ByteRegion(start: memory, count: count)
+    self.count = count
   }
 
   package convenience init(_ bytes: [UInt8]) {
@@ -105,7 +109,7 @@ package final class AlignedBuffer: @unchecked Sendable {
     bytes.withUnsafeBytes { region.buffer.copyMemory(from: $0) }
   }
 
-  deinit { region.start.deallocate() }
+  deinit { memory.deallocate() }
 
-  package var count: Int { region.count }
+  package var region: ByteRegion { ByteRegion(start: memory, count: count, owner: self) }
 }

@@ -1,0 +1,84 @@
+internal import Glibc
+import PloopDevice
+import PloopFormat
+import PloopIO
+import Testing
+
+/// A folder with images in it, removed at the end.
+final class DiskFixture {
+  let folder: ImageFolder
+  let probe: (any IOProbe)?
+
+  init(probe: (any IOProbe)? = nil) throws {
+    var template = Array("/tmp/ploopd-device-XXXXXX".utf8CString)
+    let made = try #require(mkdtemp(&template))
+    folder = try ImageFolder(path: String(cString: made), probe: probe)
+    self.probe = probe
+  }
+
+  deinit {
+    guard let names = opendir(folder.path) else { return }
+    while let entry = readdir(names) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      }
+      unlink("\(folder.path)/\(name)")
+    }
+    closedir(names)
+    rmdir(folder.path)
+  }
+
+  /// An empty image, built from the format's bytes rather than by the code under test.
+  func make(_ name: String, _ geometry: Geometry) throws {
+    let file = try folder.create(name)
+    try file.truncate(to: geometry.headerBytes)
+    try file.write(AlignedBuffer(Header(new: geometry).encoded).region, at: 0)
+  }
+
+  func source(_ name: String, writable: Bool = false, isRaw: Bool = false) throws -> DeltaSource {
+    DeltaSource(
+      file: try folder.open(name, writable: writable), folder: folder, name: name, isRaw: isRaw)
+  }
+
+  /// Attaches images, oldest first; the last is opened for writing.
+  func attach(
+    _ names: [String], raw: Set<String> = [], readonly: Bool = false, repair: Bool = false
+  ) throws -> Device {
+    var options = AttachOptions()
+    options.readonly = readonly
+    options.repairSafely = repair
+    return try Device.attach(
+      names.map {
+        try source($0, writable: !readonly && $0 == names.last, isRaw: raw.contains($0))
+      }, options)
+  }
+}
+
+extension Device {
+  func bytes(_ offset: UInt64, _ count: Int) throws -> [UInt8] {
+    let buffer = AlignedBuffer(count: count)
+    buffer.region.fill(0xEE)
+    var holes = HoleList()
+    try read(into: buffer.region, at: offset, holes: &holes)
+    return buffer.region.bytes
+  }
+
+  func put(_ bytes: [UInt8], at offset: UInt64, durable: Bool = false) throws {
+    try write(AlignedBuffer(bytes).region, at: offset, durable: durable)
+  }
+
+  func close() throws { try detach(until: .after(seconds: 10)) }
+}
+
+/// A small generator with a seed that can be printed.
+struct SeededGenerator: RandomNumberGenerator {
+  private var state: UInt64
+  init(seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
