@@ -51,6 +51,13 @@ let package = Package(
     .target(
       name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
+    .target(
+      name: "CrashKit", dependencies: ["PloopDevice", "PloopFormat", "PloopIO"],
+      path: "Tests/CrashKit", swiftSettings: settings),
+    .executableTarget(
+      name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
+      swiftSettings: settings),
+    .testTarget(name: "CrashTests", dependencies: ["CrashKit"], swiftSettings: settings),
     .testTarget(
       name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
     .testTarget(

@@ -1,0 +1,149 @@
+package import PloopIO
+
+/// Every content that the top's file can have when power fails at a position of a trace.
+///
+/// Until a sync that began after it has succeeded, a write may be on the disk or not, block by
+/// block, whatever came before or after it; of a block that was written several times any version
+/// may be there. The length is one of the lengths that the file has had since the last sync.
+package struct CrashStates {
+  private struct Version {
+    let event: Int
+    let bytes: [UInt8]
+  }
+
+  private let blockBytes: Int
+  /// What is durable, and its length.
+  private var durable: [UInt8]
+  private var pending: [(position: Int, event: IOTrace.Event)] = []
+
+  package init(initial: [UInt8], blockBytes: Int) {
+    self.blockBytes = blockBytes
+    durable = initial
+  }
+
+  /// Takes the next event of the trace; `syncedUntil` is the position of the sync's beginning.
+  package mutating func apply(_ event: IOTrace.Event, at position: Int, syncBegan: Int?) {
+    switch event {
+    case .write, .truncate, .allocate, .zero: pending.append((position, event))
+    case .synced:
+      guard let syncBegan else { return }
+      for (position, event) in pending where position < syncBegan {
+        CrashStates.perform(event, on: &durable)
+      }
+      pending.removeAll { $0.position < syncBegan }
+    default: break
+    }
+  }
+
+  package var hasPending: Bool { !pending.isEmpty }
+
+  /// Calls `body` with each state if there are at most `limit`, else with nothing, everything and
+  /// random choices.
+  package func forEach(
+    limit: Int, random: inout some RandomNumberGenerator, _ body: ([UInt8]) throws -> Void
+  ) rethrows {
+    let (blocks, lengths) = versions()
+    let keys = blocks.keys.sorted()
+    var total = lengths.count
+    for key in keys where total <= limit {
+      total *= (blocks[key]?.count ?? 0) + 1
+    }
+    if total <= limit {
+      for choice in 0..<total {
+        var rest = choice
+        let length = lengths[rest % lengths.count]
+        rest /= lengths.count
+        let picks = keys.map { key -> Int in
+          let count = (blocks[key]?.count ?? 0) + 1
+          defer { rest /= count }
+          return rest % count
+        }
+        try body(state(keys, picks, blocks, length))
+      }
+      return
+    }
+    for round in 0..<limit {
+      // The sparser and the denser ends are where orders show: vary how much reached the disk.
+      let percent = round == 0 ? 0 : round == 1 ? 100 : Int.random(in: 0...100, using: &random)
+      let picks = keys.map { key -> Int in
+        let count = blocks[key]?.count ?? 0
+        guard Int.random(in: 0..<100, using: &random) < percent else { return 0 }
+        return percent == 100 ? count : Int.random(in: 1...count, using: &random)
+      }
+      let length =
+        percent == 100 ? lengths[lengths.count - 1] : lengths.randomElement(using: &random) ?? 0
+      try body(state(keys, picks, blocks, length))
+    }
+  }
+
+  /// The versions of each block since the last sync, oldest first, and the lengths of the file.
+  private func versions() -> (blocks: [Int: [Version]], lengths: [Int]) {
+    var blocks: [Int: [Version]] = [:]
+    var lengths = [durable.count]
+    var current = durable
+    for (position, event) in pending {
+      CrashStates.perform(event, on: &current)
+      if lengths.last != current.count { lengths.append(current.count) }
+      guard let range = CrashStates.range(of: event) else { continue }
+      for block in (range.lowerBound / blockBytes)...((range.upperBound - 1) / blockBytes) {
+        let start = block * blockBytes
+        guard start < current.count else { continue }
+        let bytes = Array(current[start..<min(start + blockBytes, current.count)])
+        blocks[block, default: []].append(Version(event: position, bytes: bytes))
+      }
+    }
+    return (blocks, lengths)
+  }
+
+  private func state(
+    _ keys: [Int], _ picks: [Int], _ blocks: [Int: [Version]], _ length: Int
+  ) -> [UInt8] {
+    var bytes = durable
+    if bytes.count < length {
+      bytes.append(contentsOf: repeatElement(0, count: length - bytes.count))
+    } else {
+      bytes.removeLast(bytes.count - length)
+    }
+    for (key, pick) in zip(keys, picks) where pick > 0 {
+      guard let version = blocks[key]?[pick - 1] else { continue }
+      let start = key * blockBytes
+      let count = min(version.bytes.count, length - start)
+      guard count > 0 else { continue }
+      bytes.replaceSubrange(start..<(start + count), with: version.bytes.prefix(count))
+    }
+    return bytes
+  }
+
+  private static func range(of event: IOTrace.Event) -> Range<Int>? {
+    switch event {
+    case .write(_, let offset, let bytes) where !bytes.isEmpty:
+      return Int(offset)..<(Int(offset) + bytes.count)
+    case .zero(_, let offset, let length): return Int(offset)..<Int(offset + length)
+    default: return nil
+    }
+  }
+
+  private static func perform(_ event: IOTrace.Event, on bytes: inout [UInt8]) {
+    func extend(to count: Int) {
+      if bytes.count < count {
+        bytes.append(contentsOf: repeatElement(0, count: count - bytes.count))
+      }
+    }
+    switch event {
+    case .write(_, let offset, let new):
+      extend(to: Int(offset) + new.count)
+      bytes.replaceSubrange(Int(offset)..<(Int(offset) + new.count), with: new)
+    case .truncate(_, let size):
+      extend(to: Int(size))
+      bytes.removeLast(bytes.count - Int(size))
+    case .allocate(_, let offset, let length): extend(to: Int(offset + length))
+    case .zero(_, let offset, let length):
+      // The range of a punched hole never grows the file.
+      let end = min(Int(offset + length), bytes.count)
+      guard Int(offset) < end else { return }
+      bytes.replaceSubrange(
+        Int(offset)..<end, with: repeatElement(0, count: end - Int(offset)))
+    default: break
+    }
+  }
+}
