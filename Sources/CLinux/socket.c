@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -25,4 +26,15 @@ int clinux_peer_credentials(int fd, struct clinux_peer *peer) {
 int clinux_unsent_bytes(int fd) {
   int bytes = 0;
   return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
+}
+
+int clinux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
+
+int clinux_bell(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
+
+void clinux_bell_ring(int fd) { (void)eventfd_write(fd, 1); }
+
+void clinux_bell_silence(int fd) {
+  eventfd_t count;
+  (void)eventfd_read(fd, &count);
 }

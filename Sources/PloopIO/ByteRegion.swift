@@ -81,6 +81,22 @@ package struct ByteRegion: @unchecked Sendable {
     start.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Number.self)
   }
 
+  /// Reads a big-endian number at any alignment, as the network has them.
+  package func bigEndian<Number: FixedWidthInteger & BitwiseCopyable>(
+    at offset: Int, as type: Number.Type
+  ) -> Number {
+    precondition(offset >= 0 && offset <= count - MemoryLayout<Number>.size)
+    return Number(bigEndian: start.loadUnaligned(fromByteOffset: offset, as: Number.self))
+  }
+
+  /// Writes a big-endian number at any alignment.
+  package func setBigEndian<Number: FixedWidthInteger & BitwiseCopyable>(
+    _ value: Number, at offset: Int
+  ) {
+    precondition(offset >= 0 && offset <= count - MemoryLayout<Number>.size)
+    start.storeBytes(of: value.bigEndian, toByteOffset: offset, as: Number.self)
+  }
+
   package var buffer: UnsafeMutableRawBufferPointer {
     UnsafeMutableRawBufferPointer(start: start, count: count)
   }

@@ -6,6 +6,11 @@ package struct HoleList: Sendable {
   package struct Run: Equatable, Sendable {
     package var start: Int
     package var count: Int
+
+    package init(start: Int, count: Int) {
+      self.start = start
+      self.count = count
+    }
   }
 
   package static let capacity = 64

@@ -39,6 +39,13 @@ int clinux_peer_credentials(int fd, struct clinux_peer *peer);
 // Bytes the peer has not taken yet (SIOCOUTQ), or -1.
 int clinux_unsent_bytes(int fd);
 
+// Accepts without blocking the new socket; man 2 accept4.
+int clinux_accept(int fd);
+// man 2 eventfd: a counter that any thread may raise and poll can see.
+int clinux_bell(void);
+void clinux_bell_ring(int fd);
+void clinux_bell_silence(int fd);
+
 // thread.c: man 3 pthread_setname_np; longer names are cut to what the kernel shows.
 void clinux_name_thread(const char *name);
 

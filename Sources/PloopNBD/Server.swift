@@ -1,0 +1,126 @@
+internal import Glibc
+package import PloopIO
+internal import Synchronization
+
+/// What is known of a connected client.
+package struct ClientStatus: Sendable {
+  package let id: UInt64
+  package let peer: String
+  /// Seconds since 1970.
+  package let since: Double
+  package let receivedBytes: UInt64
+  package let sentBytes: UInt64
+}
+
+/// Listens on any number of sockets and serves what a directory holds, a thread for each client.
+package final class Server<Directory: ExportDirectory>: Sendable {
+  private struct State {
+    var connections: [UInt64: Connection<Directory>] = [:]
+    var nextID: UInt64 = 1
+    var listeners: [ListeningSocket] = []
+    var acceptors = 0
+    var isStopping = false
+  }
+
+  private let directory: Directory
+  private let engine: IOEngine
+  private let limits: Limits
+  private let state = Monitor(State())
+
+  package init(directory: Directory, engine: IOEngine, limits: Limits = Limits()) {
+    self.directory = directory
+    self.engine = engine
+    self.limits = limits
+  }
+
+  package func listen(on socket: ListeningSocket) throws(IOError) {
+    state.update { state in
+      state.listeners.append(socket)
+      state.acceptors += 1
+    }
+    do {
+      try Thread(name: "ploopd-accept") { [self] in
+        while !state.withLock({ $0.isStopping }) {
+          if let client = socket.accept() { serve(client) }
+        }
+        state.update { $0.acceptors -= 1 }
+      }.detach()
+    } catch {
+      state.update { $0.acceptors -= 1 }
+      throw error
+    }
+  }
+
+  private func serve(_ socket: StreamSocket) {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    let since = Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
+    let id: UInt64? = state.update { state in
+      guard !state.isStopping, state.connections.count < limits.connections else { return nil }
+      defer { state.nextID += 1 }
+      return state.nextID
+    }
+    guard let id,
+      let connection = try? Connection(
+        id: id, socket: socket, directory: directory, engine: engine, limits: limits, since: since)
+    else { return socket.shutDown() }
+    state.update { $0.connections[id] = connection }
+    do {
+      try Thread(name: "ploopd-nbd") { [self] in
+        connection.run()
+        state.update { _ = $0.connections.removeValue(forKey: id) }
+      }.detach()
+    } catch {
+      state.update { _ = $0.connections.removeValue(forKey: id) }
+      socket.shutDown()
+    }
+  }
+
+  // MARK: Clients
+
+  package var connectionCount: Int { state.withLock { $0.connections.count } }
+
+  package func clients(of name: [UInt8]) -> [ClientStatus] {
+    connections(of: name).map {
+      ClientStatus(
+        id: $0.id, peer: $0.socket.peer, since: $0.since,
+        receivedBytes: $0.received.load(ordering: .relaxed),
+        sentBytes: $0.sent.load(ordering: .relaxed))
+    }
+  }
+
+  private func connections(of name: [UInt8]) -> [Connection<Directory>] {
+    state.withLock { $0.connections.values.filter { $0.export == name } }.sorted { $0.id < $1.id }
+  }
+
+  /// Waits for clients that are leaving by themselves.
+  ///
+  /// - Returns: whether none is left.
+  package func waitForClientsLeaving(of name: [UInt8], until deadline: Deadline) -> Bool {
+    state.wait(until: deadline) { state in
+      state.connections.values.contains { $0.export == name } ? nil : true
+    } ?? false
+  }
+
+  /// Ends the clients of an export: requests in flight are answered, later ones get ESHUTDOWN.
+  ///
+  /// - Returns: whether none is left.
+  package func disconnectClients(of name: [UInt8], until deadline: Deadline) -> Bool {
+    connections(of: name).forEach { $0.end() }
+    return waitForClientsLeaving(of: name, until: deadline)
+  }
+
+  /// Takes no more clients and ends those that are there.
+  package func stop(until deadline: Deadline) {
+    let (listeners, connections) = state.update { state in
+      state.isStopping = true
+      return (state.listeners, Array(state.connections.values))
+    }
+    listeners.forEach { $0.shutDown() }
+    connections.forEach { $0.end() }
+    _ = state.wait(until: deadline) { state in
+      state.connections.isEmpty && state.acceptors == 0 ? true : nil
+    }
+    listeners.forEach { $0.removeFile() }
+  }
+}
