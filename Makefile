@@ -1,0 +1,28 @@
+# The one entry point, for people and for CI.
+.PHONY: run test build crash format lint clean
+
+run: ## install what is missing, build, start the service under ./var
+	scripts/install-packages build
+	swift build -c release --product ploopd
+	.build/release/ploopd serve
+
+test: ## install what the tests need, run all of them
+	scripts/install-packages test
+	scripts/test
+
+build:
+	swift build
+
+crash: ## what power loss can leave of every operation: at least 100,000 states
+	swift build -c release --product crash-enumeration
+	.build/release/crash-enumeration
+
+format:
+	swift format -i -r Sources Tests Package.swift
+
+lint:
+	swift format lint --strict -r Sources Tests Package.swift
+	scripts/check-imports
+
+clean:
+	rm -rf .build
