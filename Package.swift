@@ -38,7 +38,8 @@ let package = Package(
       dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", logging],
       swiftSettings: settings),
     .target(
-      name: "PloopHTTP", dependencies: ["CMicrohttpd", "PloopControl", "PloopIO", logging],
+      name: "PloopHTTP",
+      dependencies: ["CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", logging],
       swiftSettings: settings),
     .executableTarget(
       name: "ploopd",

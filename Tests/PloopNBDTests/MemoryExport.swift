@@ -159,8 +159,8 @@ final class RawClient {
     var bytes = [UInt8](repeating: 0, count: count)
     var done = 0
     while done < count {
-      let more = bytes.withUnsafeMutableBytes {
-        recv(number, $0.baseAddress! + done, count - done, 0)
+      let more = bytes.withUnsafeMutableBytes { buffer in
+        buffer.baseAddress.map { recv(number, $0 + done, count - done, 0) } ?? 0
       }
       guard more > 0 else { break }
       done += more

@@ -1,0 +1,96 @@
+/// Takes a request's object apart by name; a member that nobody asked for is an error.
+struct Fields {
+  private var rest: [String: JSON] = [:]
+  private let pointer: String
+
+  init(_ value: JSON, at pointer: String = "") throws(Problem) {
+    guard case .object(let members) = value else {
+      throw Problem("invalid-value", "an object is expected", pointer: pointer)
+    }
+    self.pointer = pointer
+    for member in members { rest[member.name] = member.value }
+  }
+
+  private func wrong(_ name: String, _ expected: String) -> Problem {
+    Problem("invalid-value", "\(name): \(expected)", pointer: "\(pointer)/\(name)")
+  }
+
+  mutating func json(_ name: String) -> JSON? { rest.removeValue(forKey: name) }
+
+  mutating func text(_ name: String) throws(Problem) -> String? {
+    switch json(name) {
+    case nil: return nil
+    case .string(let text)?: return text
+    default: throw wrong(name, "a string is expected")
+    }
+  }
+
+  mutating func requiredText(_ name: String) throws(Problem) -> String {
+    guard let text = try text(name) else { throw wrong(name, "is missing") }
+    return text
+  }
+
+  mutating func flag(_ name: String) throws(Problem) -> Bool? {
+    switch json(name) {
+    case nil: return nil
+    case .bool(let flag)?: return flag
+    default: throw wrong(name, "true or false is expected")
+    }
+  }
+
+  mutating func number(_ name: String) throws(Problem) -> UInt64? {
+    switch json(name) {
+    case nil: return nil
+    case .integer(let number)? where number >= 0: return UInt64(number)
+    default: throw wrong(name, "a whole number of at least 0 is expected")
+    }
+  }
+
+  mutating func choice<Choice: RawRepresentable>(
+    _ name: String, of type: Choice.Type
+  ) throws(Problem) -> Choice? where Choice.RawValue == String {
+    guard let text = try text(name) else { return nil }
+    guard let choice = Choice(rawValue: text) else { throw wrong(name, "unknown value \(text)") }
+    return choice
+  }
+
+  mutating func object(_ name: String) throws(Problem) -> Fields? {
+    guard let value = json(name) else { return nil }
+    return try Fields(value, at: "\(pointer)/\(name)")
+  }
+
+  mutating func objects(_ name: String) throws(Problem) -> [Fields]? {
+    switch json(name) {
+    case nil: return nil
+    case .array(let items)?:
+      var fields: [Fields] = []
+      for (index, item) in items.enumerated() {
+        fields.append(try Fields(item, at: "\(pointer)/\(name)/\(index)"))
+      }
+      return fields
+    default: throw wrong(name, "a list is expected")
+    }
+  }
+
+  /// Labels: a value that is null removes one, where that is allowed.
+  mutating func labels(_ name: String, removable: Bool) throws(Problem) -> [String: String?]? {
+    guard let fields = try object(name) else { return nil }
+    var labels: [String: String?] = [:]
+    for (key, value) in fields.rest {
+      switch value {
+      case .string(let text): labels[key] = .some(text)
+      case .null where removable: labels[key] = .some(nil)
+      default: throw wrong(name, "the value of \(key) is no string")
+      }
+    }
+    return labels
+  }
+
+  /// Call when everything known has been taken.
+  func finish() throws(Problem) {
+    guard let name = rest.keys.sorted().first else { return }
+    throw Problem("unknown-field", "unknown member \(name)", pointer: "\(pointer)/\(name)")
+  }
+
+  func wrongValue(_ name: String, _ expected: String) -> Problem { wrong(name, expected) }
+}

@@ -1,0 +1,56 @@
+internal import PloopControl
+internal import PloopFormat
+
+/// The body of `POST /v1/devices`.
+func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
+  var body = body
+  let id = try body.requiredText("id")
+  let deltas = try body.objects("deltas")
+  let create = try body.object("create")
+  let source: AttachRequest.Source
+  switch (deltas, create) {
+  case (let deltas?, nil):
+    guard !deltas.isEmpty else { throw body.wrongValue("deltas", "at least one is expected") }
+    var references: [AttachRequest.DeltaReference] = []
+    for delta in deltas { references.append(try reference(delta)) }
+    source = .deltas(references)
+  case (nil, let create?): source = .create(try creation(create))
+  default: throw body.wrongValue("deltas", "exactly one of deltas and create is expected")
+  }
+  var request = AttachRequest(id: id, source: source)
+  request.readonly = try body.flag("readonly") ?? false
+  request.suspended = try body.flag("suspended") ?? false
+  request.autostart = try body.flag("autostart") ?? true
+  request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
+  request.repair = try body.choice("repair", of: AttachRequest.Repair.self) ?? .none
+  if var export = try body.object("export") {
+    request.exportName = try export.requiredText("name")
+    try export.finish()
+  }
+  try body.finish()
+  return request
+}
+
+private func reference(_ fields: Fields) throws(Problem) -> AttachRequest.DeltaReference {
+  enum Format: String { case ploop1, raw }
+  var fields = fields
+  let path = try fields.requiredText("path")
+  let format = try fields.choice("format", of: Format.self) ?? .ploop1
+  try fields.finish()
+  return AttachRequest.DeltaReference(path: path, isRaw: format == .raw)
+}
+
+private func creation(_ fields: Fields) throws(Problem) -> AttachRequest.CreateRequest {
+  var fields = fields
+  let directory = try fields.requiredText("directory")
+  guard let size = try fields.number("size") else { throw fields.wrongValue("size", "is missing") }
+  var request = AttachRequest.CreateRequest(directory: directory, sizeBytes: size)
+  if let cluster = try fields.number("cluster_size") { request.clusterBytes = cluster }
+  switch try fields.number("version") {
+  case nil, 2: request.version = .v2
+  case 1: request.version = .v1
+  default: throw fields.wrongValue("version", "1 or 2 is expected")
+  }
+  try fields.finish()
+  return request
+}

@@ -1,0 +1,151 @@
+internal import FoundationEssentials
+internal import PloopControl
+internal import PloopFormat
+
+// The service's values as JSON: names, order and units of the contract.
+
+func time(_ seconds: Double) -> JSON {
+  .string(
+    Date(timeIntervalSince1970: seconds).formatted(
+      Date.ISO8601FormatStyle(includingFractionalSeconds: true)))
+}
+
+extension ExportInfo.Client {
+  var json: JSON {
+    .members([
+      "id": .count(id), "peer": .string(peer), "since": time(since),
+      "rx_bytes": .count(receivedBytes), "tx_bytes": .count(sentBytes),
+    ])
+  }
+}
+
+extension ExportInfo {
+  var json: JSON {
+    .members([
+      "name": .string(name), "device": .string(device), "readonly": .bool(readonly),
+      "description": .string(summary), "size": .count(sizeBytes),
+      "uris": .array(uris.map(JSON.string)), "clients": .array(clients.map(\.json)),
+      "revision": .count(revision),
+    ])
+  }
+}
+
+extension DeltaInfo {
+  var json: JSON {
+    .members([
+      "level": .integer(Int64(level)), "path": .string(path),
+      "format": .string(isRaw ? "raw" : "ploop1"), "readonly": .bool(readonly),
+      "top": .bool(isTop), "clusters": .count(clusters), "file_bytes": .count(fileBytes),
+      "disk_bytes": .count(diskBytes),
+    ])
+  }
+}
+
+extension DeviceInfo {
+  var json: JSON {
+    .members([
+      "id": .string(id), "uuid": .string(uuid), "revision": .count(revision),
+      "state": .string(state.rawValue), "size": .count(sizeBytes),
+      "cluster_size": .count(clusterBytes), "version": .integer(Int64(version.rawValue)),
+      "readonly": .bool(readonly), "suspended": .bool(suspended), "autostart": .bool(autostart),
+      "labels": labelsJSON, "deltas": .array(deltas.map(\.json)),
+      "clusters": .members([
+        "total": .count(clustersTotal), "mapped": .count(clustersMapped),
+        "holes_in_top": .count(holesInTop),
+      ]),
+      "exports": .array(exports.map(\.json)), "repairs": .array(repairs.map(JSON.string)),
+      "conditions": .array(conditions.map(\.json)), "created_at": time(createdAt),
+      "updated_at": time(updatedAt),
+    ])
+  }
+
+  private var labelsJSON: JSON {
+    .object(
+      labels.sorted { $0.key < $1.key }.map { JSON.Member(name: $0.key, value: .string($0.value)) })
+  }
+}
+
+extension DeviceInfo.Condition {
+  var json: JSON {
+    .members([
+      "type": .string(type), "status": .string(isTrue ? "True" : "False"),
+      "reason": .string(reason), "message": .string(message),
+      "last_transition_at": time(since),
+    ])
+  }
+}
+
+extension DeviceMap {
+  var json: JSON {
+    .members([
+      "runs": .array(
+        runs.map { run in
+          .members([
+            "start": .count(run.start), "length": .count(run.length),
+            "level": run.level.map { .integer(Int64($0)) } ?? .null,
+            "image_cluster": run.imageCluster.map(JSON.count) ?? .null,
+            "state": .string(run.state.rawValue),
+          ])
+        }), "next_offset": nextOffset.map(JSON.count) ?? .null, "revision": .count(revision),
+    ])
+  }
+}
+
+extension DeviceStatistics {
+  var json: JSON {
+    func operation(_ values: Operation) -> JSON {
+      .members([
+        "ops": .count(values.ops), "bytes": .count(values.bytes),
+        "errors": .count(values.errors), "latency_ns_sum": .count(values.latencyNanoseconds),
+        "latency_histogram": .array(values.histogram.map(JSON.count)),
+      ])
+    }
+    return .members([
+      "device": .string(device), "since": time(since),
+      "boundaries_us": .array(boundariesMicroseconds.map(JSON.count)),
+      "read": operation(read), "write": operation(write), "flush": operation(flush),
+      "trim": operation(trim), "zero": operation(zero), "cache": operation(cache),
+      "cow_clusters": .count(copyOnWriteClusters), "allocated_clusters": .count(allocatedClusters),
+      "in_flight": .count(inFlight), "clients": .count(clients),
+      "idle_seconds": .number(idleSeconds), "revision": .count(revision),
+    ])
+  }
+}
+
+extension ServiceInfo {
+  var json: JSON {
+    .members([
+      "product": .string("ploopd"), "version": .string(version), "api": .string("v1"),
+      "node": .string(node), "started_at": time(startedAt), "revision": .count(revision),
+      "features": .array(features.map(JSON.string)),
+      "limits": .members([
+        "max_devices": .integer(Int64(limits.maxDevices)),
+        "max_read_only_deltas": .integer(Int64(limits.maxReadOnlyDeltas)),
+        "max_connections": .integer(Int64(limits.maxConnections)),
+        "max_body_bytes": .integer(1 << 20),
+      ]),
+      "formats": .array(["ploop1-v1", "ploop1-v2", "raw-base"].map(JSON.string)),
+      "roots": .array(
+        roots.map {
+          .members([
+            "name": .string($0.name), "free_bytes": $0.freeBytes.map(JSON.count) ?? .null,
+          ])
+        }),
+      "nbd": .array(nbdURIs.map { .members(["uri": .string($0), "tls": .string("off")]) }),
+    ])
+  }
+}
+
+extension Readiness {
+  var json: JSON {
+    .members([
+      "status": .string(isReady ? "ready" : "not_ready"),
+      "checks": .array(
+        checks.map {
+          .members([
+            "name": .string($0.name), "ok": .bool($0.ok), "detail": .string($0.detail),
+          ])
+        }),
+    ])
+  }
+}

@@ -1,0 +1,133 @@
+package import PloopControl
+internal import PloopFormat
+
+/// An error as RFC 9457 has it.
+package struct Problem: Error, Sendable {
+  package var error: ServiceError
+  package var allowed: [String] = []
+
+  package init(_ code: String, _ detail: String, pointer: String? = nil) {
+    error = ServiceError(ServiceError.Code(rawValue: code), detail, pointer: pointer)
+  }
+
+  package init(_ error: ServiceError) { self.error = error }
+
+  package var status: Int { ProblemCatalogue.entry(error.code.rawValue).status }
+
+  func body(instance: String, requestID: String) -> JSON {
+    let code = error.code.rawValue
+    let entry = ProblemCatalogue.entry(code)
+    let known: [(String, JSON?)] = [
+      ("type", .string("/problems/\(code)")), ("title", .string(entry.title)),
+      ("status", .integer(Int64(entry.status))), ("code", .string(code)),
+      ("detail", .string(error.detail)), ("instance", .string(instance)),
+      ("request_id", .string(requestID)), ("errno", error.errno.map(JSON.string)),
+      ("cause", error.cause.map(JSON.string)),
+      ("remedy", .string(error.remedy ?? entry.remedy)),
+      (
+        "holder",
+        error.holder.map { .members(["kind": .string($0.kind), "id": .string($0.id)]) }
+      ),
+      (
+        "errors",
+        error.pointer.map {
+          .array([
+            .members([
+              "pointer": .string($0), "code": .string(code), "detail": .string(error.detail),
+            ])
+          ])
+        }
+      ),
+    ]
+    let facts = error.facts.sorted { $0.key < $1.key }.map { ($0.key, Optional(json($0.value))) }
+    return .object(
+      (known + facts).compactMap { pair in
+        pair.1.map { JSON.Member(name: pair.0, value: $0) }
+      })
+  }
+
+  private func json(_ fact: ServiceError.Fact) -> JSON {
+    switch fact {
+    case .number(let number): .count(number)
+    case .text(let text): .string(text)
+    case .clients(let clients): .array(clients.map(\.json))
+    case .numbers(let numbers): .array(numbers.map(JSON.count))
+    }
+  }
+}
+
+/// Every slug with its status, in one place. A slug never changes its meaning.
+package enum ProblemCatalogue {
+  package struct Entry: Sendable {
+    package let status: Int
+    package let title: String
+    package let remedy: String
+  }
+
+  /// Unknown slugs would be our own mistake, and say so.
+  package static func entry(_ slug: String) -> Entry {
+    entries[slug] ?? Entry(status: 500, title: "Internal error", remedy: "report it with the log")
+  }
+
+  package static let entries: [String: Entry] = {
+    var entries: [String: Entry] = [:]
+    for (slug, status, title, remedy) in rows {
+      entries[slug] = Entry(status: status, title: title, remedy: remedy)
+    }
+    for code in FormatError.Code.allCases where entries[code.rawValue] == nil {
+      entries[code.rawValue] = Entry(
+        status: 422, title: "The image cannot be used",
+        remedy: "look at it with: ploopd image check")
+    }
+    return entries
+  }()
+
+  private static let rows: [(String, Int, String, String)] = [
+    ("malformed-json", 400, "The body is no JSON", "send one JSON object in UTF-8"),
+    ("unknown-field", 400, "Unknown member", "leave it out or spell it as the contract does"),
+    ("unknown-parameter", 400, "Unknown query parameter", "see the route's parameters"),
+    ("invalid-value", 400, "A value of the wrong kind", "see the contract (openapi.yaml)"),
+    ("duplicate-key", 400, "A member is there twice", "send each member once"),
+    ("bad-request", 400, "The request is not valid HTTP", "use a client that follows RFC 9112"),
+    ("cross-site-request", 403, "Cross-site request", "call from the service's own origin"),
+    ("path-outside-root", 403, "Path outside its root", "use a path beneath a configured root"),
+    ("image-unreadable", 403, "The image cannot be read", "check its type and permissions"),
+    ("not-found", 404, "No such route", "see openapi.yaml"),
+    ("device-not-found", 404, "No such device", "GET /v1/devices lists them"),
+    ("delta-not-found", 404, "No such delta", "GET the device's deltas"),
+    ("export-not-found", 404, "No such export", "GET /v1/exports lists them"),
+    ("image-not-found", 404, "No such image", "check root and path"),
+    ("method-not-allowed", 405, "Method not allowed", "use one that Allow names"),
+    ("device-exists", 409, "The device exists", "choose another id, or detach it first"),
+    ("export-exists", 409, "The export exists", "choose another name"),
+    ("image-exists", 409, "The image exists", "choose another directory or id"),
+    ("device-busy", 409, "The device is busy", "try again when its operation has ended"),
+    ("device-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
+    ("export-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
+    ("writer-exists", 409, "The device has a writable export", "ask for shared_writers"),
+    ("device-read-only", 409, "The device is read-only", "attach it for writing"),
+    ("image-unclean", 409, "The image was not closed", "attach with \"repair\":\"safe\""),
+    (
+      "image-index-tail-set", 409, "Slots behind the disk are set",
+      "attach with \"repair\":\"safe\""
+    ),
+    ("image-in-use", 409, "The image is in use", "end what has it open"),
+    ("image-has-children", 409, "Other deltas build on the image", "attach the chain's top"),
+    ("insufficient-space", 409, "Not enough space", "free some, or use another root"),
+    ("quiesce-timeout", 409, "Requests did not end in time", "try again"),
+    ("precondition-failed", 412, "The resource has changed", "read it again"),
+    ("body-too-large", 413, "The body is too large", "at most 1 MiB"),
+    ("unsupported-media-type", 415, "Not JSON", "set Content-Type: application/json"),
+    ("wrong-host", 421, "Wrong host", "use localhost, 127.0.0.1 or [::1]"),
+    ("too-many-deltas", 422, "Too many deltas", "merge some: 255 read-only ones are the most"),
+    ("too-many-devices", 409, "Too many devices", "detach some"),
+    ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),
+    ("size-misaligned", 422, "The size is no whole number of clusters", "use one of `nearest`"),
+    ("size-too-large", 422, "The disk is too large", "use larger clusters"),
+    ("image-corrupt", 422, "The image is corrupt", "look at it with: ploopd image check"),
+    ("io-error", 500, "Input or output failed", "look at the host's disk and log"),
+    ("internal", 500, "Internal error", "report it with the log"),
+    ("not-ready", 503, "Not ready", "wait for /readyz"),
+    ("shutting-down", 503, "Shutting down", "try again after the restart"),
+  ]
+}

@@ -1,0 +1,144 @@
+internal import FoundationEssentials
+package import PloopControl
+
+/// One line of the route table.
+package struct Route: Sendable {
+  package let method: String
+  /// `{…}` stands for one segment.
+  package let template: String
+  package let operationID: String
+  package let parameters: Set<String>
+  let handle: @Sendable (Call) async throws(Problem) -> HTTPReply
+
+  init(
+    _ method: String, _ template: String, _ operationID: String, parameters: Set<String> = [],
+    _ handle: @escaping @Sendable (Call) async throws(Problem) -> HTTPReply
+  ) {
+    self.method = method
+    self.template = template
+    self.operationID = operationID
+    self.parameters = parameters
+    self.handle = handle
+  }
+}
+
+/// A request that a route has matched, and what it needs to be answered.
+struct Call: Sendable {
+  let service: any ServiceAPI
+  let request: HTTPRequest
+  let arguments: [String]
+
+  func parameter(_ name: String) -> String? {
+    request.query.first { $0.name == name }?.value
+  }
+
+  func number(_ name: String, in range: ClosedRange<UInt64>, default value: UInt64)
+    throws(Problem) -> UInt64
+  {
+    guard let text = parameter(name) else { return value }
+    guard let number = UInt64(text), range.contains(number) else {
+      throw Problem(
+        "invalid-value",
+        "\(name) is a whole number from \(range.lowerBound) to \(range.upperBound)")
+    }
+    return number
+  }
+
+  func body() throws(Problem) -> Fields {
+    try Fields(try JSONParser.parse(request.body))
+  }
+
+  /// The revision in If-Match, if there is one.
+  func ifRevision() throws(Problem) -> UInt64? {
+    guard let text = request.values(of: "if-match").first, text != "*" else { return nil }
+    guard text.count > 2, text.hasPrefix("\""), text.hasSuffix("\""),
+      let revision = UInt64(text.dropFirst().dropLast())
+    else { throw Problem("invalid-value", "If-Match is a revision in quotes") }
+    return revision
+  }
+
+  func mode() throws(Problem) -> DetachMode {
+    guard let text = parameter("mode") else { return .safe }
+    guard let mode = DetachMode(rawValue: text) else {
+      throw Problem("invalid-value", "mode is safe or hard")
+    }
+    return mode
+  }
+}
+
+/// Judges a request by what HTTP and this service demand of any, finds its route, and answers.
+package struct Router: Sendable {
+  package static let routes: [Route] = serviceRoutes + deviceRoutes + exportRoutes
+
+  private let service: any ServiceAPI
+
+  package init(_ service: any ServiceAPI) { self.service = service }
+
+  /// - Parameter requestID: given back in the reply and in problems.
+  package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
+    var reply: HTTPReply
+    do throws(Problem) {
+      try RequestRules.check(request)
+      reply = try await route(request)
+    } catch {
+      reply = HTTPReply(error.status, error.body(instance: request.path, requestID: requestID))
+      reply.isProblem = true
+      if !error.allowed.isEmpty {
+        reply = reply.with("Allow", error.allowed.joined(separator: ", "))
+      }
+    }
+    return reply.with("X-Request-Id", requestID).with("Cache-Control", "no-store")
+      .with("X-Content-Type-Options", "nosniff")
+  }
+
+  private func route(_ request: HTTPRequest) async throws(Problem) -> HTTPReply {
+    let matches = Router.routes.compactMap { route in
+      Router.match(route.template, request.segments).map { (route, $0) }
+    }
+    guard !matches.isEmpty else { throw Problem("not-found", "no route is \(request.path)") }
+    let methods = Set(matches.map(\.0.method))
+    let allowed = (methods.contains("GET") ? methods.union(["HEAD"]) : methods)
+      .union(["OPTIONS"]).sorted()
+    if request.method == "OPTIONS" {
+      return HTTPReply(204).with("Allow", allowed.joined(separator: ", "))
+    }
+    let method = request.method == "HEAD" ? "GET" : request.method
+    guard let (route, arguments) = matches.first(where: { $0.0.method == method }) else {
+      var problem = Problem("method-not-allowed", "\(request.path) has no \(request.method)")
+      problem.allowed = allowed
+      throw problem
+    }
+    var seen: Set<String> = []
+    for (name, _) in request.query {
+      guard
+        route.parameters.contains(name)
+          || name.hasPrefix("label.") && route.parameters.contains("label.*")
+      else { throw Problem("unknown-parameter", "unknown parameter \(name)") }
+      guard seen.insert(name).inserted else {
+        throw Problem("invalid-value", "the parameter \(name) is there twice")
+      }
+    }
+    return try await route.handle(Call(service: service, request: request, arguments: arguments))
+  }
+
+  private static func match(_ template: String, _ segments: [String]) -> [String]? {
+    let parts = template.split(separator: "/")
+    guard parts.count == segments.count else { return nil }
+    var arguments: [String] = []
+    for (part, segment) in zip(parts, segments) {
+      if part.hasPrefix("{") {
+        arguments.append(segment)
+      } else if part != segment {
+        return nil
+      }
+    }
+    return arguments
+  }
+}
+
+/// Calls the service and converts its errors: the border between it and HTTP.
+func converting<Result>(
+  _ body: () async throws(ServiceError) -> Result
+) async throws(Problem) -> Result {
+  do { return try await body() } catch { throw Problem(error) }
+}

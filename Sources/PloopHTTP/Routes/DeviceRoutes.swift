@@ -1,0 +1,114 @@
+internal import PloopControl
+
+let deviceRoutes: [Route] = [
+  Route(
+    "GET", "/v1/devices", "listDevices", parameters: ["limit", "cursor", "state", "label.*"]
+  ) { call throws(Problem) in
+    var state: DeviceState?
+    if let text = call.parameter("state") {
+      state = DeviceState(rawValue: text)
+      if state == nil { throw Problem("invalid-value", "unknown state \(text)") }
+    }
+    var labels: [String: String] = [:]
+    for (name, value) in call.request.query where name.hasPrefix("label.") {
+      labels[String(name.dropFirst("label.".count))] = value
+    }
+    let page = await call.service.devices(
+      after: call.parameter("cursor"),
+      limit: Int(try call.number("limit", in: 1...1000, default: 100)), state: state,
+      labels: labels)
+    return list(page, path: "/v1/devices") { $0.json }
+  },
+  Route("POST", "/v1/devices", "attachDevice") { call throws(Problem) in
+    let request = try attachRequest(try call.body())
+    let device = try await converting { () async throws(ServiceError) in
+      try await call.service.attach(request)
+    }
+    return reply(201, device).with("Location", "/v1/devices/\(device.id)")
+  },
+  Route("GET", "/v1/devices/{id}", "getDevice") { call throws(Problem) in
+    reply(200, try await device(call))
+  },
+  Route("PATCH", "/v1/devices/{id}", "changeDevice") { call throws(Problem) in
+    var body = try call.body()
+    var change = DeviceChange()
+    change.suspended = try body.flag("suspended")
+    change.autostart = try body.flag("autostart")
+    change.labels = try body.labels("labels", removable: true)
+    try body.finish()
+    let revision = try call.ifRevision()
+    return reply(
+      200,
+      try await converting { [change] () async throws(ServiceError) in
+        try await call.service.change(call.arguments[0], change, ifRevision: revision)
+      })
+  },
+  Route("DELETE", "/v1/devices/{id}", "detachDevice", parameters: ["mode"]) {
+    call throws(Problem) in
+    let mode = try call.mode()
+    let revision = try call.ifRevision()
+    try await converting { () async throws(ServiceError) in
+      try await call.service.detach(call.arguments[0], mode: mode, ifRevision: revision)
+    }
+    return HTTPReply(204)
+  },
+  Route("GET", "/v1/devices/{id}/deltas", "listDeltas") { call throws(Problem) in
+    let device = try await device(call)
+    return HTTPReply(
+      200,
+      .members([
+        "items": .array(device.deltas.map(\.json)), "next": .null,
+        "revision": .count(device.revision),
+      ]))
+  },
+  Route("GET", "/v1/devices/{id}/deltas/{level}", "getDelta") { call throws(Problem) in
+    let device = try await device(call)
+    let name = call.arguments[1]
+    guard
+      let delta = device.deltas.first(where: { name == "top" ? $0.isTop : String($0.level) == name }
+      )
+    else { throw Problem("delta-not-found", "\(device.id) has no delta \(name)") }
+    return HTTPReply(200, delta.json)
+  },
+  Route(
+    "GET", "/v1/devices/{id}/map", "getMap", parameters: ["offset", "length", "limit"]
+  ) { call throws(Problem) in
+    let offset = try call.number("offset", in: 0...(1 << 62), default: 0)
+    let length = try call.number("length", in: 1...(1 << 62), default: 1 << 62)
+    let limit = try call.number("limit", in: 1...10_000, default: 1000)
+    let map = try await converting { () async throws(ServiceError) in
+      try await call.service.map(
+        call.arguments[0], offset: offset, length: length, limit: Int(limit))
+    }
+    return HTTPReply(200, map.json)
+  },
+  Route("GET", "/v1/devices/{id}/stats", "getStatistics") { call throws(Problem) in
+    HTTPReply(
+      200,
+      try await converting { () async throws(ServiceError) in
+        try await call.service.statistics(call.arguments[0])
+      }.json)
+  },
+]
+
+private func device(_ call: Call) async throws(Problem) -> DeviceInfo {
+  try await converting { () async throws(ServiceError) in
+    try await call.service.device(call.arguments[0])
+  }
+}
+
+private func reply(_ status: Int, _ device: DeviceInfo) -> HTTPReply {
+  HTTPReply(status, device.json).with("ETag", "\"\(device.revision)\"")
+}
+
+/// A part of a list, with the way to the next part.
+func list<Item>(_ page: Page<Item>, path: String, _ json: (Item) -> JSON) -> HTTPReply {
+  let reply = HTTPReply(
+    200,
+    .members([
+      "items": .array(page.items.map(json)), "next": page.next.map(JSON.string) ?? .null,
+      "revision": .count(page.revision),
+    ]))
+  guard let next = page.next else { return reply }
+  return reply.with("Link", "<\(path)?cursor=\(next)>; rel=\"next\"")
+}

@@ -1,0 +1,44 @@
+internal import PloopControl
+
+let exportRoutes: [Route] = [
+  Route("GET", "/v1/exports", "listExports", parameters: ["limit", "cursor"]) {
+    call throws(Problem) in
+    let page = await call.service.exports(
+      after: call.parameter("cursor"),
+      limit: Int(try call.number("limit", in: 1...1000, default: 100)))
+    return list(page, path: "/v1/exports") { $0.json }
+  },
+  Route("POST", "/v1/exports", "addExport") { call throws(Problem) in
+    var body = try call.body()
+    var request = ExportRequest(
+      name: try body.requiredText("name"), device: try body.requiredText("device"))
+    request.readonly = try body.flag("readonly") ?? false
+    request.sharedWriters = try body.flag("shared_writers") ?? false
+    request.summary = try body.text("description") ?? ""
+    try body.finish()
+    let export = try await converting { [request] () async throws(ServiceError) in
+      try await call.service.addExport(request)
+    }
+    return reply(201, export).with("Location", "/v1/exports/\(export.name)")
+  },
+  Route("GET", "/v1/exports/{name}", "getExport") { call throws(Problem) in
+    reply(
+      200,
+      try await converting { () async throws(ServiceError) in
+        try await call.service.export(call.arguments[0])
+      })
+  },
+  Route("DELETE", "/v1/exports/{name}", "removeExport", parameters: ["mode"]) {
+    call throws(Problem) in
+    let mode = try call.mode()
+    let revision = try call.ifRevision()
+    try await converting { () async throws(ServiceError) in
+      try await call.service.removeExport(call.arguments[0], mode: mode, ifRevision: revision)
+    }
+    return HTTPReply(204)
+  },
+]
+
+private func reply(_ status: Int, _ export: ExportInfo) -> HTTPReply {
+  HTTPReply(status, export.json).with("ETag", "\"\(export.revision)\"")
+}
