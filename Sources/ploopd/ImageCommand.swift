@@ -27,6 +27,8 @@ struct ImagePath {
 struct ByteSize: ExpressibleByArgument {
   let bytes: UInt64
 
+  init(bytes: UInt64) { self.bytes = bytes }
+
   init?(argument: String) {
     let units: [Character: UInt64] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40]
     let unit = argument.last.flatMap { units[Character($0.uppercased())] }
@@ -46,14 +48,14 @@ private struct ImageCreate: ParsableCommand {
   @Argument(help: "The file to make; it must not exist.") var file: String
   @Option(help: "Size of the disk, e.g. 10G; a whole number of clusters.") var size: ByteSize
   @Option(help: "Size of a cluster: a power of two from 4K to 64M.")
-  var clusterSize = ByteSize(argument: "1M")
+  var clusterSize = ByteSize(bytes: 1 << 20)
   @Option(help: "Version of the format, 1 or 2.") var version = 2
 
   func run() throws {
     guard let version = ImageVersion(rawValue: version) else {
       throw ValidationError("the version is 1 or 2")
     }
-    let cluster = clusterSize?.bytes ?? 1 << 20
+    let cluster = clusterSize.bytes
     let shift = cluster.trailingZeroBitCount
     guard cluster.nonzeroBitCount == 1, Geometry.clusterShifts.contains(shift) else {
       throw ValidationError("a cluster is a power of two from 4K to 64M")

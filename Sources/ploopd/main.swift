@@ -1,1 +1,3 @@
-print("ploopd")
+internal import ArgumentParser
+
+PloopdCommand.main()
