@@ -68,6 +68,7 @@ extension ServiceError.Code {
   package static let deviceInUse = Self("device-in-use")
   package static let exportInUse = Self("export-in-use")
   package static let writerExists = Self("writer-exists")
+  package static let deviceFailed = Self("device-failed")
   package static let deviceReadOnly = Self("device-read-only")
   package static let tooManyDeltas = Self("too-many-deltas")
   package static let tooManyDevices = Self("too-many-devices")

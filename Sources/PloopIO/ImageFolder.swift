@@ -4,17 +4,28 @@ internal import Glibc
 /// An open folder with images in it. Names of images are created, replaced and removed here only,
 /// so that the probe sees it and nobody forgets to sync the folder.
 package final class ImageFolder: Sendable {
+  /// For people and in errors; files in it are named by it. Nothing is opened by it.
   package let path: String
   private let descriptor: OwnedDescriptor
   private let probe: (any IOProbe)?
 
   /// Opens the folder at a path of the caller's own (not one from a request).
-  package init(path: String, probe: (any IOProbe)? = nil) throws(IOError) {
+  ///
+  /// - Parameter label: how it is called from then on, instead of by its path: `main:` makes its
+  ///   files `main:vm1/top.hds`.
+  package init(
+    path: String, label: String? = nil, probe: (any IOProbe)? = nil
+  ) throws(IOError) {
     let number = clinux_open(path, O_RDONLY | O_DIRECTORY, 0)
     guard number >= 0 else { throw .last("open", path) }
     descriptor = OwnedDescriptor(number)
-    self.path = path
+    self.path = label ?? path
     self.probe = probe
+  }
+
+  /// How a file or folder in this one is called.
+  private func name(of entry: String) -> String {
+    path.hasSuffix(":") ? path + entry : "\(path)/\(entry)"
   }
 
   private init(_ descriptor: consuming OwnedDescriptor, path: String, probe: (any IOProbe)?) {
@@ -28,7 +39,7 @@ package final class ImageFolder: Sendable {
   ///
   /// - Parameter relative: `""` or `"."` is this folder itself.
   package func folder(beneath relative: String) throws(IOError) -> ImageFolder {
-    let full = relative.isEmpty || relative == "." ? path : "\(path)/\(relative)"
+    let full = relative.isEmpty || relative == "." ? path : name(of: relative)
     let number = clinux_open_beneath(
       descriptor.number, relative.isEmpty ? "." : relative, UInt64(O_RDONLY | O_DIRECTORY), 0)
     guard number >= 0 else { throw .last("open", full) }
@@ -43,7 +54,7 @@ package final class ImageFolder: Sendable {
       if mkdirat(folder.descriptor.number, name, 0o750) == 0 {
         try folder.sync()
       } else if errno != EEXIST {
-        throw .last("mkdir", "\(folder.path)/\(name)")
+        throw .last("mkdir", folder.name(of: name))
       }
       folder = try folder.folder(beneath: name)
     }
@@ -55,14 +66,14 @@ package final class ImageFolder: Sendable {
     // O_NONBLOCK: a FIFO in an image's place must not hang the service; it is refused as no file.
     let flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK
     let number = clinux_open_beneath(descriptor.number, name, UInt64(flags), 0)
-    guard number >= 0 else { throw .last("open", "\(path)/\(name)") }
+    guard number >= 0 else { throw .last("open", self.name(of: name)) }
     return try ImageFile(
-      OwnedDescriptor(number), path: "\(path)/\(name)", isWritable: writable, probe: probe)
+      OwnedDescriptor(number), path: self.name(of: name), isWritable: writable, probe: probe)
   }
 
   /// Makes a new file; one of that name must not exist (EEXIST).
   package func create(_ name: String, mode: UInt32 = 0o640) throws(IOError) -> ImageFile {
-    let full = "\(path)/\(name)"
+    let full = self.name(of: name)
     try refuse(.create, "create", full)
     let number = clinux_open_beneath(
       descriptor.number, name, UInt64(O_RDWR | O_CREAT | O_EXCL), mode)
@@ -73,8 +84,8 @@ package final class ImageFolder: Sendable {
 
   /// Gives a file another name, replacing what had it.
   package func rename(_ name: String, to newName: String) throws(IOError) {
-    let full = "\(path)/\(name)"
-    let operation = IOOperation.rename(to: "\(path)/\(newName)")
+    let full = self.name(of: name)
+    let operation = IOOperation.rename(to: self.name(of: newName))
     try refuse(operation, "rename", full)
     guard renameat(descriptor.number, name, descriptor.number, newName) == 0 else {
       throw .last("rename", full)
@@ -83,7 +94,7 @@ package final class ImageFolder: Sendable {
   }
 
   package func unlink(_ name: String) throws(IOError) {
-    let full = "\(path)/\(name)"
+    let full = self.name(of: name)
     try refuse(.unlink, "unlink", full)
     guard unlinkat(descriptor.number, name, 0) == 0 else { throw .last("unlink", full) }
     probe?.succeeded(.unlink, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
@@ -98,6 +109,39 @@ package final class ImageFolder: Sendable {
 
   package func contains(_ name: String) -> Bool {
     faccessat(descriptor.number, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0
+  }
+
+  /// The names of what is in this folder, in no order.
+  package func names() throws(IOError) -> [String] {
+    // A descriptor of its own: reading a folder moves the place where the next read goes on.
+    let number = clinux_open_beneath(
+      descriptor.number, ".", UInt64(O_RDONLY | O_DIRECTORY), 0)
+    guard number >= 0 else { throw .last("open", path) }
+    guard let stream = fdopendir(number) else {
+      close(number)
+      throw .last("opendir", path)
+    }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = Glibc.readdir(stream) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names
+  }
+
+  /// A small file as a whole.
+  ///
+  /// - Throws: EFBIG when it has more than `limit` bytes.
+  package func bytes(of name: String, limit: Int) throws(IOError) -> [UInt8] {
+    let file = try open(name, writable: false)
+    let size = try file.size()
+    guard size <= UInt64(limit) else { throw IOError("read", path: file.path, code: EFBIG) }
+    let buffer = AlignedBuffer(count: Int(size))
+    let count = try file.read(into: buffer.region, at: 0)
+    return buffer.region.slice(0, count).bytes
   }
 
   /// Bytes that an ordinary process may still use on this file system.

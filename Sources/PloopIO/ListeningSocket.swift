@@ -5,6 +5,8 @@ internal import Glibc
 package final class ListeningSocket: Sendable {
   /// As people write it: a path, or host:port.
   package let address: String
+  /// The same, the path of a Unix socket made absolute, for clients in other folders.
+  package let absoluteAddress: String
   /// 0 for a Unix socket.
   package let port: UInt16
   package let isUnix: Bool
@@ -95,12 +97,19 @@ package final class ListeningSocket: Sendable {
   ) {
     self.descriptor = descriptor
     self.address = address
+    absoluteAddress = isUnix ? ListeningSocket.absolutePath(address) : address
     self.port = port
     self.isUnix = isUnix
     self.file = file
   }
 
   deinit { removeFile() }
+
+  private static func absolutePath(_ path: String) -> String {
+    guard let real = realpath(path, nil) else { return path }
+    defer { free(real) }
+    return String(cString: real)
+  }
 
   /// Removes the socket file, if it is still this socket's.
   package func removeFile() {

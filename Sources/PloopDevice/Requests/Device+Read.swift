@@ -89,6 +89,12 @@ extension Device {
     return runs(from: offset, length: length, limit: limit)
   }
 
+  /// Like ``runs(offset:length:limit:)``, but also while the disk is suspended; not during a change
+  /// of the chain, which whoever calls this has to exclude.
+  package func layout(offset: UInt64, length: UInt64, limit: Int) -> [Run] {
+    runs(from: offset, length: length, limit: limit)
+  }
+
   private func runs(from offset: UInt64, length: UInt64, limit: Int) -> [Run] {
     var runs: [Run] = []
     var position = offset

@@ -1,0 +1,73 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// One device of the service. Its control operations run one at a time, on a thread that may block;
+/// what it is can be looked at by anybody meanwhile.
+actor DeviceController {
+  enum Phase: Sendable {
+    case attaching
+    case attached(Device)
+    case detaching(Device)
+    /// It could not be attached, or not closed; its record is kept until somebody decides.
+    case failed(ServiceError)
+  }
+
+  struct Facts: Sendable {
+    var phase = Phase.attaching
+    /// Nil until it has been attached for the first time.
+    var record: DeviceRecord?
+    /// When the phase began; seconds since 1970.
+    var since: Double
+    /// When this life of the disk began.
+    var attachedAt: Double
+  }
+
+  nonisolated let id: String
+  private nonisolated let executor: ThreadExecutor
+  private nonisolated let facts: Locked<Facts>
+
+  nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+  init(id: String, record: DeviceRecord?, executor: ThreadExecutor) {
+    self.id = id
+    self.executor = executor
+    let now = wallClockSeconds()
+    facts = Locked(Facts(record: record, since: now, attachedAt: now))
+  }
+
+  /// Runs an operation when the ones before have ended.
+  func run<Result: Sendable>(
+    _ body: @Sendable () throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
+    try body()
+  }
+
+  nonisolated var now: Facts { facts.withLock { $0 } }
+
+  nonisolated func enter(_ phase: Phase) {
+    facts.withLock { facts in
+      facts.since = wallClockSeconds()
+      if case .attached = phase, case .attaching = facts.phase { facts.attachedAt = facts.since }
+      facts.phase = phase
+    }
+  }
+
+  nonisolated func keep(_ record: DeviceRecord) { facts.withLock { $0.record = record } }
+
+  /// The disk, if it is there to be used.
+  ///
+  /// - Throws: `device-busy` while it comes or goes, or what kept it from coming.
+  nonisolated func device() throws(ServiceError) -> Device {
+    switch now.phase {
+    case .attached(let device): return device
+    case .attaching, .detaching:
+      throw ServiceError(
+        .deviceBusy, "the device \(id) is being attached or detached", errno: "EBUSY")
+    case .failed(let error):
+      throw ServiceError(
+        .deviceFailed, "the device \(id) is not attached: \(error.detail)",
+        cause: error.code.rawValue)
+    }
+  }
+}

@@ -1,0 +1,104 @@
+internal import PloopDevice
+internal import PloopFormat
+package import PloopIO
+package import PloopNBD
+
+/// A disk as NBD clients see it: the one place where PloopDevice and PloopNBD meet.
+package final class DeviceExport: Export {
+  package let size: UInt64
+  package let isReadOnly: Bool
+  package let preferredBlockSize: UInt32 = 4096
+  package let summary: String
+  private let device: Device
+
+  init(_ device: Device, readonly: Bool, summary: String) {
+    self.device = device
+    self.summary = summary
+    size = device.geometry.sizeBytes
+    isReadOnly = readonly || device.isReadOnly
+  }
+
+  package func readNow(
+    into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) -> Bool {
+    device.readNow(into: region, at: offset, holes: &holes)
+  }
+
+  package func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool {
+    device.writeNow(region, at: offset)
+  }
+
+  package func read(
+    into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) throws(NBDError) {
+    try serving { () throws(DeviceError) in
+      try device.read(into: region, at: offset, holes: &holes)
+    }
+  }
+
+  package func write(_ region: ByteRegion, at offset: UInt64, durable: Bool) throws(NBDError) {
+    try serving { () throws(DeviceError) in
+      try device.write(region, at: offset, durable: durable)
+    }
+  }
+
+  package func flush() throws(NBDError) {
+    try serving { () throws(DeviceError) in try device.flush() }
+  }
+
+  package func trim(offset: UInt64, length: UInt64, durable: Bool) throws(NBDError) {
+    try serving { () throws(DeviceError) in
+      try device.discard(offset: offset, length: length, durable: durable)
+    }
+  }
+
+  package func writeZeroes(
+    offset: UInt64, length: UInt64, mode: ZeroMode, durable: Bool
+  ) throws(NBDError) {
+    try serving { () throws(DeviceError) in
+      try device.writeZeroes(
+        offset: offset, length: length, keepAllocated: mode.contains(.keepAllocated),
+        onlyIfFast: mode.contains(.onlyIfFast), durable: durable)
+    }
+  }
+
+  package func cache(offset: UInt64, length: UInt64) throws(NBDError) {
+    try serving { () throws(DeviceError) in try device.cache(offset: offset, length: length) }
+  }
+
+  package func extents(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(NBDError) -> [Extent] {
+    let runs = try serving { () throws(DeviceError) in
+      try device.runs(offset: offset, length: length, limit: limit)
+    }
+    var extents: [Extent] = []
+    for run in runs {
+      let isHole = run.level == nil
+      if let last = extents.last, last.isHole == isHole {
+        extents[extents.count - 1].length += run.length
+      } else {
+        extents.append(Extent(length: run.length, isHole: isHole, readsZero: isHole))
+      }
+    }
+    return extents
+  }
+}
+
+/// Calls a disk and converts its errors into what a client is told.
+private func serving<Result>(
+  _ body: () throws(DeviceError) -> Result
+) throws(NBDError) -> Result {
+  do throws(DeviceError) { return try body() } catch {
+    let kind: NBDError.Kind =
+      switch error.kind {
+      case .outOfSpace: .noSpace
+      case .readOnly: .notPermitted
+      case .slow: .notSupported
+      case .detached: .shuttingDown
+      case .format, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io, .degraded, .timeout:
+        .io
+      }
+    throw NBDError(kind, error.detail)
+  }
+}

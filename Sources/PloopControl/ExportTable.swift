@@ -1,0 +1,82 @@
+internal import PloopIO
+package import PloopNBD
+
+/// The doors to the disks, by name. NBD clients find them here.
+package final class ExportTable: ExportDirectory {
+  struct Entry: Sendable {
+    let device: String
+    var record: DeviceRecord.Export
+    /// Nil while nobody may come in: the device is being attached or detached.
+    var door: DeviceExport?
+  }
+
+  private let entries = Locked<[String: Entry]>([:])
+
+  // MARK: For NBD clients
+
+  package func list() -> [(name: [UInt8], summary: String)] {
+    entries.withLock { entries in
+      entries.filter { $0.value.door != nil }.sorted { $0.key < $1.key }
+        .map { (Array($0.key.utf8), $0.value.record.summary) }
+    }
+  }
+
+  package func export(named name: [UInt8]) throws(NBDError) -> DeviceExport? {
+    guard let text = String(validating: name, as: UTF8.self) else { return nil }
+    let entry = entries.withLock { $0[text] }
+    guard let entry else { return nil }
+    guard let door = entry.door else {
+      throw NBDError(.shuttingDown, "the export \(text) takes no clients now")
+    }
+    return door
+  }
+
+  // MARK: For the service
+
+  /// Takes a name; nobody can come in yet.
+  ///
+  /// - Throws: `export-exists`, or `writer-exists` for a second writable door that was not asked
+  ///   for as such.
+  func reserve(_ record: DeviceRecord.Export, device: String) throws(ServiceError) {
+    try entries.withLock { entries throws(ServiceError) in
+      if let other = entries[record.name] {
+        throw ServiceError(
+          .exportExists, "the export \(record.name) exists, for the device \(other.device)",
+          errno: "EEXIST", holder: .init(kind: "device", id: other.device))
+      }
+      let writer = entries.values.first { $0.device == device && !$0.record.readonly }
+      if let writer, !record.readonly, !record.sharedWriters {
+        throw ServiceError(
+          .writerExists,
+          "the device \(device) can be written through the export \(writer.record.name) already",
+          cause: "two writers that do not know of each other damage most file systems",
+          remedy: "make this one readonly, or say \"shared_writers\":true",
+          holder: .init(kind: "export", id: writer.record.name))
+      }
+      entries[record.name] = Entry(device: device, record: record, door: nil)
+    }
+  }
+
+  func open(_ name: String, _ door: DeviceExport) {
+    entries.withLock { $0[name]?.door = door }
+  }
+
+  /// Lets nobody in any more; those inside stay.
+  func close(_ name: String) { entries.withLock { $0[name]?.door = nil } }
+
+  func remove(_ name: String) { entries.withLock { _ = $0.removeValue(forKey: name) } }
+
+  func removeAll(of device: String) {
+    entries.withLock { entries in entries = entries.filter { $0.value.device != device } }
+  }
+
+  func entry(_ name: String) -> Entry? { entries.withLock { $0[name] } }
+
+  /// In the order of their names.
+  func entries(of device: String? = nil) -> [Entry] {
+    entries.withLock { entries in
+      entries.values.filter { device == nil || $0.device == device }
+        .sorted { $0.record.name < $1.record.name }
+    }
+  }
+}

@@ -1,0 +1,49 @@
+/// What things may be called: names that need no quoting in a path, a URI or a shell.
+enum Names {
+  static let lengthLimit = 63
+  static let labelLimit = 64
+  static let labelBytesLimit = 255
+
+  /// `^[a-z0-9][a-z0-9._-]{0,62}$`
+  static func isValid(_ name: String) -> Bool {
+    let bytes = Array(name.utf8)
+    guard let first = bytes.first, bytes.count <= lengthLimit, isAlphanumeric(first) else {
+      return false
+    }
+    return bytes.allSatisfy { isAlphanumeric($0) || ".-_".utf8.contains($0) }
+  }
+
+  static func require(_ name: String, as what: String, pointer: String) throws(ServiceError) {
+    guard !isValid(name) else { return }
+    throw ServiceError(
+      .invalidValue,
+      "\(what) \"\(name.prefix(80))\" is no name: 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+      pointer: pointer)
+  }
+
+  static func require(labels: [String: String]) throws(ServiceError) {
+    guard labels.count <= labelLimit else {
+      throw ServiceError(
+        .invalidValue, "\(labels.count) labels; \(labelLimit) are the most", pointer: "/labels")
+    }
+    for (name, value) in labels {
+      guard !name.isEmpty, name.utf8.count <= labelBytesLimit, value.utf8.count <= labelBytesLimit
+      else {
+        throw ServiceError(
+          .invalidValue, "a label's name and value have at most \(labelBytesLimit) bytes",
+          pointer: "/labels/\(pointerEscaped(name))")
+      }
+    }
+  }
+
+  /// RFC 6901: what a member's name looks like in a JSON pointer.
+  private static func pointerEscaped(_ name: String) -> String {
+    name.split(separator: "~", omittingEmptySubsequences: false).joined(separator: "~0")
+      .split(separator: "/", omittingEmptySubsequences: false).joined(separator: "~1")
+  }
+
+  private static func isAlphanumeric(_ byte: UInt8) -> Bool {
+    (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
+      || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
+  }
+}

@@ -1,0 +1,220 @@
+internal import FoundationEssentials
+internal import Logging
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+extension Service {
+  /// Opens a disk, remembers it, and serves it.
+  ///
+  /// The order: names are taken in memory; the image is created if asked for; the chain is checked,
+  /// repaired if asked for and marked as in use (`Device.attach`); the record is durable; the export
+  /// is opened; the caller is answered. A crash before the record is durable leaves an image with
+  /// its in-use mark and no device: the caller was told nothing, and attaches it with safe repair.
+  package func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo {
+    try Names.require(request.id, as: "the id", pointer: "/id")
+    try Names.require(labels: request.labels)
+    if let name = request.exportName {
+      try Names.require(name, as: "the export", pointer: "/export/name")
+    }
+    let controller = try reserve(request.id)
+    do throws(ServiceError) {
+      try await controller.run { () throws(ServiceError) in try self.open(request, controller) }
+    } catch {
+      forget(request.id)
+      log.info(
+        "attach refused",
+        metadata: ["device": "\(request.id)", "code": "\(error.code.rawValue)"])
+      throw error
+    }
+    return info(of: controller)
+  }
+
+  private func open(
+    _ request: AttachRequest, _ controller: DeviceController
+  ) throws(ServiceError) {
+    var export: DeviceRecord.Export?
+    if let name = request.exportName {
+      let new = DeviceRecord.Export(
+        name: name, readonly: request.readonly, sharedWriters: false, summary: "",
+        revision: try store.nextRevision())
+      try table.reserve(new, device: request.id)
+      export = new
+    }
+    var created: CreatedImage?
+    let deltas: [DeviceRecord.Delta]
+    switch request.source {
+    case .deltas(let references): deltas = try located(references)
+    case .create(let create):
+      let image = try make(create)
+      created = image
+      deltas = [DeviceRecord.Delta(path: image.location.path, isRaw: false)]
+    }
+    do throws(ServiceError) {
+      try open(deltas, request, export, controller)
+    } catch {
+      created?.remove()
+      throw error
+    }
+  }
+
+  private func open(
+    _ deltas: [DeviceRecord.Delta], _ request: AttachRequest, _ export: DeviceRecord.Export?,
+    _ controller: DeviceController
+  ) throws(ServiceError) {
+    var options = AttachOptions()
+    options.readonly = request.readonly
+    options.suspended = request.suspended
+    options.repairSafely = request.repair == .safe || wasOurs(request.id, deltas)
+    let device = try openChain(deltas, for: request.id, options)
+    let now = wallClockSeconds()
+    do throws(ServiceError) {
+      var record = DeviceRecord(
+        id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: deltas,
+        readonly: request.readonly, suspended: request.suspended, autostart: request.autostart,
+        labels: request.labels, sizeBytes: device.geometry.sizeBytes,
+        clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
+        isAttached: true, failure: nil, createdAt: now, updatedAt: now)
+      record.exports = export.map { [$0] } ?? []
+      try commit(record, of: controller)
+    } catch {
+      try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
+      throw error
+    }
+    state.withLock { _ = $0.unclosed.removeValue(forKey: request.id) }
+    serve(device, controller)
+    log.info(
+      "attached",
+      metadata: [
+        "device": "\(request.id)", "top": "\(deltas.last?.path ?? "")",
+        "deltas": "\(deltas.count)", "repairs": "\(device.repairs.count)",
+      ])
+  }
+
+  /// Opens the doors of a device that has just been attached.
+  func serve(_ device: Device, _ controller: DeviceController) {
+    controller.enter(.attached(device))
+    for export in controller.now.record?.exports ?? [] {
+      table.open(
+        export.name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+    }
+  }
+
+  /// Whether an image that was not closed was left so by this service itself.
+  private func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
+    state.withLock { $0.unclosed[id]?.deltas == deltas }
+  }
+
+  private func located(
+    _ references: [AttachRequest.DeltaReference]
+  ) throws(ServiceError) -> [DeviceRecord.Delta] {
+    let limit = configuration.limits.maxReadOnlyDeltas + 1
+    guard references.count <= limit else {
+      throw ServiceError(
+        .tooManyDeltas, "\(references.count) deltas; \(limit - 1) under one top are the most",
+        errno: "EMFILE", pointer: "/deltas")
+    }
+    var deltas: [DeviceRecord.Delta] = []
+    for (level, reference) in references.enumerated() {
+      let location = try roots.locate(reference.path, pointer: "/deltas/\(level)/path")
+      deltas.append(DeviceRecord.Delta(path: location.path, isRaw: reference.isRaw))
+    }
+    return deltas
+  }
+
+  /// Opens the files, keeps other devices from them, and attaches the disk.
+  func openChain(
+    _ deltas: [DeviceRecord.Delta], for id: String, _ options: AttachOptions
+  ) throws(ServiceError) -> Device {
+    var sources: [DeltaSource] = []
+    var files: [(location: Roots.Location, identity: FileIdentity?)] = []
+    for (level, delta) in deltas.enumerated() {
+      let pointer = "/deltas/\(level)/path"
+      let location = try roots.locate(delta.path, pointer: pointer)
+      let folder = try roots.folder(of: location, pointer: pointer)
+      let isWritten = level == deltas.count - 1 && !options.readonly
+      let file = try roots.open(location, in: folder, writable: isWritten, pointer: pointer)
+      sources.append(
+        DeltaSource(file: file, folder: folder, name: location.name, isRaw: delta.isRaw))
+      files.append((location, file.identity))
+    }
+    try state.withLock { [files] state throws(ServiceError) in
+      try state.files.claim(files, for: id, readonly: options.readonly)
+    }
+    do throws(ServiceError) {
+      return try converting { () throws(DeviceError) in try Device.attach(sources, options) }
+    } catch {
+      state.withLock { $0.files.release(id) }
+      throw error
+    }
+  }
+}
+
+/// An image that was made for a device, and can be unmade while nobody has used it.
+private struct CreatedImage {
+  let location: Roots.Location
+  let folder: ImageFolder
+
+  func remove() {
+    try? folder.unlink(location.name)
+    try? folder.sync()
+  }
+}
+
+extension Service {
+  /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
+  private static let imageName = "root.hds"
+
+  private func make(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> CreatedImage {
+    let geometry = try Service.geometry(create)
+    let location = try roots.locate(create.directory, pointer: "/create/directory")
+      .appending(Service.imageName)
+    let needed = geometry.headerBytes + geometry.clusterBytes
+    if let free = roots.freeBytes(of: location.root), free < needed {
+      throw ServiceError(
+        .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
+        errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
+    }
+    let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
+    guard !folder.contains(location.name) else {
+      throw ServiceError(
+        .imageExists, "\(location.path) exists", remedy: "attach it, or choose another directory",
+        errno: "EEXIST", pointer: "/create/directory")
+    }
+    try converting { () throws(DeviceError) in
+      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
+    }
+    return CreatedImage(location: location, folder: folder)
+  }
+
+  private static func geometry(
+    _ create: AttachRequest.CreateRequest
+  ) throws(ServiceError) -> Geometry {
+    let cluster = create.clusterBytes
+    let shift = cluster.trailingZeroBitCount
+    guard cluster.nonzeroBitCount == 1, Geometry.clusterShifts.contains(shift) else {
+      throw ServiceError(
+        .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
+        pointer: "/create/cluster_size")
+    }
+    let limit = Geometry.sizeLimit(version: create.version, clusterShift: shift)
+    guard create.sizeBytes > 0 else {
+      throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
+    }
+    guard create.sizeBytes <= limit else {
+      throw ServiceError(
+        .sizeTooLarge,
+        "\(create.sizeBytes) bytes; with clusters of \(cluster) bytes \(limit) are the most",
+        errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
+    }
+    guard create.sizeBytes % cluster == 0 else {
+      let below = create.sizeBytes / cluster * cluster
+      let nearest = [below, below + cluster].filter { $0 > 0 && $0 <= limit }
+      throw ServiceError(
+        .sizeMisaligned,
+        "\(create.sizeBytes) bytes are no whole number of clusters of \(cluster) bytes",
+        errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
+    }
+    return Geometry(version: create.version, clusterShift: shift, sizeBytes: create.sizeBytes)
+  }
+}

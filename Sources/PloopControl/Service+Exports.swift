@@ -1,0 +1,106 @@
+internal import PloopDevice
+internal import PloopIO
+internal import PloopNBD
+
+extension Service {
+  package func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
+    let all = table.entries().filter { entry in after.map { entry.record.name > $0 } ?? true }
+    let items = all.prefix(limit).compactMap { info(of: $0) }
+    return Page(
+      items: items, next: all.count > limit ? items.last?.name : nil,
+      revision: store.lastRevision)
+  }
+
+  package func export(_ name: String) async throws(ServiceError) -> ExportInfo {
+    try exportInfo(name)
+  }
+
+  private func exportInfo(_ name: String) throws(ServiceError) -> ExportInfo {
+    guard let entry = table.entry(name), let info = info(of: entry) else {
+      throw ServiceError(
+        .exportNotFound, "there is no export \(name.prefix(80))", errno: "ENOENT")
+    }
+    return info
+  }
+
+  /// Opens a further door to a disk; it is durable when this returns.
+  package func addExport(_ request: ExportRequest) async throws(ServiceError) -> ExportInfo {
+    try Names.require(request.name, as: "the export", pointer: "/name")
+    guard request.summary.utf8.count <= 1024 else {
+      throw ServiceError(
+        .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
+    }
+    try requireServing()
+    let controller = try controller(request.device)
+    try await controller.run { () throws(ServiceError) in
+      let device = try controller.device()
+      guard var record = controller.now.record else { return }
+      let export = DeviceRecord.Export(
+        name: request.name, readonly: request.readonly || device.isReadOnly,
+        sharedWriters: request.sharedWriters, summary: request.summary,
+        revision: try self.store.nextRevision())
+      try self.table.reserve(export, device: controller.id)
+      record.exports.append(export)
+      do throws(ServiceError) { try self.commit(record, of: controller) } catch {
+        self.table.remove(export.name)
+        throw error
+      }
+      self.table.open(
+        export.name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+    }
+    return try exportInfo(request.name)
+  }
+
+  /// Closes a door; it stays closed after a restart.
+  package func removeExport(
+    _ name: String, mode: DetachMode, ifRevision: UInt64?
+  ) async throws(ServiceError) {
+    try requireServing()
+    let info = try exportInfo(name)
+    let controller = try controller(info.device)
+    try await controller.run { () throws(ServiceError) in
+      try self.close(name, of: controller, mode: mode, ifRevision: ifRevision)
+    }
+  }
+
+  private func close(
+    _ name: String, of controller: DeviceController, mode: DetachMode, ifRevision: UInt64?
+  ) throws(ServiceError) {
+    let device = try controller.device()
+    guard var record = controller.now.record,
+      let export = record.exports.first(where: { $0.name == name })
+    else { throw ServiceError(.exportNotFound, "there is no export \(name)", errno: "ENOENT") }
+    try Service.require(ifRevision, is: export.revision)
+    let bytes = Array(name.utf8)
+    if mode == .safe {
+      _ = server.waitForClientsLeaving(
+        of: bytes, until: .after(milliseconds: configuration.leavingMilliseconds))
+    }
+    func reopen() {
+      table.open(
+        name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+    }
+    table.close(name)
+    let clients = clients(of: name)
+    guard mode == .hard || clients.isEmpty else {
+      reopen()
+      throw ServiceError(
+        .exportInUse, "clients are connected to the export \(name)", errno: "EBUSY",
+        facts: ["clients": .clients(clients)])
+    }
+    guard
+      server.disconnectClients(of: bytes, until: .after(seconds: configuration.quiesceSeconds))
+    else {
+      reopen()
+      throw ServiceError(
+        .quiesceTimeout, "requests in flight on the export \(name) did not end in time",
+        errno: "EBUSY")
+    }
+    record.exports.removeAll { $0.name == name }
+    do throws(ServiceError) { try commit(record, of: controller) } catch {
+      reopen()
+      throw error
+    }
+    table.remove(name)
+  }
+}

@@ -1,0 +1,238 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+internal import PloopNBD
+
+// What the service says about itself and its devices; nothing here changes anything.
+
+extension Service {
+  private static let features = [
+    "attach.deltas", "attach.create", "attach.readonly", "attach.repair", "exports", "map", "stats",
+    "suspend",
+  ]
+
+  package func info() async -> ServiceInfo {
+    ServiceInfo(
+      version: ProductVersion.current, node: configuration.node, startedAt: startedAt,
+      revision: store.lastRevision, features: Service.features, limits: configuration.limits,
+      roots: roots.names.map { ServiceInfo.Root(name: $0, freeBytes: roots.freeBytes(of: $0)) },
+      nbdURIs: uris(of: ""))
+  }
+
+  package func readiness() async -> Readiness {
+    let (stage, damaged, listening) = state.withLock {
+      ($0.stage, $0.damagedRecords, !$0.listeners.isEmpty)
+    }
+    let unreachable = roots.names.filter { roots.freeBytes(of: $0) == nil }
+    var recovery = Readiness.Check(name: "recovery", ok: true, detail: "")
+    switch stage {
+    case .starting: (recovery.ok, recovery.detail) = (false, "not begun")
+    case .recovering(let done, let all):
+      (recovery.ok, recovery.detail) = (false, "\(done) of \(all) devices are back")
+    case .serving: break
+    case .stopping: (recovery.ok, recovery.detail) = (false, "shutting down")
+    }
+    return Readiness(checks: [
+      .init(name: "state", ok: true, detail: damaged.joined(separator: "; ")),
+      .init(
+        name: "roots", ok: unreachable.isEmpty,
+        detail: unreachable.isEmpty ? "" : "cannot be read: \(unreachable.joined(separator: ", "))"),
+      .init(name: "nbd_listener", ok: listening, detail: ""), recovery,
+    ])
+  }
+
+  package func devices(
+    after: String?, limit: Int, state wanted: DeviceState?, labels: [String: String]
+  ) async -> Page<DeviceInfo> {
+    let all = state.withLock { Array($0.devices.values) }
+      .filter { controller in after.map { controller.id > $0 } ?? true }
+      .sorted { $0.id < $1.id }
+    var items: [DeviceInfo] = []
+    for controller in all {
+      let facts = controller.now
+      guard let record = facts.record,
+        labels.allSatisfy({ record.labels[$0.key] == $0.value }),
+        wanted.map({ $0 == Service.state(of: facts) }) ?? true
+      else { continue }
+      // One more than asked for tells whether there is a next page.
+      guard items.count < limit else {
+        return Page(items: items, next: items.last?.id, revision: store.lastRevision)
+      }
+      items.append(info(of: controller))
+    }
+    return Page(items: items, next: nil, revision: store.lastRevision)
+  }
+
+  package func device(_ id: String) async throws(ServiceError) -> DeviceInfo {
+    info(of: try controller(id))
+  }
+
+  static func state(of facts: DeviceController.Facts) -> DeviceState {
+    switch facts.phase {
+    case .attaching: .attaching
+    case .detaching: .detaching
+    case .failed: .failed
+    case .attached(let device):
+      device.failure != nil ? .degraded : device.isSuspended ? .suspended : .online
+    }
+  }
+
+  func info(of controller: DeviceController) -> DeviceInfo {
+    let facts = controller.now
+    let record = facts.record
+    let state = Service.state(of: facts)
+    var device: Device?
+    switch facts.phase {
+    case .attached(let open), .detaching(let open): device = open
+    case .attaching, .failed: break
+    }
+    let clusterBytes = record?.clusterBytes ?? 0
+    let sizeBytes = record?.sizeBytes ?? 0
+    return DeviceInfo(
+      id: controller.id, uuid: record?.uuid ?? "", revision: record?.revision ?? 0, state: state,
+      sizeBytes: sizeBytes, clusterBytes: clusterBytes,
+      version: ImageVersion(rawValue: record?.version ?? 2) ?? .v2,
+      readonly: record?.readonly ?? false, suspended: record?.suspended ?? false,
+      autostart: record?.autostart ?? true, labels: record?.labels ?? [:],
+      deltas: Service.deltas(of: device, record),
+      clustersTotal: clusterBytes == 0
+        ? 0
+        : sizeBytes / clusterBytes
+          + (sizeBytes % clusterBytes == 0 ? 0 : 1),
+      clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
+      exports: table.entries(of: controller.id).compactMap { info(of: $0) },
+      conditions: [Service.readyCondition(facts, state, device)], repairs: device?.repairs ?? [],
+      createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
+  }
+
+  private static func deltas(of device: Device?, _ record: DeviceRecord?) -> [DeltaInfo] {
+    if let device {
+      let levels = device.levels()
+      return levels.enumerated().map { level, status in
+        DeltaInfo(
+          level: level, path: status.path, isRaw: status.isRaw, readonly: status.isReadOnly,
+          isTop: level == levels.count - 1, clusters: status.mappedClusters,
+          fileBytes: status.fileBytes, diskBytes: status.diskBytes)
+      }
+    }
+    let deltas = record?.deltas ?? []
+    return deltas.enumerated().map { level, delta in
+      let isTop = level == deltas.count - 1
+      return DeltaInfo(
+        level: level, path: delta.path, isRaw: delta.isRaw,
+        readonly: record?.readonly == true || !isTop, isTop: isTop, clusters: 0, fileBytes: 0,
+        diskBytes: 0)
+    }
+  }
+
+  private static func readyCondition(
+    _ facts: DeviceController.Facts, _ state: DeviceState, _ device: Device?
+  ) -> DeviceInfo.Condition {
+    let (reason, message): (String, String) =
+      switch facts.phase {
+      case .attaching: ("Attaching", "")
+      case .detaching: ("Detaching", "")
+      case .failed(let error): (error.code.rawValue, error.detail)
+      case .attached(let device):
+        switch state {
+        case .degraded:
+          (
+            "Degraded",
+            "\(device.failure ?? ""); reads go on, writes and flushes fail; detach it and attach it with safe repair"
+          )
+        case .suspended: ("Suspended", "no request is admitted until it is resumed")
+        default: ("Attached", "")
+        }
+      }
+    return DeviceInfo.Condition(
+      type: "Ready", isTrue: state == .online, reason: reason, message: message,
+      since: facts.since)
+  }
+
+  package func map(
+    _ id: String, offset: UInt64, length: UInt64?, limit: Int
+  ) async throws(ServiceError) -> DeviceMap {
+    let controller = try controller(id)
+    return try await controller.run { () throws(ServiceError) in
+      let device = try controller.device()
+      let size = device.geometry.sizeBytes
+      guard offset <= size else {
+        throw ServiceError(
+          .invalidValue, "the offset \(offset) is beyond the disk's \(size) bytes")
+      }
+      let end = offset + min(length ?? size, size - offset)
+      let runs = device.layout(offset: offset, length: end - offset, limit: limit)
+      let next = runs.last.map { $0.start + $0.length } ?? end
+      return DeviceMap(
+        runs: runs.map { run in
+          MapRun(
+            start: run.start, length: run.length, level: run.level, imageCluster: run.physical,
+            state: run.level == nil ? .hole : .data)
+        }, nextOffset: next < end ? next : nil, revision: controller.now.record?.revision ?? 0)
+    }
+  }
+
+  package func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics {
+    let controller = try controller(id)
+    let values = try controller.device().statistics()
+    func operation(_ kind: Statistics.Operation) -> DeviceStatistics.Operation {
+      guard let values = values.operations[kind] else { return DeviceStatistics.Operation() }
+      return DeviceStatistics.Operation(
+        ops: values.ops, bytes: values.bytes, errors: values.errors,
+        latencyNanoseconds: values.latencyNanoseconds, histogram: values.histogram)
+    }
+    let clients = table.entries(of: id).reduce(0) { $0 + self.clients(of: $1.record.name).count }
+    return DeviceStatistics(
+      device: id, since: controller.now.attachedAt,
+      boundariesMicroseconds: Statistics.boundariesMicroseconds, read: operation(.read),
+      write: operation(.write), flush: operation(.flush), trim: operation(.trim),
+      zero: operation(.zero), cache: operation(.cache),
+      copyOnWriteClusters: values.copyOnWriteClusters,
+      allocatedClusters: values.allocatedClusters, inFlight: values.inFlight,
+      clients: UInt64(clients),
+      idleSeconds: Double(values.nanosecondsSinceLastRequest) / 1e9,
+      revision: controller.now.record?.revision ?? 0)
+  }
+
+  // MARK: Exports
+
+  func info(of entry: ExportTable.Entry) -> ExportInfo? {
+    guard let record = state.withLock({ $0.devices[entry.device] })?.now.record else { return nil }
+    return ExportInfo(
+      name: entry.record.name, device: entry.device, readonly: entry.record.readonly,
+      summary: entry.record.summary, sizeBytes: record.sizeBytes,
+      uris: uris(of: entry.record.name), clients: clients(of: entry.record.name),
+      revision: entry.record.revision)
+  }
+
+  func clients(of export: String) -> [ExportInfo.Client] {
+    server.clients(of: Array(export.utf8)).map {
+      ExportInfo.Client(
+        id: $0.id, peer: $0.peer, since: $0.since, receivedBytes: $0.receivedBytes,
+        sentBytes: $0.sentBytes)
+    }
+  }
+
+  /// Where clients find an export: an NBD URI for each socket.
+  private func uris(of export: String) -> [String] {
+    state.withLock { $0.listeners }.map { socket in
+      socket.isUnix
+        ? "nbd+unix:///\(export)?socket=\(Service.encoded(socket.absoluteAddress))"
+        : "nbd://\(socket.address)/\(export)"
+    }
+  }
+
+  private static func encoded(_ path: String) -> String {
+    let plain = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/".utf8)
+    let digits = Array("0123456789ABCDEF".utf8)
+    var bytes: [UInt8] = []
+    for byte in path.utf8 {
+      if plain.contains(byte) {
+        bytes.append(byte)
+      } else {
+        bytes += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+      }
+    }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}

@@ -1,0 +1,160 @@
+internal import Logging
+internal import PloopDevice
+package import PloopIO
+internal import PloopNBD
+
+// The beginning and the end of a service's life.
+
+extension Service {
+  /// Brings back the devices of the last run; nothing can be changed until it is done.
+  ///
+  /// A device that we had attached when the process ended, however it ended, is repaired safely: the
+  /// in-use mark is our own. One that was closed is opened as for anybody. One that cannot come back
+  /// is kept, failed, with the reason, and keeps nobody else from coming back.
+  package func recover() throws(ServiceError) {
+    let (records, damaged) = try store.load()
+    for detail in damaged { log.error("a record is damaged", metadata: ["reason": "\(detail)"]) }
+    let returning = records.filter(\.autostart)
+    let controllers = state.update { state in
+      state.damagedRecords = damaged
+      state.stage = .recovering(done: 0, of: returning.count)
+      for record in records where !record.autostart && record.isAttached {
+        state.unclosed[record.id] = record
+      }
+      return returning.map { (add($0.id, record: $0, to: &state), $0) }
+    }
+    // What was closed and is not to come back is forgotten.
+    for record in records where !record.autostart && !record.isAttached {
+      try store.remove(record.id)
+    }
+    for (controller, record) in controllers {
+      engine.submit { [self] in
+        bringBack(controller, record)
+        state.update { state in
+          guard case .recovering(let done, let all) = state.stage else { return }
+          state.stage = .recovering(done: done + 1, of: all)
+        }
+      }
+    }
+    _ = state.wait { state -> Bool? in
+      switch state.stage {
+      case .recovering(let done, let all): done == all ? true : nil
+      case .starting, .serving, .stopping: true
+      }
+    }
+    state.update { state in
+      if case .recovering = state.stage { state.stage = .serving }
+    }
+  }
+
+  private func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
+    do throws(ServiceError) {
+      for export in record.exports { try table.reserve(export, device: record.id) }
+      var options = AttachOptions()
+      options.readonly = record.readonly
+      options.suspended = record.suspended
+      options.repairSafely = record.isAttached
+      let device = try openChain(record.deltas, for: record.id, options)
+      do throws(ServiceError) {
+        var record = record
+        record.isAttached = true
+        record.failure = nil
+        try commit(record, of: controller)
+      } catch {
+        try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
+        throw error
+      }
+      serve(device, controller)
+      log.info(
+        "back", metadata: ["device": "\(record.id)", "repairs": "\(device.repairs.count)"])
+    } catch {
+      keepAway(from: record)
+      controller.enter(.failed(error))
+      log.error(
+        "a device did not come back",
+        metadata: ["device": "\(record.id)", "reason": "\(error.detail)"])
+    }
+  }
+
+  /// The files of a device that did not come back are still its own.
+  private func keepAway(from record: DeviceRecord) {
+    state.withLock { state in
+      state.files.release(record.id)
+      var files: [(location: Roots.Location, identity: FileIdentity?)] = []
+      for delta in record.deltas {
+        if let location = try? roots.locate(delta.path, pointer: "") {
+          files.append((location, nil))
+        }
+      }
+      try? state.files.claim(files, for: record.id, readonly: record.readonly)
+    }
+  }
+
+  /// From now on nothing can be changed by anybody; what is being changed goes on.
+  package func refuseChanges() { state.update { $0.stage = .stopping } }
+
+  /// Ends it: no more clients, requests in flight answered, everything flushed, images closed.
+  ///
+  /// - Returns: whether all of that was done in time. What was not is left with its in-use mark, and
+  ///   is repaired safely by the next run.
+  package func stop(until deadline: Deadline) -> Bool {
+    refuseChanges()
+    let controllers = state.withLock { Array($0.devices.values) }
+    stopTimer()
+    let attached = controllers.compactMap { controller -> (DeviceController, Device)? in
+      guard case .attached(let device) = controller.now.phase else { return nil }
+      return (controller, device)
+    }
+    // Requests that wait at a suspended disk would keep their connections from ending.
+    let suspended = close(attached.filter { $0.1.isSuspended }, until: deadline)
+    server.stop(until: deadline)
+    let others = close(attached.filter { !$0.1.isSuspended }, until: deadline)
+    return suspended && others
+  }
+
+  private func close(
+    _ devices: [(DeviceController, Device)], until deadline: Deadline
+  ) -> Bool {
+    let left = Monitor((count: devices.count, failed: 0))
+    for (controller, device) in devices {
+      engine.submit { [self] in
+        let closed = close(controller, device, until: deadline)
+        left.update { left in
+          left.count -= 1
+          if !closed { left.failed += 1 }
+        }
+      }
+    }
+    return left.wait(until: deadline) { $0.count == 0 ? $0.failed == 0 : nil } ?? false
+  }
+
+  private func close(
+    _ controller: DeviceController, _ device: Device, until deadline: Deadline
+  ) -> Bool {
+    guard case .attached = controller.now.phase, var record = controller.now.record else {
+      return true
+    }
+    let isDegraded = device.failure != nil
+    controller.enter(.detaching(device))
+    do throws(DeviceError) { try device.detach(until: deadline) } catch {
+      log.error(
+        "a disk was not closed",
+        metadata: ["device": "\(controller.id)", "reason": "\(error.detail)"])
+      return false
+    }
+    // A degraded disk keeps its in-use mark, and so does our record of it.
+    record.isAttached = isDegraded
+    do throws(ServiceError) {
+      if record.autostart || isDegraded {
+        try store.save(record)
+      } else {
+        try store.remove(record.id)
+      }
+      return true
+    } catch {
+      // The image is closed all the same; the next run finds it clean.
+      log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
+      return true
+    }
+  }
+}

@@ -1,0 +1,193 @@
+package import Logging
+internal import PloopDevice
+package import PloopIO
+package import PloopNBD
+
+/// The service: which disks there are, what they are called, who may use them, and what of that
+/// survives. It knows no HTTP, and of NBD only that there is a server with clients.
+///
+/// A file for each thing that can be asked of it: `Service+Attach.swift` and so on.
+package final class Service: ServiceAPI {
+  package struct Configuration: Sendable {
+    package var limits = ServiceLimits()
+    package var nbd = Limits()
+    /// The host's name, for people with many hosts.
+    package var node = ""
+    /// How often disks that nobody flushes are flushed (docs/crash-safety.md, "Timer").
+    package var flushSeconds = 5
+    /// How long requests in flight may take to end when a disk is suspended or detached.
+    package var quiesceSeconds = 30
+    /// How long a safe detach waits for clients that are leaving.
+    package var leavingMilliseconds = 2_000
+
+    package init() {}
+  }
+
+  enum Stage: Sendable {
+    case starting
+    case recovering(done: Int, of: Int)
+    case serving
+    case stopping
+  }
+
+  struct State: Sendable {
+    var stage = Stage.starting
+    var devices: [String: DeviceController] = [:]
+    var files = FileRegistry()
+    /// Devices of an earlier life that were not to come back by themselves, and were not closed.
+    var unclosed: [String: DeviceRecord] = [:]
+    var damagedRecords: [String] = []
+    var listeners: [ListeningSocket] = []
+    var nextExecutor = 0
+  }
+
+  /// Control operations that run at the same time; each may wait for a disk.
+  private static let executorCount = 8
+
+  let configuration: Configuration
+  let roots: Roots
+  let store: Store
+  let log: Logger
+  let engine: IOEngine
+  let table = ExportTable()
+  let server: Server<ExportTable>
+  let state = Monitor(State())
+  let startedAt = wallClockSeconds()
+  private let executors: [ThreadExecutor]
+  private let timer: FlushTimer
+
+  package init(
+    roots: Roots, store: Store, engine: IOEngine, log: Logger,
+    configuration: Configuration = Configuration()
+  ) throws(ServiceError) {
+    self.roots = roots
+    self.store = store
+    self.engine = engine
+    self.log = log
+    self.configuration = configuration
+    server = Server(directory: table, engine: engine, limits: configuration.nbd)
+    do throws(IOError) {
+      var executors: [ThreadExecutor] = []
+      for _ in 0..<Service.executorCount {
+        executors.append(try ThreadExecutor(name: "ploopd-control"))
+      }
+      self.executors = executors
+      timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
+      try timer.start { [weak self] in self?.attached() ?? [] }
+    } catch { throw ServiceError(error) }
+  }
+
+  deinit {
+    timer.stop()
+    executors.forEach { $0.stop() }
+  }
+
+  func stopTimer() { timer.stop() }
+
+  /// Serves NBD clients on a socket; call it once recovery is done, so that clients which come back
+  /// find their disks.
+  package func serveNBD(on socket: ListeningSocket) throws(IOError) {
+    try server.listen(on: socket)
+    state.update { $0.listeners.append(socket) }
+  }
+
+  // MARK: Devices by id
+
+  /// - Throws: `device-not-found`.
+  func controller(_ id: String) throws(ServiceError) -> DeviceController {
+    let controller = state.withLock { $0.devices[id] }
+    // One that is being attached for the first time is not there for others yet.
+    guard let controller, controller.now.record != nil else {
+      throw ServiceError(.deviceNotFound, "there is no device \(id.prefix(80))", errno: "ENOENT")
+    }
+    return controller
+  }
+
+  /// Takes an id for a device that is about to be attached.
+  func reserve(_ id: String) throws(ServiceError) -> DeviceController {
+    try state.update { state throws(ServiceError) in
+      guard state.devices[id] == nil else {
+        throw ServiceError(.deviceExists, "the device \(id) exists", errno: "EEXIST")
+      }
+      try Service.requireServing(state.stage)
+      guard state.devices.count < configuration.limits.maxDevices else {
+        throw ServiceError(
+          .tooManyDevices, "there are \(state.devices.count) devices; that is the limit")
+      }
+      return add(id, record: nil, to: &state)
+    }
+  }
+
+  func add(_ id: String, record: DeviceRecord?, to state: inout State) -> DeviceController {
+    let controller = DeviceController(
+      id: id, record: record, executor: executors[state.nextExecutor % executors.count])
+    state.nextExecutor = (state.nextExecutor + 1) % executors.count
+    state.devices[id] = controller
+    return controller
+  }
+
+  /// Gives up everything that a device has in memory.
+  func forget(_ id: String) {
+    table.removeAll(of: id)
+    state.update { state in
+      state.files.release(id)
+      state.devices[id] = nil
+    }
+  }
+
+  private func attached() -> [(id: String, device: Device)] {
+    state.withLock { Array($0.devices.values) }.compactMap { controller in
+      guard case .attached(let device) = controller.now.phase else { return nil }
+      noteFailure(of: device, controller)
+      return (controller.id, device)
+    }
+  }
+
+  /// A disk that no longer takes writes is remembered as such.
+  private func noteFailure(of device: Device, _ controller: DeviceController) {
+    guard let failure = device.failure, var record = controller.now.record,
+      record.failure != failure
+    else { return }
+    log.error(
+      "the disk takes no more writes", metadata: ["device": "\(record.id)", "reason": "\(failure)"])
+    record.failure = failure
+    record.updatedAt = wallClockSeconds()
+    controller.keep(record)
+    do throws(ServiceError) { try store.save(record) } catch {
+      log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
+    }
+  }
+
+  // MARK: Rules
+
+  static func requireServing(_ stage: Stage) throws(ServiceError) {
+    switch stage {
+    case .serving: return
+    case .starting, .recovering:
+      throw ServiceError(
+        .notReady, "the disks of the last run are still coming back",
+        remedy: "wait until /readyz says 200")
+    case .stopping: throw ServiceError(.shuttingDown, "the service is shutting down")
+    }
+  }
+
+  func requireServing() throws(ServiceError) {
+    try Service.requireServing(state.withLock { $0.stage })
+  }
+
+  static func require(_ wanted: UInt64?, is revision: UInt64) throws(ServiceError) {
+    guard let wanted, wanted != revision else { return }
+    throw ServiceError(
+      .preconditionFailed, "the revision is \(revision), not \(wanted)",
+      facts: ["current_revision": .number(revision)])
+  }
+
+  /// Writes a changed record under a new revision, then shows it.
+  func commit(_ record: DeviceRecord, of controller: DeviceController) throws(ServiceError) {
+    var record = record
+    record.revision = try store.nextRevision()
+    record.updatedAt = wallClockSeconds()
+    try store.save(record)
+    controller.keep(record)
+  }
+}

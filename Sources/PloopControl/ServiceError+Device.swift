@@ -1,0 +1,70 @@
+internal import Glibc
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// The border between what a disk or a file says and what the service says.
+
+extension ServiceError {
+  /// An image or its folder could not be opened.
+  init(opening path: String, _ error: IOError, pointer: String) {
+    let words = IOError.text(of: error.code)
+    switch error.code {
+    case ENOENT, ENOTDIR:
+      self.init(.imageNotFound, "\(path): \(words)", errno: "ENOENT", pointer: pointer)
+    case EXDEV, ELOOP:
+      self.init(
+        .pathOutsideRoot, "\(path) leads through a link, or out of its root",
+        remedy: "name the file itself, beneath its root", errno: "EXDEV", pointer: pointer)
+    case EISDIR, EINVAL, ENXIO:
+      self.init(.imageUnreadable, "\(path) is no regular file", errno: "EBADF", pointer: pointer)
+    case EACCES, EPERM, EROFS, ETXTBSY:
+      self.init(.imageUnreadable, "\(path): \(words)", errno: "EACCES", pointer: pointer)
+    case ENAMETOOLONG:
+      self.init(.invalidValue, "\(path): \(words)", pointer: pointer)
+    default:
+      self.init(error)
+    }
+  }
+
+  init(_ error: IOError) {
+    if error.isOutOfSpace {
+      self.init(.insufficientSpace, "\(error)", errno: "ENOSPC")
+    } else {
+      self.init(.ioError, "\(error)", errno: "EIO")
+    }
+  }
+
+  init(_ error: DeviceError) {
+    switch error.kind {
+    case .format(let format, let level):
+      var facts: [String: Fact] = ["level": .number(UInt64(level))]
+      if let fault = format.fault {
+        facts["fault"] = .text(fault.kind.rawValue)
+        facts["cluster"] = .number(fault.cluster)
+        facts["entry"] = .number(UInt64(fault.entry))
+      }
+      self.init(Code(rawValue: format.code.rawValue), error.detail, errno: "EPROTO", facts: facts)
+    case .locked:
+      self.init(
+        .imageInUse, error.detail, cause: "another program holds a lock on it", errno: "EBUSY")
+    case .sameFileTwice: self.init(.invalidValue, error.detail, pointer: "/deltas")
+    case .tooManyDeltas:
+      self.init(.tooManyDeltas, error.detail, errno: "EMFILE", pointer: "/deltas")
+    case .rawNotBase: self.init(.rawNotBase, error.detail, errno: "EMFILE", pointer: "/deltas")
+    case .readOnly: self.init(.deviceReadOnly, error.detail, errno: "EROFS")
+    case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
+    case .timeout: self.init(.quiesceTimeout, error.detail, errno: "EBUSY")
+    case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
+    case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
+    case .slow: self.init(.deviceBusy, error.detail)
+    }
+  }
+}
+
+/// Calls a disk and converts its errors.
+func converting<Result>(
+  _ body: () throws(DeviceError) -> Result
+) throws(ServiceError) -> Result {
+  do throws(DeviceError) { return try body() } catch { throw ServiceError(error) }
+}

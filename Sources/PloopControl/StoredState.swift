@@ -1,0 +1,45 @@
+internal import PloopFormat
+
+/// What of a device survives the process: enough to serve it again as it was.
+struct DeviceRecord: Codable, Sendable, Equatable {
+  struct Delta: Codable, Sendable, Equatable {
+    var path: String
+    var isRaw: Bool
+  }
+
+  struct Export: Codable, Sendable, Equatable {
+    var name: String
+    var readonly: Bool
+    var sharedWriters: Bool
+    var summary: String
+    var revision: UInt64
+  }
+
+  var id: String
+  var uuid: String
+  var revision: UInt64
+  /// Oldest first.
+  var deltas: [Delta]
+  var readonly: Bool
+  var suspended: Bool
+  var autostart: Bool
+  var labels: [String: String]
+  var exports: [Export] = []
+  var sizeBytes: UInt64
+  var clusterBytes: UInt64
+  var version: Int
+  /// True from attach to clean detach: an in-use mark in the image is our own then, and safe repair
+  /// is implied when it comes back.
+  var isAttached: Bool
+  /// Why the disk no longer took writes, if it came to that.
+  var failure: String?
+  /// Seconds since 1970.
+  var createdAt: Double
+  var updatedAt: Double
+}
+
+/// What of the service itself survives.
+struct ServiceRecord: Codable, Sendable, Equatable {
+  /// Every revision below this may have been given out.
+  var reservedRevision: UInt64 = 0
+}

@@ -1,0 +1,75 @@
+internal import ArgumentParser
+internal import Glibc
+
+/// `ploopd serve`: the service, until a signal ends it.
+struct ServeCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "serve", abstract: "Serve disks over NBD and manage them over HTTP.",
+    discussion: """
+      Without options everything is under ./var: state in var/state, images in var/images (the root \
+      main), the sockets var/api.sock and var/nbd.sock; HTTP listens on 127.0.0.1:7447 and NBD on \
+      127.0.0.1:10809. A file of settings holds the same names; options win over it. A socket or \
+      address of "none" is left out. SIGTERM and SIGINT end the service cleanly.
+      """)
+
+  @Option(help: ArgumentHelp("A YAML file of settings.", valueName: "file"))
+  var config: String?
+  @Option(help: ArgumentHelp("Where the service keeps what survives it.", valueName: "dir"))
+  var stateDir: String?
+  @Option(
+    help: ArgumentHelp(
+      "A folder that images may lie in, and its name in the API.", valueName: "name=dir"))
+  var root: [String] = []
+  @Option(help: ArgumentHelp("Unix socket of the API.", valueName: "path"))
+  var httpSocket: String?
+  @Option(help: ArgumentHelp("Loopback address of the API.", valueName: "host:port"))
+  var httpListen: String?
+  @Option(help: ArgumentHelp("Unix socket for NBD clients.", valueName: "path"))
+  var nbdSocket: String?
+  @Option(help: ArgumentHelp("Loopback address for NBD clients.", valueName: "host:port"))
+  var nbdListen: String?
+  @Option(
+    help: ArgumentHelp(
+      "trace, debug, info, notice, warning, error or critical.", valueName: "level"))
+  var logLevel: String?
+  @Flag(help: "Log one JSON object a line.") var logJson = false
+
+  func run() throws {
+    let settings: Settings
+    do throws(Settings.Fault) { settings = try self.settings() } catch {
+      throw ValidationError(error.description)
+    }
+    do {
+      guard try ServiceProcess(settings).run() else { throw ExitCode(1) }
+    } catch let fault as Settings.Fault {
+      ServeCommand.complain(fault.description)
+      throw ExitCode(1)
+    }
+  }
+
+  private static func complain(_ text: String) {
+    var line = "ploopd: \(text)\n"
+    line.withUTF8 { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
+  }
+
+  private func settings() throws(Settings.Fault) -> Settings {
+    var settings = Settings()
+    if let config { try settings.read(file: config) }
+    if let stateDir { settings.stateFolder = stateDir }
+    if !root.isEmpty {
+      settings.roots = []
+      for text in root { settings.roots.append(try Settings.root(text)) }
+    }
+    if let httpSocket { settings.httpSocket = Settings.socket(httpSocket) }
+    if let httpListen {
+      settings.httpListen = try Settings.loopback(httpListen, "--http-listen")
+    }
+    if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
+    if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
+    if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
+    if logJson { settings.logJSON = true }
+    let options = [config, stateDir, httpSocket, httpListen, nbdSocket, nbdListen]
+    if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
+    return settings
+  }
+}

@@ -1,0 +1,123 @@
+internal import Glibc
+internal import Logging
+internal import PloopControl
+internal import PloopHTTP
+internal import PloopIO
+
+/// A service from its start to its end: everything is wired here, and nothing else is.
+struct ServiceProcess {
+  /// Seconds that the whole way down may take.
+  private static let stopSeconds = 30
+
+  private let settings: Settings
+  private let log: Logger
+
+  init(_ settings: Settings) {
+    self.settings = settings
+    let level = settings.logLevel
+    let asJSON = settings.logJSON
+    log = Logger(label: "ploopd") { _ in LogOutput(level: level, asJSON: asJSON) }
+  }
+
+  /// - Returns: whether everything was closed cleanly at the end.
+  /// - Throws: `Settings.Fault` with what kept it from starting.
+  func run() throws -> Bool {
+    let signals = Signals()
+    ProcessLimits.raiseOpenFiles()
+    if settings.isEmbedded { try makeFolders() }
+    let engine = IOEngine()
+    let service: Service
+    do {
+      var configuration = Service.Configuration()
+      configuration.node = ServiceProcess.hostName()
+      service = try Service(
+        roots: Roots(settings.roots), store: Store(path: settings.stateFolder), engine: engine,
+        log: log, configuration: configuration)
+    } catch {
+      throw Settings.Fault(description: error.detail)
+    }
+    // Every address is taken before anything is served: a second service on the same host is told
+    // so at once.
+    let httpSockets = try listen(settings.httpSocket, settings.httpListen)
+    let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen)
+    let http = HTTPServer(Router(service))
+    do {
+      for socket in httpSockets { try http.listen(on: socket) }
+      try service.recover()
+      for socket in nbdSockets { try service.serveNBD(on: socket) }
+    } catch {
+      throw Settings.Fault(description: "\(error)")
+    }
+    announce(httpSockets, nbdSockets)
+
+    let signal = signals.wait()
+    log.notice("stopping", metadata: ["signal": "\(Signals.name(signal))"])
+    ServiceNotification.send("STOPPING=1")
+    let deadline = Deadline.after(seconds: ServiceProcess.stopSeconds)
+    service.refuseChanges()
+    http.stop(until: deadline)
+    let isClean = service.stop(until: deadline)
+    engine.stop(until: deadline)
+    log.notice(isClean ? "stopped" : "stopped; some disks were not closed")
+    return isClean
+  }
+
+  private func makeFolders() throws(Settings.Fault) {
+    for path in ["var", settings.stateFolder] + settings.roots.map(\.path) {
+      guard mkdir(path, 0o750) == 0 || errno == EEXIST else {
+        throw Settings.Fault(description: "\(path) cannot be made: \(IOError.text(of: errno))")
+      }
+    }
+  }
+
+  private func listen(
+    _ path: String?, _ address: Settings.HostPort?
+  ) throws(Settings.Fault) -> [ListeningSocket] {
+    do {
+      var sockets: [ListeningSocket] = []
+      if let path { sockets.append(try .unix(path: path)) }
+      if let address { sockets.append(try .tcp(host: address.host, port: address.port)) }
+      return sockets
+    } catch {
+      throw Settings.Fault(description: "cannot listen: \(error)")
+    }
+  }
+
+  private func announce(_ http: [ListeningSocket], _ nbd: [ListeningSocket]) {
+    log.notice(
+      "ready",
+      metadata: [
+        "version": "\(ProductVersion.current)",
+        "http": "\(http.map(\.address).joined(separator: ","))",
+        "nbd": "\(nbd.map(\.address).joined(separator: ","))",
+      ])
+    if settings.isEmbedded, let address = settings.httpListen {
+      print(ServiceProcess.firstSteps("http://\(address.host):\(address.port)"))
+      fflush(nil)
+    }
+    ServiceNotification.send("READY=1\nSTATUS=serving")
+  }
+
+  /// What somebody who is trying it out types next.
+  private static func firstSteps(_ base: String) -> String {
+    """
+    ploopd is ready. In another terminal:
+
+      curl \(base)/v1
+      curl \(base)/v1/devices -H 'Content-Type: application/json' \\
+        -d '{"id":"vm1","create":{"directory":"vm1","size":1073741824},"export":{"name":"vm1"}}'
+      nbdinfo nbd://127.0.0.1:10809/vm1
+      curl \(base)/v1/devices/vm1
+      curl -X DELETE \(base)/v1/devices/vm1
+
+    Images are under var/images. Ctrl-C ends it cleanly.
+    """
+  }
+
+  private static func hostName() -> String {
+    var name = [CChar](repeating: 0, count: 256)
+    guard gethostname(&name, name.count - 1) == 0 else { return "" }
+    return String(
+      decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+}

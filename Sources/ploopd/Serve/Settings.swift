@@ -1,0 +1,77 @@
+internal import Glibc
+internal import Logging
+
+/// How the service is to run: embedded defaults, what a file says over them, and what the command
+/// line says over that.
+struct Settings {
+  /// Where the service listens; nil is nowhere.
+  struct HostPort: Equatable {
+    var host: String
+    var port: UInt16
+  }
+
+  /// Something in the configuration that cannot be.
+  struct Fault: Error, CustomStringConvertible {
+    let description: String
+  }
+
+  var stateFolder = "var/state"
+  var roots: [(name: String, path: String)] = [("main", "var/images")]
+  var httpSocket: String? = "var/api.sock"
+  var httpListen: HostPort? = HostPort(host: "127.0.0.1", port: 7447)
+  var nbdSocket: String? = "var/nbd.sock"
+  var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
+  var logLevel = Logger.Level.info
+  var logJSON = false
+  /// Whether nothing was said at all: somebody is trying it out.
+  var isEmbedded = true
+
+  /// What is written for a listener that is not wanted.
+  static let none = "none"
+
+  // MARK: Values as they are written
+
+  static func socket(_ text: String) -> String? { text == none ? nil : text }
+
+  /// `host:port`, `[v6]:port`. Until there is authentication and TLS, only this host's own
+  /// addresses.
+  static func loopback(_ text: String, _ option: String) throws(Fault) -> HostPort? {
+    guard text != none else { return nil }
+    guard let colon = text.lastIndex(of: ":"),
+      let port = UInt16(text[text.index(after: colon)...])
+    else {
+      throw Fault(description: "\(option): \(text) is no HOST:PORT")
+    }
+    var host = String(text[..<colon])
+    if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
+    guard isLoopback(host) else {
+      throw Fault(
+        description:
+          "\(option): \(host) is not this host's loopback; use 127.0.0.1, [::1] or localhost, and a proxy or tunnel for other hosts"
+      )
+    }
+    return HostPort(host: host, port: port)
+  }
+
+  private static func isLoopback(_ host: String) -> Bool {
+    if host == "localhost" || host == "::1" { return true }
+    var address = in_addr()
+    return inet_pton(AF_INET, host, &address) == 1
+      && UInt32(bigEndian: address.s_addr) >> 24 == 127
+  }
+
+  static func root(_ text: String) throws(Fault) -> (name: String, path: String) {
+    guard let equals = text.firstIndex(of: "="), equals != text.startIndex,
+      text.index(after: equals) != text.endIndex
+    else { throw Fault(description: "--root: \(text) is no NAME=DIR") }
+    return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+  }
+
+  static func level(_ text: String, _ option: String) throws(Fault) -> Logger.Level {
+    guard let level = Logger.Level(rawValue: text) else {
+      let known = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+      throw Fault(description: "\(option): \(text) is none of \(known)")
+    }
+    return level
+  }
+}

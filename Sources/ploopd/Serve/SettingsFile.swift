@@ -1,0 +1,73 @@
+internal import FoundationEssentials
+internal import Yams
+
+/// The configuration file: the names of the command line, in YAML.
+///
+///     state-dir: /var/lib/ploopd
+///     root: {main: /srv/ploop}
+///     http-socket: /run/ploopd/api.sock
+///     http-listen: none
+extension Settings {
+  private static let fileBytesLimit = 1 << 20
+
+  mutating func read(file path: String) throws(Fault) {
+    isEmbedded = false
+    let node: Node?
+    do {
+      let data = try Data(contentsOf: URL(filePath: path))
+      guard data.count <= Settings.fileBytesLimit else {
+        throw Fault(description: "it has more than \(Settings.fileBytesLimit) bytes")
+      }
+      node = try compose(yaml: String(decoding: data, as: UTF8.self))
+    } catch {
+      throw Fault(description: "\(path) cannot be read: \(error)")
+    }
+    guard let node else { return }
+    guard case .mapping(let mapping) = node else {
+      throw Fault(description: "\(path): names and values are expected, as in `http-listen: none`")
+    }
+    var seen: Set<String> = []
+    for (key, value) in mapping {
+      let name = key.string ?? ""
+      guard seen.insert(name).inserted else {
+        throw Fault(description: "\(path): \(name) is there twice")
+      }
+      do throws(Fault) { try set(name, value) } catch {
+        throw Fault(description: "\(path): \(error.description)")
+      }
+    }
+  }
+
+  private mutating func set(_ name: String, _ value: Node) throws(Fault) {
+    switch name {
+    case "state-dir": stateFolder = try Settings.text(value, name)
+    case "root":
+      guard case .mapping(let mapping) = value, !mapping.isEmpty else {
+        throw Fault(description: "root: names and folders are expected")
+      }
+      var roots: [(name: String, path: String)] = []
+      for (key, folder) in mapping {
+        roots.append((try Settings.text(key, name), try Settings.text(folder, name)))
+      }
+      self.roots = roots
+    case "http-socket": httpSocket = Settings.socket(try Settings.text(value, name))
+    case "http-listen": httpListen = try Settings.loopback(try Settings.text(value, name), name)
+    case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
+    case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
+    case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
+    case "log-json":
+      guard let flag = value.bool else {
+        throw Fault(description: "log-json: true or false is expected")
+      }
+      logJSON = flag
+    default: throw Fault(description: "there is no setting \(name)")
+    }
+  }
+
+  private static func text(_ node: Node, _ name: String) throws(Fault) -> String {
+    guard case .scalar(let scalar) = node, !scalar.string.isEmpty else {
+      throw Fault(description: "\(name): a text is expected")
+    }
+    return scalar.string
+  }
+}

@@ -1,0 +1,27 @@
+internal import Glibc
+
+/// The signals that end the service. They are blocked in every thread and waited for in one, so no
+/// handler ever runs in the middle of something.
+struct Signals {
+  private var set = sigset_t()
+
+  /// Blocks them for this thread and all that it starts: call it before any other thread exists.
+  init() {
+    sigemptyset(&set)
+    sigaddset(&set, SIGTERM)
+    sigaddset(&set, SIGINT)
+    pthread_sigmask(SIG_BLOCK, &set, nil)
+    // A client that goes away is an error of the send, not the end of the process.
+    signal(SIGPIPE, SIG_IGN)
+  }
+
+  /// - Returns: the number of the signal that came.
+  func wait() -> Int32 {
+    var set = set
+    var number: Int32 = 0
+    while sigwait(&set, &number) != 0 {}
+    return number
+  }
+
+  static func name(_ number: Int32) -> String { number == SIGINT ? "SIGINT" : "SIGTERM" }
+}
