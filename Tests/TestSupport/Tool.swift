@@ -65,6 +65,17 @@ package enum Tool {
     return Result(status: exit, output: text)
   }
 
+  /// Runs a Python program, with libnbd's module at hand, and waits for it.
+  @discardableResult
+  package static func python(
+    _ program: String, _ arguments: [String] = [], seconds: Int = 120
+  ) throws -> Result {
+    let quoted = arguments.map { "'\($0)'" }.joined(separator: " ")
+    return try shell(
+      "/usr/bin/python3 - \(quoted) <<'END-OF-PROGRAM'\n\(program)\nEND-OF-PROGRAM\n",
+      seconds: seconds)
+  }
+
   private static func read(_ path: String) throws -> String {
     let number = open(path, O_RDONLY)
     guard number >= 0 else { throw Failure(description: "cannot read \(path)") }

@@ -1,0 +1,152 @@
+internal import Foundation
+internal import Glibc
+internal import PloopIO
+
+/// The service as its users have it: the built program, in a folder of the test's own.
+///
+/// It listens on Unix sockets only, unless a test asks for more. Whatever a test does, the process
+/// is gone when this object is.
+package final class RunningService: @unchecked Sendable {
+  package struct Reply: Sendable {
+    package let status: Int
+    package let text: String
+
+    /// Of a reply that is a JSON object.
+    package var json: [String: Any] {
+      (try? JSONSerialization.jsonObject(with: Data(text.utf8))) as? [String: Any] ?? [:]
+    }
+    package var code: String? { json["code"] as? String }
+  }
+
+  /// Next to the test program: built by the same build.
+  package static let program: String = {
+    var path = [CChar](repeating: 0, count: 4096)
+    let count = readlink("/proc/self/exe", &path, path.count - 1)
+    let own = String(
+      decoding: path.prefix(max(0, count)).map(UInt8.init(bitPattern:)), as: UTF8.self)
+    return (own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ".") + "/ploopd"
+  }()
+
+  package let folder: String
+  package var images: String { "\(folder)/images" }
+  package var httpSocket: String { "\(folder)/api.sock" }
+  package var nbdSocket: String { "\(folder)/nbd.sock" }
+  package var logFile: String { "\(folder)/log" }
+  private let arguments: [String]
+  private var process: pid_t = 0
+
+  /// Starts the service and waits until it is ready.
+  ///
+  /// - Parameter folder: a folder whose `images` is the root `main`; it may hold what an earlier
+  ///   service left.
+  package init(in folder: String, _ extra: [String] = [], awaitReady: Bool = true) throws {
+    self.folder = folder
+    arguments =
+      [
+        "serve", "--state-dir", "\(folder)/state", "--root", "main=\(folder)/images",
+        "--http-socket", "\(folder)/api.sock", "--nbd-socket", "\(folder)/nbd.sock",
+        "--http-listen", "none", "--nbd-listen", "none", "--log-level", "debug",
+      ] + extra
+    try Tool.shell("mkdir -p '\(folder)/images' '\(folder)/state'")
+    try start(awaitReady: awaitReady)
+  }
+
+  deinit { if process > 0 { kill() } }
+
+  /// Starts it again, after it has ended.
+  package func start(awaitReady: Bool = true) throws {
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 2, logFile, O_WRONLY | O_CREAT | O_APPEND, 0o600)
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    var words: [UnsafeMutablePointer<CChar>?] = ([RunningService.program] + arguments).map {
+      strdup($0)
+    }
+    words.append(nil)
+    defer { words.forEach { free($0) } }
+    let code = posix_spawn(&process, RunningService.program, &actions, &attributes, words, environ)
+    guard code == 0 else {
+      throw Tool.Failure(description: "cannot start \(RunningService.program)")
+    }
+    guard awaitReady else { return }
+    let deadline = Deadline.after(seconds: 60)
+    while (try? get("/readyz"))?.status != 200 {
+      guard !deadline.hasPassed, waitpid(process, nil, WNOHANG) == 0 else {
+        throw Tool.Failure(
+          description:
+            "the service did not become ready:\n\(try Tool.shell("cat '\(logFile)'").output)")
+      }
+      poll(nil, 0, 10)
+    }
+  }
+
+  // MARK: HTTP, by curl
+
+  package func get(_ path: String) throws -> Reply { try call("GET", path) }
+  package func delete(_ path: String) throws -> Reply { try call("DELETE", path) }
+  package func post(_ path: String, _ body: String) throws -> Reply { try call("POST", path, body) }
+  package func patch(_ path: String, _ body: String) throws -> Reply {
+    try call("PATCH", path, body)
+  }
+
+  package func call(_ method: String, _ path: String, _ body: String? = nil) throws -> Reply {
+    var command =
+      "curl -sS --max-time 90 --unix-socket '\(httpSocket)' -X \(method) -w '\\n%{http_code}' 'http://localhost\(path)'"
+    if let body {
+      command += " -H 'Content-Type: application/json' --data-binary '\(body)'"
+    }
+    let output = try Tool.shell(command, seconds: 100).output
+    guard let newline = output.lastIndex(of: "\n"),
+      let status = Int(output[output.index(after: newline)...])
+    else { throw Tool.Failure(description: "no answer to \(method) \(path): \(output)") }
+    return Reply(status: status, text: String(output[..<newline]))
+  }
+
+  /// Attaches images, oldest first, with an export of the device's name.
+  @discardableResult
+  package func attach(_ id: String, _ paths: [String], _ more: String = "") throws -> Reply {
+    let deltas = paths.map { "{\"path\":\"\($0)\"}" }.joined(separator: ",")
+    return try post(
+      "/v1/devices",
+      "{\"id\":\"\(id)\",\"deltas\":[\(deltas)],\"export\":{\"name\":\"\(id)\"}\(more)}")
+  }
+
+  package func uri(_ export: String) -> String { "nbd+unix:///\(export)?socket=\(nbdSocket)" }
+
+  // MARK: The end
+
+  /// Ends it by a signal and waits.
+  ///
+  /// - Returns: its exit status; 128 and the signal's number where a signal ended it.
+  package func end(by signal: Int32 = SIGTERM, seconds: Int = 60) throws -> Int32 {
+    Glibc.kill(process, signal)
+    return try waitForExit(seconds: seconds)
+  }
+
+  package func waitForExit(seconds: Int = 60) throws -> Int32 {
+    let deadline = Deadline.after(seconds: seconds)
+    var status: Int32 = 0
+    while waitpid(process, &status, WNOHANG) == 0 {
+      guard !deadline.hasPassed else {
+        kill()
+        throw Tool.Failure(description: "the service did not end in \(seconds) s")
+      }
+      poll(nil, 0, 5)
+    }
+    process = 0
+    return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
+  }
+
+  /// Ends it as a crash of the process does.
+  package func kill() {
+    Glibc.kill(process, SIGKILL)
+    waitpid(process, nil, 0)
+    process = 0
+  }
+}
