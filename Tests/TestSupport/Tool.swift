@@ -39,7 +39,11 @@ package enum Tool {
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
+    // Threads of the test runner block SIGTERM; a program that inherited that could not be ended.
+    var mask = sigset_t()
+    sigemptyset(&mask)
+    posix_spawnattr_setsigmask(&attributes, &mask)
     var arguments: [UnsafeMutablePointer<CChar>?] = [
       strdup("/bin/bash"), strdup("-c"), strdup(command), nil,
     ]
