@@ -9,8 +9,8 @@ final class Bench {
   private let temporary: TemporaryFolder
   let folder: ImageFolder
 
-  init() throws {
-    temporary = try TemporaryFolder()
+  init(beneath parent: String = "/tmp") throws {
+    temporary = try TemporaryFolder(beneath: parent)
     folder = try ImageFolder(path: temporary.path)
   }
 
@@ -75,6 +75,24 @@ final class Bench {
     try Tool.shell(
       "cd '\(folder.path)' && stat -c '%n %s %b %y %z' * && sha256sum *"
     ).output
+  }
+
+  /// A raw file of noise, the same for the same seed, with a hole from a third to two thirds.
+  func makeRaw(_ name: String, sizeBytes: Int, seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    let noise = AlignedBuffer(count: 1 << 20).region
+    for word in stride(from: 0, to: noise.count, by: 8) {
+      noise.setLittleEndian(random.next(), at: word)
+    }
+    let file = try folder.create(name)
+    try file.truncate(to: UInt64(sizeBytes))
+    for range in [0..<sizeBytes / 3, sizeBytes / 3 * 2..<sizeBytes] {
+      // Odd steps, so that no two clusters begin alike.
+      for start in stride(from: range.lowerBound, to: range.upperBound, by: noise.count - 1031) {
+        let count = min(noise.count - 1031, range.upperBound - start)
+        try file.write(noise.slice(start % 1031, count), at: UInt64(start))
+      }
+    }
   }
 
   // MARK: Images from the format's bytes, not by the code under test

@@ -25,11 +25,11 @@ struct Chain: Sendable, CustomTestStringConvertible {
     Chain(version: .v2, rawBase: true, clusterShift: 20, sizeBytes: 12 << 20),
   ]
 
-  /// A base of three quarters of the disk, full of bytes in the raw case, and two empty deltas.
+  /// A base of three quarters of the disk (not empty if raw), and two empty deltas.
   func make(_ bench: Bench) throws {
     let baseBytes = sizeBytes / 4 * 3
     if rawBase {
-      try Tool.shell("head -c \(baseBytes) /dev/urandom > '\(bench.path("base"))'")
+      try bench.makeRaw("base", sizeBytes: Int(baseBytes), seed: 3)
     } else {
       try bench.makeImage("base", geometry(baseBytes))
     }
@@ -105,8 +105,6 @@ struct ChainTests {
   func merged(chain: Chain) throws {
     let bench = try Bench()
     try chain.make(bench)
-    try bench.folder.replace("empty", with: [])
-    try bench.truncate("empty", to: chain.sizeBytes)
     for levels in 2...3 {
       let device = try bench.attach(Array(chain.names.prefix(levels)))
       for cluster in stride(from: UInt64(levels), to: device.geometry.clusterCount, by: levels) {

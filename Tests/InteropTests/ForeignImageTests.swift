@@ -56,26 +56,15 @@ struct ForeignImage: Sendable, CustomTestStringConvertible {
     switch maker {
     case .qemuCreate(let options): try QEMU.create(bench.path(name), options)
     case .qemuConvert(let options, let sizeBytes):
-      try Self.makeRaw(bench, "source.raw", sizeBytes: sizeBytes)
+      try bench.makeRaw("source.raw", sizeBytes: sizeBytes, seed: 1)
       try QEMU.convert(raw: bench.path("source.raw"), bench.path(name), options)
     case .ploop(let version, let clusterSectors, let kind):
       try OpenVZ.initialise(
         bench.path(name), version: version, clusterSectors: clusterSectors, size: "16M", kind: kind)
-      try Self.makeRaw(bench, "source.raw", sizeBytes: 16 << 20)
+      try bench.makeRaw("source.raw", sizeBytes: 16 << 20, seed: 2)
       try Tool.shell(
         "cd '\(bench.folder.path)' && qemu-img convert -n -f raw -O parallels source.raw '\(name)'")
     }
-  }
-
-  private static func makeRaw(_ bench: Bench, _ name: String, sizeBytes: Int) throws {
-    let third = sizeBytes / 3 / 512
-    try Tool.shell(
-      """
-      cd '\(bench.folder.path)' && head -c \(third * 512) /dev/urandom > '\(name)' &&
-      truncate -s \(sizeBytes) '\(name)' &&
-      dd if=/dev/urandom of='\(name)' bs=512 count=\(third) seek=\(sizeBytes / 512 - third) \
-      conv=notrunc status=none
-      """)
   }
 }
 

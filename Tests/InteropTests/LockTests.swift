@@ -94,6 +94,29 @@ struct LockTests {
     try bench.attach(["base", "top"], readonly: true).close()
   }
 
+  @Test("on the descriptor end with the detach, even if a process started meanwhile shares it")
+  func descriptorLockIsReleased() throws {
+    let bench = try makeChain()
+    try bench.folder.replace("DiskDescriptor.xml", with: Array("<Parallels_disk_image/>".utf8))
+    let device = try bench.attach(["base", "top"])
+    // What a child has between fork and exec, when close-on-exec has not yet closed anything.
+    let shared = try duplicate(ofOpen: bench.path("DiskDescriptor.xml.lck"))
+    defer { close(shared) }
+    try device.close()
+    try bench.attach(["base", "top"]).close()
+  }
+
+  private func duplicate(ofOpen path: String) throws -> Int32 {
+    for number: Int32 in 3..<4096 {
+      var target = [CChar](repeating: 0, count: 512)
+      let count = readlink("/proc/self/fd/\(number)", &target, target.count)
+      guard count > 0 else { continue }
+      let name = String(decoding: target[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self)
+      if name == path { return fcntl(number, F_DUPFD_CLOEXEC, 0) }
+    }
+    throw Tool.Failure(description: "\(path) is not open")
+  }
+
   @Test("make `ploop` wait while a disk with its descriptor is attached")
   func ploopWaits() throws {
     let bench = try Bench()

@@ -24,7 +24,9 @@ struct RepairTests {
     try Tool.shell("cp '\(bench.path("image"))' '\(bench.path("copy"))'")
 
     let device = try bench.attach(["image"], repair: true)
-    #expect(device.repairs.count == 4)
+    #expect(device.repairs.count == 5)
+    #expect(
+      device.repairs.contains { $0.hasSuffix("dropped the format extension (dirty bitmaps)") })
     #expect(
       try bench.bytes("image.index-backup", count: 1 << 17) == index
         + [UInt8](repeating: 0, count: 1 << 16))
@@ -172,6 +174,25 @@ struct RepairTests {
     #expect(device.repairs.count == 1)
     try device.close()
     try expectClean(bench, "image")
+  }
+
+  @Test("takes a file of any length: memory goes by what is referenced", arguments: [false, true])
+  func endlessFile(unclean: Bool) throws {
+    // Only a file system in memory has files of this length.
+    let bench = try Bench(beneath: "/dev/shm")
+    let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 40 << 12)
+    try bench.makeImage("image", geometry, entries: [0: 1, 5: 3, 9: 2])
+    try bench.truncate("image", to: .init(Int64.max))
+    if unclean { try bench.changeHeader("image") { $0.inUse = Header.InUse.open } }
+    let reader = try bench.attach(["image"], readonly: true, repair: unclean)
+    #expect(try reader.bytes(5 << 12, 1) == [0xA3])
+    try reader.close()
+    let device = try bench.attach(["image"], repair: unclean)
+    #expect(try device.bytes(5 << 12, 1) == [0xA3])
+    try device.put([1], at: 20 << 12)
+    try device.close()
+    #expect(try bench.sizeBytes("image") == 5 << 12)
+    try QEMU.expectSound(bench.path("image"))
   }
 
   private func expectClean(_ bench: Bench, _ name: String) throws {

@@ -88,8 +88,8 @@ package enum Tool {
 package final class TemporaryFolder: Sendable {
   package let path: String
 
-  package init() throws {
-    var template = Array("/tmp/ploopd-test-XXXXXX".utf8CString)
+  package init(beneath parent: String = "/tmp") throws {
+    var template = Array("\(parent)/ploopd-test-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw Tool.Failure(description: "mkdtemp failed") }
     path = String(
       decoding: template.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
