@@ -72,32 +72,63 @@ struct FarOffsetTests {
     try again.close()
   }
 
-  @Test("cannot be named by version 1: the disk is full there")
-  func version1() throws {
+  @Test("is where version 1 ends: the last cluster below is allocated, and QEMU finds it")
+  func version1Last() throws {
     let bench = try Bench()
-    let shift: UInt64 = 26
-    // The header and all the clusters but one that 32 bits of sectors can name.
-    let geometry = Geometry(
-      version: .v1, clusterShift: Int(shift),
-      sizeBytes: Geometry.sizeLimit(version: .v1, clusterShift: Int(shift)))
+    let geometry = version1()
     try makeFull(bench, geometry, mapped: geometry.clusterCount - 1)
-    let last = (geometry.clusterCount - 1) << shift
+    let last = (geometry.clusterCount - 1) << 26
     let device = try bench.attach(["top"])
-    try device.put([1], at: last)
+    try device.put([0x55], at: last)
     #expect(try device.runs(offset: last, length: 1, limit: 1).first?.physical == 32767)
     try device.close()
     try QEMU.expectSound(bench.path("top"))
+    let read = try Tool.shell(
+      "qemu-io -r -f parallels -c 'read -P 0x55 \(last) 1' '\(bench.path("top"))'")
+    #expect(!read.output.contains("failed"), "\(read.output)")
+  }
+
+  @Test("is never allocated in version 1: the disk is out of space, and what it has stays")
+  func version1Full() throws {
+    let bench = try Bench()
+    // With an index of two clusters, one cluster of the disk has no place left.
+    let geometry = version1(entryCount: 1 << 24)
+    try #require(geometry.headerClusters == 2)
+    try makeFull(bench, geometry, mapped: geometry.clusterCount - 1)
+    let last = (geometry.clusterCount - 1) << 26
+    let device = try bench.attach(["top"])
+    let error = #expect(throws: DeviceError.self) { try device.put([0x55], at: last) }
+    guard case .outOfSpace? = error?.kind else {
+      Issue.record("failed as \(String(describing: error))")
+      return
+    }
+    #expect(device.failure == nil)
+    try device.put([0x66], at: last - 1)
+    // A trimmed cluster makes room.
+    try device.discard(offset: 0, length: 1 << 26, durable: true)
+    try device.put([0x55], at: last)
+    #expect(try device.bytes(last - 1, 3) == [0x66, 0x55, 0])
+    try device.close()
+    try QEMU.expectSound(bench.path("top"))
+  }
+
+  /// The largest version 1 disk, in clusters of 64 MiB.
+  private func version1(entryCount: UInt64? = nil) -> Geometry {
+    Geometry(
+      version: .v1, clusterShift: 26, sizeBytes: Geometry.sizeLimit(version: .v1, clusterShift: 26),
+      entryCount: entryCount)
   }
 
   /// An image with the first `mapped` clusters in a row behind its header, all holes in the file.
   private func makeFull(_ bench: Bench, _ geometry: Geometry, mapped: UInt64) throws {
     try bench.makeImage("top", geometry)
     let index = AlignedBuffer(count: Int(mapped) * 4)
+    let first = geometry.headerClusters
     for cluster in 0..<mapped {
-      index.region.setLittleEndian(geometry.entry(of: cluster + 1), at: Int(cluster) * 4)
+      index.region.setLittleEndian(geometry.entry(of: first + cluster), at: Int(cluster) * 4)
     }
     try bench.overwrite("top", at: 64, with: index.region.bytes)
     try bench.changeHeader("top") { $0.flags = 0 }
-    try bench.truncate("top", to: (mapped + 1) << UInt64(geometry.clusterShift))
+    try bench.truncate("top", to: (first + mapped) << UInt64(geometry.clusterShift))
   }
 }

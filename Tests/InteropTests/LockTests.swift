@@ -39,6 +39,26 @@ struct LockTests {
     try device.close()
   }
 
+  @Test("keep a second attach out, but for a lower delta that both only read")
+  func attachedTwice() throws {
+    let bench = try makeChain()
+    try bench.makeImage("other", geometry)
+    let device = try bench.attach(["base", "top"])
+    try expectRefusedAsLocked(bench, readonly: false)
+    try expectRefusedAsLocked(bench, readonly: true)
+    for names in [["base"], ["top", "other"]] {
+      let error = #expect(throws: DeviceError.self) { try bench.attach(names) }
+      guard case .locked? = error?.kind else {
+        Issue.record("\(names) refused as \(String(describing: error))")
+        continue
+      }
+    }
+    let sibling = try bench.attach(["base", "other"])
+    #expect(try sibling.bytes(0, 1) == [0xA1])
+    try sibling.close()
+    try device.close()
+  }
+
   @Test("of a QEMU that writes keep us out, top or base, for writing and for reading")
   func writerKeepsUsOut() throws {
     for name in ["base", "top"] {
