@@ -41,6 +41,7 @@ struct CreatedImageTests {
 
     let device = try bench.attach(["image"])
     #expect(device.geometry == geometry)
+    #expect(try bench.header("image").inUse == Header.InUse.open)
     let last = geometry.sizeBytes - 512
     try device.put([UInt8](repeating: 0x5A, count: 512), at: last)
     try device.put([UInt8](repeating: 0xC3, count: 1024), at: geometry.clusterBytes - 512)
