@@ -62,7 +62,8 @@ let package = Package(
     .testTarget(
       name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
     .testTarget(
-      name: "PloopFormatTests", dependencies: ["PloopFormat"], swiftSettings: settings),
+      name: "PloopFormatTests", dependencies: ["PloopFormat", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "PloopDeviceTests",
       dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],

@@ -50,7 +50,7 @@ extension Device {
       for level in levels.indices {
         repairs += try Repair.run(&levels[level], isTop: level == top)
       }
-      try squareTail(&levels[top], geometry)
+      try cutTail(&levels[top], geometry)
       canPunch = Device.canPunch(levels[top].source.file, at: levels[top].fileBytes)
       try markInUse(levels[top])
     }
@@ -96,18 +96,17 @@ extension Device {
     }
   }
 
-  /// A length that is not a whole number of clusters is an interrupted extension; the rest is
-  /// garbage. Rounded up, its last cluster is free and holds anything.
-  private static func squareTail(
+  /// Cuts what lies behind the last cluster that is referenced: an interrupted extension, or space
+  /// that was reserved ahead. From here on the free map covers the file exactly.
+  private static func cutTail(
     _ top: inout ChainOpener.Level, _ geometry: Geometry
   ) throws(DeviceError) {
-    let rest = top.fileBytes % geometry.clusterBytes
-    guard rest != 0 else { return }
-    let length = top.fileBytes - rest + geometry.clusterBytes
+    let needed = UInt64((top.used.lastSet ?? 0) + 1) << UInt64(geometry.clusterShift)
+    top.used.resize(to: Int(needed >> UInt64(geometry.clusterShift)))
+    guard top.fileBytes > needed else { return }
     let file = top.source.file
-    try converting { () throws(IOError) in try file.truncate(to: length) }
-    top.fileBytes = length
-    top.used.resize(to: top.used.count + 1)
+    try converting { () throws(IOError) in try file.truncate(to: needed) }
+    top.fileBytes = needed
   }
 
   /// Whether this file system can punch holes, tried where nothing is.

@@ -16,13 +16,15 @@ enum Repair {
     _ level: inout ChainOpener.Level, isTop: Bool
   ) throws(DeviceError) -> [String] {
     guard var header = level.header, case .ploop(let geometry) = level.layout else { return [] }
-    guard level.isUnclean || !level.tailPages.isEmpty else {
+    let path = level.source.file.path
+    let wasUnclean = level.isUnclean
+    let dropped =
+      level.hasExtension ? ["\(path): dropped the format extension (dirty bitmaps)"] : []
+    guard wasUnclean || !level.tailPages.isEmpty else {
       // A top is marked and its extension dropped by attach itself; a lower delta is left alone.
-      return isTop && level.hasExtension
-        ? ["\(level.source.file.path): dropped the format extension (dirty bitmaps)"] : []
+      return isTop ? dropped : []
     }
     var done: [String] = []
-    let path = level.source.file.path
     // The caller opened lower deltas for reading only.
     let file = try converting { () throws(IOError) in
       level.source.file.isWritable
@@ -50,7 +52,8 @@ enum Repair {
     header.flags =
       level.mapped == 0 ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
     level.header = header
-    if level.isUnclean || !isTop { done.append("\(path): cleared the in-use mark") }
+    done += dropped
+    if wasUnclean { done.append("\(path): cleared the in-use mark") }
     // The top is marked again at once, durably; clearing it first would only open a window.
     if !isTop { try Device.write(header, to: file) }
     return done

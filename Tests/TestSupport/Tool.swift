@@ -39,7 +39,11 @@ package enum Tool {
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
+    // Threads of the test runner block SIGTERM; a program that inherited that could not be ended.
+    var mask = sigset_t()
+    sigemptyset(&mask)
+    posix_spawnattr_setsigmask(&attributes, &mask)
     var arguments: [UnsafeMutablePointer<CChar>?] = [
       strdup("/bin/bash"), strdup("-c"), strdup(command), nil,
     ]
@@ -95,8 +99,8 @@ package enum Tool {
 package final class TemporaryFolder: Sendable {
   package let path: String
 
-  package init() throws {
-    var template = Array("/tmp/ploopd-test-XXXXXX".utf8CString)
+  package init(beneath parent: String = "/tmp") throws {
+    var template = Array("\(parent)/ploopd-test-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else { throw Tool.Failure(description: "mkdtemp failed") }
     path = String(
       decoding: template.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)

@@ -11,7 +11,8 @@ package struct IndexScan {
   package let geometry: Geometry
   /// Whole clusters in the file.
   package let fileClusters: UInt64
-  /// Clusters of the file that header, index and entries use.
+  /// Clusters of the file that header, index and entries use. It ends near the last of them, not at
+  /// the end of the file: a file may be sparse and of any length.
   package private(set) var used: Bitmap
   /// Entries that are set and good.
   package private(set) var mapped: UInt64 = 0
@@ -21,7 +22,7 @@ package struct IndexScan {
   package init(_ geometry: Geometry, fileBytes: UInt64) {
     self.geometry = geometry
     fileClusters = fileBytes >> UInt64(geometry.clusterShift)
-    used = Bitmap(count: Int(fileClusters))
+    used = Bitmap(count: Int(geometry.headerClusters))
     for cluster in 0..<geometry.headerClusters { used[Int(cluster)] = true }
   }
 
@@ -75,6 +76,9 @@ package struct IndexScan {
     case .success(let physical):
       guard !used[Int(physical)] else {
         return try fault(IndexFault(.duplicate, cluster: cluster, entry: value))
+      }
+      if physical >= used.count {
+        used.resize(to: Int(min(fileClusters, max(physical + 1, UInt64(used.count) * 2))))
       }
       used[Int(physical)] = true
       mapped += 1
