@@ -45,8 +45,10 @@ package struct Enumeration {
   /// - Parameters:
   ///   - share: this worker takes every `of`-th position from `index` on.
   ///   - limit: states at each position and block size.
+  ///   - positions: only these are looked at.
   package func run(
-    seed: UInt64, limit: Int, share index: Int = 0, of workers: Int = 1
+    seed: UInt64, limit: Int, share index: Int = 0, of workers: Int = 1,
+    positions: Range<Int> = 0..<Int.max
   ) throws -> Result {
     var result = Result()
     for blockBytes in [4096, 512] {
@@ -57,7 +59,7 @@ package struct Enumeration {
         guard event.path == topPath else { continue }
         if case .syncStarted = event { syncBegan = position }
         states.apply(event, at: position, syncBegan: syncBegan)
-        guard position % workers == index else { continue }
+        guard position % workers == index, positions.contains(position) else { continue }
         states.forEach(limit: limit, random: &random) { bytes in
           result.states += 1
           if let fault = check(bytes, at: position + 1) {

@@ -13,10 +13,13 @@ package struct FaultSweep {
     case interrupted = "EINTR"
     case short = "a short transfer"
     case stall = "a stall"
+    /// No further call is made: the process is gone, and attaches again with safe repair.
+    case kill = "a kill"
 
     func applies(to operation: IOOperation) -> Bool {
       switch (self, operation) {
-      case (.ioError, _), (.interrupted, .read), (.interrupted, .write), (.interrupted, .sync),
+      case (.ioError, _), (.kill, _), (.interrupted, .read), (.interrupted, .write),
+        (.interrupted, .sync),
         (.interrupted, .truncate), (.interrupted, .allocate), (.interrupted, .punchHole),
         (.short, .read), (.short, .write), (.stall, _), (.unsupported, .allocate),
         (.unsupported, .punchHole), (.noSpace, .write), (.noSpace, .sync), (.noSpace, .allocate),
@@ -26,6 +29,9 @@ package struct FaultSweep {
       }
     }
 
+    /// Whether every call from the chosen one on meets it.
+    var lasts: Bool { self == .diskFull || self == .kill }
+
     /// Whether somebody has to get an error for it; nil where it depends.
     func mustFail(_ operation: IOOperation) -> Bool? {
       switch (self, operation) {
@@ -34,7 +40,7 @@ package struct FaultSweep {
       case (.ioError, .punchHole): nil
       case (.ioError, _), (.noSpace, .sync), (.noSpace, .truncate), (.noSpace, .create): true
       // A request that meets a full disk frees what may be freed and is made once more.
-      case (.noSpace, _), (.diskFull, _): nil
+      case (.noSpace, _), (.diskFull, _), (.kill, _): nil
       }
     }
   }
@@ -81,7 +87,10 @@ package struct FaultSweep {
     for number in stride(from: first, to: operations.count, by: step) {
       for fault in Fault.allCases where fault.applies(to: operations[number]) {
         let path = scratch.folder("run")
-        defer { ScratchFolder.remove(path) }
+        defer {
+          ScratchFolder.remove(path)
+          ScratchFolder.remove("\(scratch.path)/states")
+        }
         let bad = try run(number, fault, path: path)
         result.runs += 1
         result.bad += bad.map {
@@ -95,12 +104,12 @@ package struct FaultSweep {
 
   private func run(_ number: Int, _ fault: Fault, path: String) throws -> [String] {
     let recording = try Recording(path: path, scenario.setup, toleratesFaults: true)
-    if fault == .diskFull { recording.expectRoomLater() }
+    recording.expect(fault)
     recording.plan { [weak recording] call, operation in
-      guard fault == .diskFull ? call >= number : call == number, fault.applies(to: operation)
-      else { return nil }
+      let isHit = fault.lasts ? call >= number : call == number
+      guard isHit, fault.applies(to: operation) else { return nil }
       switch fault {
-      case .ioError: return .error(EIO)
+      case .ioError, .kill: return .error(EIO)
       case .noSpace, .diskFull: return .error(ENOSPC)
       case .unsupported: return .error(EOPNOTSUPP)
       case .interrupted: return .error(EINTR)
@@ -114,8 +123,12 @@ package struct FaultSweep {
     } catch {
       recording.report("\(error)")
     }
-    recording.checkFailures(fault, isShared: scenario.sharesFaults || fault == .diskFull)
-    return recording.problems
+    recording.checkFailures(fault, isShared: scenario.sharesFaults || fault.lasts)
+    guard let restart = recording.restart else { return recording.problems }
+    // Power may fail while what a killed process left is being attached.
+    let states = try Enumeration(recording, path: scratch.folder("states")).run(
+      seed: seed, limit: 2, positions: restart)
+    return recording.problems + states.bad
   }
 }
 

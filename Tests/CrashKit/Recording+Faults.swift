@@ -27,23 +27,32 @@ extension Recording {
       (state.failures.last, state.mustReopen, state.isConcurrent || state.isInsideRound)
     }
     guard !isBusy, let last else { return }
-    if let device, device.failure != nil {
+    let isDying = state.withLock { $0.isDying }
+    if let device, device.failure != nil, !isDying {
       try checkDegraded(device)
-    } else if !mustReopen {
+    } else if !mustReopen, !isDying {
       return
     }
     state.withLock { state in
       state.mustReopen = false
       state.hasRecovered = true
+      state.isDying = false
     }
     plan(nil)
     kill()
-    if case .sync? = watch.hit { try losePower() }
+    if case .sync? = watch.hit, !isDying { try losePower() }
+    let start = position
     try attach()
+    if isDying { state.withLock { $0.restart = start..<position } }
     if case .detach = last.kind { try detach() }
   }
 
-  func expectRoomLater() { state.withLock { $0.isFull = true } }
+  func expect(_ fault: FaultSweep.Fault) {
+    state.withLock { state in
+      state.isFull = fault == .diskFull
+      state.isDying = fault == .kill
+    }
+  }
 
   /// A full disk has room again: everything works as it is, without another attach.
   func makeRoom() throws {

@@ -26,6 +26,10 @@ package final class Recording: Sendable {
     var hasRecovered = false
     /// The disk is full for now; there will be room before it is detached.
     var isFull = false
+    /// The process is as good as dead.
+    var isDying = false
+    /// Positions of the attach after a kill.
+    var restart: Range<Int>?
   }
 
   package let setup: Setup
@@ -83,6 +87,7 @@ package final class Recording: Sendable {
   package var history: History { state.withLock { $0.history } }
   /// What the recording itself found to be wrong.
   package var problems: [String] { state.withLock { $0.problems } }
+  var restart: Range<Int>? { state.withLock { $0.restart } }
   package var topPath: String { "\(folder.path)/\(Recording.top)" }
   var position: Int { trace.events.count }
   var device: Device? { state.withLock { $0.device } }
