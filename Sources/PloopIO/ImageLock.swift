@@ -69,6 +69,9 @@ package final class DescriptorLock: Sendable {
 
   private init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
 
+  // Not by closing alone: a program that is just being started shares the descriptor.
+  deinit { flock(descriptor.number, LOCK_UN) }
+
   /// - Parameter exclusive: for a disk that will be written; readers share the lock.
   /// - Returns: nil when the folder has no descriptor, and so nothing to lock.
   package static func acquire(
