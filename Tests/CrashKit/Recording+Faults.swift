@@ -33,6 +33,8 @@ extension Recording {
     } else if !mustReopen, !isDying {
       return
     }
+    // One fault is planned: what fails again has not come back.
+    if state.withLock({ $0.hasRecovered }) { throw last.error }
     state.withLock { state in
       state.mustReopen = false
       state.hasRecovered = true
