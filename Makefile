@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash format lint clean
+.PHONY: run test build crash faults format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages build
@@ -16,6 +16,10 @@ build:
 crash: ## what power loss can leave of every operation: at least 100,000 states
 	swift build -c release --product crash-enumeration
 	.build/release/crash-enumeration
+
+faults: ## every fault at every system call of every operation
+	swift build -c release --product crash-enumeration
+	.build/release/crash-enumeration --faults
 
 format:
 	swift format -i -r Sources Tests Package.swift

@@ -58,7 +58,8 @@ let package = Package(
     .executableTarget(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
       swiftSettings: settings),
-    .testTarget(name: "CrashTests", dependencies: ["CrashKit"], swiftSettings: settings),
+    .testTarget(
+      name: "CrashTests", dependencies: ["CrashKit", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
     .testTarget(

@@ -12,6 +12,8 @@ extension Device {
     if !isSuspended { try suspend(until: deadline) }
     defer {
       gate.shutForGood()
+      // Whoever still punches freed clusters does so before another may open the image.
+      writing?.allocator.reap()
       deltas.forEach { ImageLock.release($0.file) }
       descriptorLock.withLock { $0 = nil }
     }

@@ -33,8 +33,9 @@ package final class ListeningSocket: Sendable {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(number, $0, size) } == 0
     }
     if answered { throw IOError("bind", path: path, code: EADDRINUSE) }
-    // Nobody listens there any more (connect refused): the file is what a killed process left.
-    if errno == ECONNREFUSED { Glibc.unlink(path) }
+    // Nobody listens there any more (connect refused): the file is what a killed process left. The
+    // answer is the same where there is no socket at all, and that file is somebody's.
+    if errno == ECONNREFUSED, isSocket(path) { Glibc.unlink(path) }
     let fresh = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     guard fresh >= 0 else { throw .last("socket", path) }
     let listening = OwnedDescriptor(fresh)
@@ -51,6 +52,11 @@ package final class ListeningSocket: Sendable {
       listening, address: path, port: 0, isUnix: true,
       file: known
         ? FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)) : nil)
+  }
+
+  private static func isSocket(_ path: String) -> Bool {
+    var status = stat()
+    return lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
   }
 
   /// - Parameters:

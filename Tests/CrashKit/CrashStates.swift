@@ -6,11 +6,6 @@ package import PloopIO
 /// block, whatever came before or after it; of a block that was written several times any version
 /// may be there. The length is one of the lengths that the file has had since the last sync.
 package struct CrashStates {
-  private struct Version {
-    let event: Int
-    let bytes: [UInt8]
-  }
-
   private let blockBytes: Int
   /// What is durable, and its length.
   private var durable: [UInt8]
@@ -35,7 +30,22 @@ package struct CrashStates {
     }
   }
 
-  package var hasPending: Bool { !pending.isEmpty }
+  /// Takes all events of one file.
+  mutating func apply(_ events: [IOTrace.Event], path: String) {
+    var syncBegan: Int?
+    for (position, event) in events.enumerated() where event.path == path {
+      if case .syncStarted = event { syncBegan = position }
+      apply(event, at: position, syncBegan: syncBegan)
+    }
+  }
+
+  /// Makes a state the content of the top's file.
+  static func put(_ state: [UInt8], into folder: ImageFolder) throws {
+    let file = try folder.open(Recording.top, writable: true)
+    try file.truncate(to: 0)
+    try file.write(AlignedBuffer(state).region, at: 0)
+    try file.truncate(to: UInt64(state.count))
+  }
 
   /// Calls `body` with each state if there are at most `limit`, else with nothing, everything and
   /// random choices.
@@ -65,38 +75,52 @@ package struct CrashStates {
     for round in 0..<limit {
       // The sparser and the denser ends are where orders show: vary how much reached the disk.
       let percent = round == 0 ? 0 : round == 1 ? 100 : Int.random(in: 0...100, using: &random)
-      let picks = keys.map { key -> Int in
-        let count = blocks[key]?.count ?? 0
-        guard Int.random(in: 0..<100, using: &random) < percent else { return 0 }
-        return percent == 100 ? count : Int.random(in: 1...count, using: &random)
-      }
-      let length =
-        percent == 100 ? lengths[lengths.count - 1] : lengths.randomElement(using: &random) ?? 0
-      try body(state(keys, picks, blocks, length))
+      try body(choose(percent, keys, blocks, lengths, &random))
     }
   }
 
+  /// One state, chosen at random.
+  func sample(using random: inout some RandomNumberGenerator) -> [UInt8] {
+    let (blocks, lengths) = versions()
+    return choose(
+      Int.random(in: 0...100, using: &random), blocks.keys.sorted(), blocks, lengths, &random)
+  }
+
+  private func choose(
+    _ percent: Int, _ keys: [Int], _ blocks: [Int: [[UInt8]]], _ lengths: [Int],
+    _ random: inout some RandomNumberGenerator
+  ) -> [UInt8] {
+    let picks = keys.map { key -> Int in
+      let count = blocks[key]?.count ?? 0
+      guard Int.random(in: 0..<100, using: &random) < percent else { return 0 }
+      return percent == 100 ? count : Int.random(in: 1...count, using: &random)
+    }
+    let length =
+      percent == 100 ? lengths[lengths.count - 1] : lengths.randomElement(using: &random) ?? 0
+    return state(keys, picks, blocks, length)
+  }
+
   /// The versions of each block since the last sync, oldest first, and the lengths of the file.
-  private func versions() -> (blocks: [Int: [Version]], lengths: [Int]) {
-    var blocks: [Int: [Version]] = [:]
+  private func versions() -> (blocks: [Int: [[UInt8]]], lengths: [Int]) {
+    var blocks: [Int: [[UInt8]]] = [:]
     var lengths = [durable.count]
     var current = durable
-    for (position, event) in pending {
+    for (_, event) in pending {
       CrashStates.perform(event, on: &current)
       if lengths.last != current.count { lengths.append(current.count) }
       guard let range = CrashStates.range(of: event) else { continue }
       for block in (range.lowerBound / blockBytes)...((range.upperBound - 1) / blockBytes) {
         let start = block * blockBytes
         guard start < current.count else { continue }
-        let bytes = Array(current[start..<min(start + blockBytes, current.count)])
-        blocks[block, default: []].append(Version(event: position, bytes: bytes))
+        blocks[block, default: []].append(
+          Array(current[start..<min(start + blockBytes, current.count)]))
       }
     }
     return (blocks, lengths)
   }
 
   private func state(
-    _ keys: [Int], _ picks: [Int], _ blocks: [Int: [Version]], _ length: Int
+    _ keys: [Int], _ picks: [Int], _ blocks: [Int: [[UInt8]]], _ length: Int
   ) -> [UInt8] {
     var bytes = durable
     if bytes.count < length {
@@ -107,9 +131,9 @@ package struct CrashStates {
     for (key, pick) in zip(keys, picks) where pick > 0 {
       guard let version = blocks[key]?[pick - 1] else { continue }
       let start = key * blockBytes
-      let count = min(version.bytes.count, length - start)
+      let count = min(version.count, length - start)
       guard count > 0 else { continue }
-      bytes.replaceSubrange(start..<(start + count), with: version.bytes.prefix(count))
+      bytes.replaceSubrange(start..<(start + count), with: version.prefix(count))
     }
     return bytes
   }
@@ -144,6 +168,18 @@ package struct CrashStates {
       bytes.replaceSubrange(
         Int(offset)..<end, with: repeatElement(0, count: end - Int(offset)))
     default: break
+    }
+  }
+}
+
+extension IOTrace.Event {
+  /// The file whose content the event belongs to.
+  var path: String? {
+    switch self {
+    case .write(let path, _, _), .truncate(let path, _), .allocate(let path, _, _),
+      .zero(let path, _, _), .syncStarted(let path), .synced(let path):
+      return path
+    default: return nil
     }
   }
 }

@@ -18,19 +18,23 @@ package struct Enumeration {
     }
   }
 
-  private let recording: Recording
+  private let setup: Setup
+  private let history: History
+  private let initial: [UInt8]
   private let events: [IOTrace.Event]
-  private let folder: ImageFolder
   private let topPath: String
+  private let folder: ImageFolder
 
   /// - Parameter path: an empty folder for the states; a copy of the base is put there.
   package init(_ recording: Recording, path: String) throws {
-    self.recording = recording
+    setup = recording.setup
+    history = recording.history
+    initial = recording.initial
     events = recording.trace.events
+    topPath = recording.topPath
     folder = try ImageFolder(path: path)
-    topPath = "\(recording.folder.path)/\(Recording.top)"
     _ = try folder.create(Recording.top)
-    if recording.hasBase {
+    if setup.base != .none {
       let source = try recording.folder.open(Recording.base, writable: false)
       let bytes = AlignedBuffer(count: Int(try source.size()))
       _ = try source.read(into: bytes.region, at: 0)
@@ -41,19 +45,21 @@ package struct Enumeration {
   /// - Parameters:
   ///   - share: this worker takes every `of`-th position from `index` on.
   ///   - limit: states at each position and block size.
+  ///   - positions: only these are looked at.
   package func run(
-    seed: UInt64, limit: Int, share index: Int = 0, of workers: Int = 1
+    seed: UInt64, limit: Int, share index: Int = 0, of workers: Int = 1,
+    positions: Range<Int> = 0..<Int.max
   ) throws -> Result {
     var result = Result()
     for blockBytes in [4096, 512] {
       var random = SplitMix(seed: seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
-      var states = CrashStates(initial: recording.initial, blockBytes: blockBytes)
+      var states = CrashStates(initial: initial, blockBytes: blockBytes)
       var syncBegan: Int?
       for (position, event) in events.enumerated() {
-        guard path(of: event) == topPath else { continue }
+        guard event.path == topPath else { continue }
         if case .syncStarted = event { syncBegan = position }
         states.apply(event, at: position, syncBegan: syncBegan)
-        guard position % workers == index else { continue }
+        guard position % workers == index, positions.contains(position) else { continue }
         states.forEach(limit: limit, random: &random) { bytes in
           result.states += 1
           if let fault = check(bytes, at: position + 1) {
@@ -66,57 +72,49 @@ package struct Enumeration {
     return result
   }
 
-  private func path(of event: IOTrace.Event) -> String? {
-    switch event {
-    case .write(let path, _, _), .truncate(let path, _), .allocate(let path, _, _),
-      .zero(let path, _, _), .syncStarted(let path), .synced(let path):
-      return path
-    default: return nil
-    }
-  }
-
   /// - Returns: what is wrong with the state, or nil.
   private func check(_ bytes: [UInt8], at position: Int) -> String? {
     do {
-      let file = try folder.open(Recording.top, writable: true)
-      try file.truncate(to: 0)
-      try file.write(AlignedBuffer(bytes).region, at: 0)
-      try file.truncate(to: UInt64(bytes.count))
-      let device = try attach(repair: true)
-      if let fault = try compare(device, at: position) { return fault }
+      try CrashStates.put(bytes, into: folder)
+      let crashed = try inspect()
+      guard crashed.faults.isEmpty else { return "entries are wrong: \(crashed.faults)" }
+      let closing = closingDetach(at: position)
+      if !crashed.isUnclean {
+        switch history.opening(at: position) {
+        case .attached: return "not marked as in use while attached"
+        case .detaching where crashed.tailBytes > 0: return "closed with a spare tail"
+        case .detaching, .closed: break
+        }
+      }
+      // A closed image promises all that its detach does, whether that was answered or not.
+      let done = crashed.isUnclean ? nil : closing
+      let device = try Recording.attach(setup, in: folder, repair: true)
+      if let fault = try compare(device, at: position, assuming: done) { return fault }
       try device.detach(until: .after(seconds: 10))
-      let again = try attach(repair: false)
+      guard try !inspect().needsRepair else { return "needs repair after a clean detach" }
+      let again = try Recording.attach(setup, in: folder, repair: false)
       defer { try? again.detach(until: .after(seconds: 10)) }
-      return try compare(again, at: position).map { "after a clean detach: \($0)" }
+      return try compare(again, at: position, assuming: done).map { "after a clean detach: \($0)" }
     } catch {
       return "\(error)"
     }
   }
 
-  private func attach(repair: Bool) throws -> Device {
-    var options = AttachOptions()
-    options.repairSafely = repair
-    var sources: [DeltaSource] = []
-    if recording.hasBase {
-      sources.append(
-        DeltaSource(
-          file: try folder.open(Recording.base, writable: false), folder: folder,
-          name: Recording.base))
-    }
-    sources.append(
-      DeltaSource(
-        file: try folder.open(Recording.top, writable: true), folder: folder, name: Recording.top))
-    return try Device.attach(sources, options)
+  private func inspect() throws -> ImageCheck {
+    try ImageCheck(try folder.open(Recording.top, writable: false))
   }
 
-  private func compare(_ device: Device, at position: Int) throws -> String? {
-    let buffer = AlignedBuffer(count: Int(device.geometry.sizeBytes))
-    var holes = HoleList()
-    try device.read(into: buffer.region, at: 0, holes: &holes)
-    for sector in 0..<recording.history.sectorCount {
-      let bytes = buffer.region.slice(sector * History.sectorBytes, History.sectorBytes)
-      let allowed = recording.history.allowed(sector: sector, at: position)
-      guard let value = History.value(of: bytes) else { return "sector \(sector) is torn" }
+  private func closingDetach(at position: Int) -> Int? {
+    guard case .detaching(let step) = history.opening(at: position) else { return nil }
+    return step
+  }
+
+  private func compare(
+    _ device: Device, at position: Int, assuming done: Int?
+  ) throws -> String? {
+    for (sector, value) in try Recording.values(of: device).enumerated() {
+      let allowed = history.allowed(sector: sector, at: position, assuming: done)
+      guard let value else { return "sector \(sector) is torn" }
       guard allowed.contains(value) else {
         return "sector \(sector) reads \(value), allowed are \(allowed)"
       }

@@ -1,171 +1,160 @@
 internal import Glibc
 package import PloopDevice
-package import PloopFormat
+internal import PloopFormat
 package import PloopIO
 
 /// Drives a disk step by step, tracing every system call and keeping the history beside it.
-package final class Recording {
+///
+/// Without faults a step that fails ends the scenario. With a fault planned (`Recording+Faults`),
+/// steps may fail, the disk is looked after as an operator would, and the scenario goes on.
+package final class Recording: Sendable {
   package static let top = "top"
   package static let base = "base"
 
+  struct State {
+    var history: History
+    var device: Device?
+    /// What the device has open.
+    var files: [ImageFile] = []
+    var values: UInt64 = 0
+    var isConcurrent = false
+    var isInsideRound = false
+    var failures: [(kind: History.Kind, error: any Error)] = []
+    var problems: [String] = []
+    /// Opening or closing failed.
+    var mustReopen = false
+    var hasRecovered = false
+    /// The disk is full for now; there will be room before it is detached.
+    var isFull = false
+    /// The process is as good as dead.
+    var isDying = false
+    /// Positions of the attach after a kill.
+    var restart: Range<Int>?
+  }
+
+  package let setup: Setup
+  /// Every call in it is watched.
   package let folder: ImageFolder
-  package let trace: IOTrace
-  package private(set) var history: History
-  package private(set) var initial: [UInt8] = []
-  package private(set) var device: Device?
-  package let hasBase: Bool
-  private let geometry: Geometry
-  private var values: UInt64 = 0
+  /// The same folder, unwatched.
+  let plain: ImageFolder
+  let watch = Watch()
+  package let initial: [UInt8]
+  let state: Locked<State>
+  let toleratesFaults: Bool
 
-  /// - Parameters:
-  ///   - path: an empty folder.
-  ///   - hasBase: whether a lower delta with content in every other cluster lies below the top.
-  package init(path: String, geometry: Geometry, hasBase: Bool) throws {
-    self.geometry = geometry
-    self.hasBase = hasBase
-    trace = IOTrace()
-    history = History(sectorCount: Int(geometry.sizeBytes) / History.sectorBytes)
-    let plain = try ImageFolder(path: path)
-    try Recording.make(Recording.top, geometry, in: plain)
-    folder = try ImageFolder(path: path, probe: trace)
-    if hasBase { try makeBase(plain) }
-    initial = try content(Recording.top, in: plain)
+  /// - Parameter path: an empty folder.
+  package init(path: String, _ setup: Setup, toleratesFaults: Bool = false) throws {
+    self.setup = setup
+    self.toleratesFaults = toleratesFaults
+    plain = try ImageFolder(path: path)
+    folder = try ImageFolder(path: path, probe: watch)
+    try setup.makeImage(Recording.top, in: plain, spareTailBytes: setup.spareTailBytes)
+    let file = try plain.open(Recording.top, writable: false)
+    let content = AlignedBuffer(count: Int(try file.size()))
+    _ = try file.read(into: content.region, at: 0)
+    initial = content.region.bytes
+    state = Locked(State(history: History(sectorCount: setup.sectorCount)))
+    try makeBase()
+    plan(nil)
   }
 
-  private static func make(
-    _ name: String, _ geometry: Geometry, in folder: ImageFolder
-  ) throws {
-    let file = try folder.create(name)
-    try file.truncate(to: geometry.headerBytes)
-    try file.write(AlignedBuffer(Header(new: geometry).encoded).region, at: 0)
-  }
-
-  private func makeBase(_ plain: ImageFolder) throws {
-    try Recording.make(Recording.base, geometry, in: plain)
-    let device = try Device.attach([
-      DeltaSource(
-        file: try plain.open(Recording.base, writable: true), folder: plain, name: Recording.base)
-    ])
-    let step = history.begin(at: -1, durable: true)
-    let perCluster = Int(geometry.clusterBytes) / History.sectorBytes
-    for cluster in stride(from: 0, to: Int(geometry.clusterCount), by: 2) {
-      try fill(device, cluster * perCluster..<(cluster + 1) * perCluster, step: step)
-    }
-    history.end(step: step, at: -1)
-    try device.detach(until: .after(seconds: 10))
-  }
-
-  private func content(_ name: String, in folder: ImageFolder) throws -> [UInt8] {
-    let file = try folder.open(name, writable: false)
-    let buffer = AlignedBuffer(count: Int(try file.size()))
-    _ = try file.read(into: buffer.region, at: 0)
-    return buffer.region.bytes
-  }
-
-  private var position: Int { trace.events.count }
-
-  // MARK: Steps
-
-  /// Attaches with safe repair; what is readable afterwards is durable from then on (rule 0).
-  package func attach() throws {
-    let step = history.begin(at: position, durable: true)
-    var options = AttachOptions()
-    options.repairSafely = true
-    var sources: [DeltaSource] = []
-    if hasBase {
-      sources.append(
+  private func makeBase() throws {
+    guard setup.base != .none else { return }
+    let step = state.withLock { $0.history.begin(.change(durable: true), at: -1) }
+    switch setup.base {
+    case .none: break
+    case .delta:
+      try setup.makeImage(Recording.base, in: plain)
+      let device = try Device.attach([
         DeltaSource(
-          file: try folder.open(Recording.base, writable: false), folder: folder,
-          name: Recording.base))
+          file: try plain.open(Recording.base, writable: true), folder: plain, name: Recording.base)
+      ])
+      for cluster in stride(from: 0, to: Int(setup.geometry.clusterCount), by: 2) {
+        let sectors = setup.sectors(of: cluster..<cluster + 1)
+        try device.write(
+          fill(sectors, step: step), at: UInt64(sectors.lowerBound * History.sectorBytes),
+          durable: false)
+      }
+      try device.detach(until: .after(seconds: 10))
+    case .raw:
+      try plain.create(Recording.base).write(
+        fill(setup.sectors(of: 0..<8), step: step), at: 0)
     }
-    sources.append(
-      DeltaSource(
-        file: try folder.open(Recording.top, writable: true), folder: folder, name: Recording.top))
-    let device = try Device.attach(sources, options)
-    let buffer = AlignedBuffer(count: Int(geometry.sizeBytes))
+    state.withLock { $0.history.end(step: step, at: -1) }
+  }
+
+  package var trace: IOTrace { watch.trace }
+  package var history: History { state.withLock { $0.history } }
+  /// What the recording itself found to be wrong.
+  package var problems: [String] { state.withLock { $0.problems } }
+  var restart: Range<Int>? { state.withLock { $0.restart } }
+  package var topPath: String { "\(folder.path)/\(Recording.top)" }
+  var position: Int { trace.events.count }
+  var device: Device? { state.withLock { $0.device } }
+
+  func report(_ problem: String) { state.withLock { $0.problems.append(problem) } }
+
+  /// Opens the chain in a folder that holds copies or the images themselves.
+  package static func attach(
+    _ setup: Setup, in folder: ImageFolder, repair: Bool
+  ) throws -> Device {
+    try attach(sources(setup, in: folder), repair: repair)
+  }
+
+  static func attach(_ sources: [DeltaSource], repair: Bool) throws -> Device {
+    var options = AttachOptions()
+    options.repairSafely = repair
+    return try Device.attach(sources, options)
+  }
+
+  static func sources(_ setup: Setup, in folder: ImageFolder) throws -> [DeltaSource] {
+    let top = DeltaSource(file: try folder.open(top, writable: true), folder: folder, name: top)
+    guard setup.base != .none else { return [top] }
+    let file = try folder.open(base, writable: false)
+    return [
+      DeltaSource(file: file, folder: folder, name: base, isRaw: setup.base == .raw), top,
+    ]
+  }
+
+  /// Bytes of a request for these sectors, each with a value of its own, put down in the history.
+  func fill(_ sectors: Range<Int>, step: Int) -> ByteRegion {
+    let region = AlignedBuffer(count: sectors.count * History.sectorBytes).region
+    state.withLock { state in
+      for (index, sector) in sectors.enumerated() {
+        state.values += 1
+        // Number and place, so that no two sectors ever share a value.
+        let value = state.values << 20 | UInt64(sector) << 1 | 1
+        History.fill(
+          region.slice(index * History.sectorBytes, History.sectorBytes), with: value)
+        state.history.record(step: step, sector: sector, value: value)
+      }
+    }
+    return region
+  }
+
+  /// Reads the disk and reports every sector whose value is not among those that `expected` gives.
+  func compare(
+    _ device: Device, _ when: String, with expected: (History, Int) -> [UInt64]
+  ) throws -> [UInt64] {
+    let values = try watch.paused { try Recording.values(of: device) }
+    let history = self.history
+    for (sector, value) in values.enumerated() {
+      let expected = expected(history, sector)
+      if value.map(expected.contains) != true {
+        report("\(when): sector \(sector) reads \(value ?? 0), expected one of \(expected)")
+        break
+      }
+    }
+    return values.map { $0 ?? .max }
+  }
+
+  /// What each sector reads as; nil where its bytes are not of one value.
+  package static func values(of device: Device) throws -> [UInt64?] {
+    let region = AlignedBuffer(count: Int(device.geometry.sizeBytes)).region
     var holes = HoleList()
-    try device.read(into: buffer.region, at: 0, holes: &holes)
-    for sector in 0..<history.sectorCount {
-      let bytes = buffer.region.slice(
-        sector * History.sectorBytes, History.sectorBytes)
-      history.record(step: step, sector: sector, value: History.value(of: bytes) ?? .max)
+    try device.read(into: region, at: 0, holes: &holes)
+    return stride(from: 0, to: region.count, by: History.sectorBytes).map {
+      History.value(of: region.slice($0, History.sectorBytes))
     }
-    history.end(step: step, at: position)
-    self.device = device
-  }
-
-  /// Forgets the disk without closing it, as a killed process does.
-  package func kill() { device = nil }
-
-  package func detach() throws {
-    guard let device else { return }
-    let step = history.begin(at: position, durable: false)
-    try device.detach(until: .after(seconds: 10))
-    history.end(step: step, at: position, isFlush: true)
-    self.device = nil
-  }
-
-  package func flush() throws {
-    guard let device else { return }
-    let step = history.begin(at: position, durable: false)
-    try device.flush()
-    history.end(step: step, at: position, isFlush: true)
-  }
-
-  package func write(_ sectors: Range<Int>, durable: Bool = false) throws {
-    guard let device else { return }
-    let step = history.begin(at: position, durable: durable)
-    try fill(device, sectors, step: step, durable: durable)
-    history.end(step: step, at: position)
-  }
-
-  private func fill(
-    _ device: Device, _ sectors: Range<Int>, step: Int, durable: Bool = false
-  ) throws {
-    let buffer = AlignedBuffer(count: sectors.count * History.sectorBytes)
-    for (index, sector) in sectors.enumerated() {
-      values += 1
-      // Number and place, so that no two sectors ever share a value.
-      let value = values << 20 | UInt64(sector) << 1 | 1
-      History.fill(
-        buffer.region.slice(index * History.sectorBytes, History.sectorBytes), with: value)
-      history.record(step: step, sector: sector, value: value)
-    }
-    try device.write(
-      buffer.region, at: UInt64(sectors.lowerBound * History.sectorBytes), durable: durable)
-  }
-
-  /// Whole clusters.
-  package func discard(clusters: Range<Int>) throws {
-    try zero(sectors(of: clusters)) { device, offset, length in
-      try device.discard(offset: offset, length: length, durable: false)
-    }
-  }
-
-  package func writeZeroes(_ sectors: Range<Int>, keepAllocated: Bool) throws {
-    try zero(sectors) { device, offset, length in
-      try device.writeZeroes(
-        offset: offset, length: length, keepAllocated: keepAllocated, onlyIfFast: false,
-        durable: false)
-    }
-  }
-
-  package func sectors(of clusters: Range<Int>) -> Range<Int> {
-    let perCluster = Int(geometry.clusterBytes) / History.sectorBytes
-    return clusters.lowerBound
-      * perCluster..<min(
-        clusters.upperBound * perCluster, history.sectorCount)
-  }
-
-  private func zero(
-    _ sectors: Range<Int>, _ body: (Device, UInt64, UInt64) throws -> Void
-  ) throws {
-    guard let device else { return }
-    let step = history.begin(at: position, durable: false)
-    for sector in sectors { history.record(step: step, sector: sector, value: 0) }
-    try body(
-      device, UInt64(sectors.lowerBound * History.sectorBytes),
-      UInt64(sectors.count * History.sectorBytes))
-    history.end(step: step, at: position)
   }
 }

@@ -1,60 +1,70 @@
-package import PloopFormat
+internal import PloopFormat
 
-/// What is done to a disk while every system call is recorded. A later operation of the product
-/// joins this list in the commit that adds it.
+/// What is done to a disk while every system call is recorded, or fails. A later operation of the
+/// product joins this list in the commit that adds it.
 package enum Scenario: String, CaseIterable, Sendable {
+  case writes = "writes over several clusters"
   case firstTouch = "first touch"
-  case copyOnWrite = "copy-on-write"
-  case trimAndReuse = "trim and reuse"
+  case copyOnWrite = "copy-on-write from a delta"
+  case copyOnWriteFromRaw = "copy-on-write from a raw base"
+  case trimAndReuse = "trim and reuse of freed clusters"
+  case reuseWithoutHoles = "reuse on a host that cannot punch holes"
   case zeroes = "write zeroes"
-  case flushStorm = "flush storm"
+  case durableWrites = "FUA"
+  case flushStorm = "flush storm of several threads"
+  case roundsInside = "flush rounds inside of requests"
   case killAndAttach = "attach after a kill"
+  case spareTail = "attach of an image with a spare tail"
+  case detach = "detach and attach again"
   case mixed = "everything, at random"
 
-  package var hasBase: Bool {
+  package var setup: Setup {
+    var setup = Setup()
     switch self {
-    case .copyOnWrite, .zeroes, .mixed: true
-    default: false
+    case .copyOnWrite, .roundsInside: setup.base = .delta
+    case .copyOnWriteFromRaw: setup.base = .raw
+    case .zeroes:
+      setup.base = .delta
+      setup.geometry = Geometry(version: .v1, clusterShift: 12, sizeBytes: 12 * 4096)
+    case .spareTail: setup.spareTailBytes = 2 * 4096 + 700
+    case .mixed:
+      // The last cluster is partial.
+      setup.base = .delta
+      setup.geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 12 * 4096 - 1024)
+    default: break
     }
+    setup.hasHoles = self != .reuseWithoutHoles
+    setup.hasRoundsInside = self == .roundsInside
+    return setup
   }
 
-  package var geometry: Geometry {
-    // The last cluster is partial where the scenario is random.
-    Geometry(
-      version: self == .zeroes ? .v1 : .v2, clusterShift: 12,
-      sizeBytes: 12 * 4096 - (self == .mixed ? 1024 : 0))
-  }
+  /// Whether one fault may reach several callers, since they share a flush round.
+  var sharesFaults: Bool { self == .flushStorm || self == .roundsInside }
 
   package func run(_ disk: Recording, seed: UInt64) throws {
     try disk.attach()
     switch self {
+    case .writes:
+      try disk.write(4..<30)
+      try disk.flush()
+      try disk.write(0..<50)
+      try disk.write(60..<61)
     case .firstTouch:
       for cluster in 0..<6 {
         try disk.write(cluster * 8 + 1..<cluster * 8 + 3)
         if cluster % 3 == 2 { try disk.flush() }
       }
-      try disk.write(0..<16, durable: true)
       try disk.write(90..<92)
-    case .copyOnWrite:
+    case .copyOnWrite, .copyOnWriteFromRaw:
       try disk.write(1..<2)
       try disk.write(14..<18, durable: true)
       try disk.write(32..<40)
       try disk.flush()
       try disk.write(33..<34)
-      try disk.write(60..<70)
-    case .trimAndReuse:
-      try disk.write(0..<32)
-      try disk.flush()
-      try disk.discard(clusters: 0..<2)
-      try disk.write(40..<42)
-      try disk.flush()
-      try disk.write(48..<49)
-      try disk.write(56..<64)
       try disk.discard(clusters: 2..<3)
-      try disk.flush()
-      try disk.write(0..<1)
-      try disk.flush()
-      try disk.write(64..<66)
+      try disk.discard(clusters: 4..<5)
+      try disk.write(60..<70)
+    case .trimAndReuse, .reuseWithoutHoles: try Scenario.trimAndReuse(disk)
     case .zeroes:
       try disk.write(0..<24)
       try disk.flush()
@@ -63,24 +73,35 @@ package enum Scenario: String, CaseIterable, Sendable {
       try disk.writeZeroes(16..<24, keepAllocated: true)
       try disk.flush()
       try disk.writeZeroes(24..<44, keepAllocated: false)
+      try disk.writeZeroes(64..<70, keepAllocated: true, durable: true)
       try disk.discard(clusters: 6..<8)
       try disk.flush()
-    case .flushStorm:
-      for round in 0..<10 {
-        try disk.write(round * 8..<round * 8 + 1, durable: round % 2 == 0)
-        try disk.write(0..<1)
-        try disk.flush()
-      }
-    case .killAndAttach:
-      for _ in 0..<3 {
-        try disk.write(0..<12)
-        try disk.flush()
-        try disk.write(16..<20)
-        try disk.discard(clusters: 0..<1)
-        disk.kill()
+    case .durableWrites:
+      try disk.write(0..<16, durable: true)
+      try disk.write(2..<3)
+      try disk.write(4..<5, durable: true)
+      try disk.discard(clusters: 1..<2, durable: true)
+      try disk.write(24..<25, durable: true)
+      try disk.writeZeroes(0..<4, keepAllocated: false, durable: true)
+    case .flushStorm: try Scenario.flushStorm(disk)
+    case .roundsInside:
+      try disk.write(1..<2)
+      try disk.write(14..<18)
+      try disk.discard(clusters: 1..<2)
+      try disk.write(40..<41)
+      try disk.write(26..<28)
+      try disk.write(56..<60)
+    case .killAndAttach: try Scenario.killAndAttach(disk)
+    case .spareTail:
+      for cluster in [0, 3, 5] { try disk.write(cluster * 8 + 2..<cluster * 8 + 4) }
+      try disk.flush()
+      try disk.write(64..<65)
+    case .detach:
+      for round in 0..<4 {
+        try disk.write(round * 20..<round * 20 + 10)
+        try disk.discard(clusters: round..<round + 1)
+        try disk.detach()
         try disk.attach()
-        try disk.write(24..<26, durable: true)
-        try disk.write(8..<9)
       }
     case .mixed:
       var random = SplitMix(seed: seed)
@@ -89,14 +110,63 @@ package enum Scenario: String, CaseIterable, Sendable {
     try disk.detach()
   }
 
+  private static func trimAndReuse(_ disk: Recording) throws {
+    try disk.write(0..<32)
+    try disk.flush()
+    try disk.discard(clusters: 0..<2)
+    try disk.write(40..<42)
+    try disk.flush()
+    try disk.write(48..<49)
+    try disk.write(56..<64)
+    try disk.discard(clusters: 2..<3)
+    try disk.flush()
+    try disk.write(0..<1)
+    try disk.flush()
+    try disk.write(64..<66)
+  }
+
+  /// Threads with clusters of their own, in one index page; each flushes, trims and writes again.
+  private static func flushStorm(_ disk: Recording) throws {
+    try disk.concurrently(4) { thread in
+      let own = thread * 24
+      for round in 0..<3 {
+        try disk.write(own + round * 8..<own + round * 8 + 9 - round, durable: round == 1)
+        try disk.flush()
+        try disk.discard(clusters: thread * 3..<thread * 3 + 1)
+        try disk.write(own + 2..<own + 4)
+        try disk.flush()
+      }
+    }
+  }
+
+  private static func killAndAttach(_ disk: Recording) throws {
+    for _ in 0..<3 {
+      try disk.write(0..<12)
+      try disk.flush()
+      try disk.write(16..<20)
+      try disk.discard(clusters: 0..<1)
+      disk.kill()
+      try disk.attach()
+      try disk.write(24..<26, durable: true)
+      // Unmapped durably and never punched: a hole inside the file that holds foreign bytes.
+      try disk.write(32..<48)
+      try disk.discard(clusters: 3..<5, durable: true)
+      disk.kill()
+      try disk.attach()
+      try disk.write(57..<58)
+      try disk.write(8..<9)
+    }
+  }
+
   private static func step(_ disk: Recording, _ random: inout SplitMix) throws {
-    let count = disk.history.sectorCount
+    let count = disk.setup.sectorCount
     let first = Int.random(in: 0..<count, using: &random)
     let sectors = first..<min(count, first + Int.random(in: 1...12, using: &random))
     let cluster = Int.random(in: 0..<11, using: &random)
+    let isDurable = Int.random(in: 0..<6, using: &random) == 0
     switch Int.random(in: 0..<10, using: &random) {
-    case 0..<5: try disk.write(sectors, durable: Int.random(in: 0..<6, using: &random) == 0)
-    case 5: try disk.discard(clusters: cluster..<cluster + 1)
+    case 0..<5: try disk.write(sectors, durable: isDurable)
+    case 5: try disk.discard(clusters: cluster..<cluster + 1, durable: isDurable)
     case 6: try disk.writeZeroes(sectors, keepAllocated: Bool.random(using: &random))
     case 7 where Int.random(in: 0..<3, using: &random) == 0:
       disk.kill()

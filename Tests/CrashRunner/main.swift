@@ -4,35 +4,40 @@ import PloopIO
 
 // crash-enumeration [--states N] [--seed S]: records every scenario, enumerates what power loss can
 // leave of it, and ends with the line `states N bad 0`.
+// crash-enumeration --faults [--seed S]: runs every scenario again for each call and each fault, and
+// ends with the line `runs N bad 0`.
 
 var wanted = 100_000
 var seed = UInt64(monotonicNanoseconds() % 1_000_000)
+var faultsOnly = false
 var arguments = CommandLine.arguments.dropFirst()
-while let name = arguments.popFirst(), let value = arguments.popFirst() {
+while let name = arguments.popFirst() {
   switch name {
-  case "--states": wanted = Int(value) ?? wanted
-  case "--seed": seed = UInt64(value) ?? seed
+  case "--faults": faultsOnly = true
+  case "--states": wanted = arguments.popFirst().flatMap { Int($0) } ?? wanted
+  case "--seed": seed = arguments.popFirst().flatMap { UInt64($0) } ?? seed
   default:
-    print("usage: crash-enumeration [--states N] [--seed S]")
+    print("usage: crash-enumeration [--faults] [--states N] [--seed S]")
     exit(2)
   }
 }
 
-/// All scenarios once, on two threads; states at each position are limited.
-func pass(_ seed: UInt64, limit: Int) throws -> Enumeration.Result {
-  let total = Locked(Enumeration.Result())
+let workers = 2
+
+/// Runs `body` on each scenario by each worker; a worker that throws is one bad result.
+func onEachScenario(
+  _ body: @escaping @Sendable (_ scenario: Scenario, _ worker: Int) throws -> (Int, [String])
+) throws -> (count: Int, bad: [String]) {
+  let total = Locked<(count: Int, bad: [String])>((0, []))
   for scenario in Scenario.allCases {
-    let threads = try (0..<2).map { worker in
+    let threads = try (0..<workers).map { worker in
       try Thread(name: "crash", stackBytes: 4 << 20) {
         do {
-          let scratch = try ScratchFolder()
-          let recording = try Recording(
-            path: scratch.folder("recording"), geometry: scenario.geometry,
-            hasBase: scenario.hasBase)
-          try scenario.run(recording, seed: seed)
-          let result = try Enumeration(recording, path: scratch.folder("states")).run(
-            seed: seed, limit: limit, share: worker, of: 2)
-          total.withLock { $0 += result }
+          let (count, bad) = try body(scenario, worker)
+          total.withLock { total in
+            total.count += count
+            total.bad += bad
+          }
         } catch {
           total.withLock { $0.bad.append("\(scenario.rawValue): \(error)") }
         }
@@ -43,13 +48,36 @@ func pass(_ seed: UInt64, limit: Int) throws -> Enumeration.Result {
   return total.withLock { $0 }
 }
 
-print("seed \(seed)")
-var result = Enumeration.Result()
-var round: UInt64 = 0
-while result.states < wanted, result.bad.isEmpty {
-  result += try pass(seed &+ round, limit: 32)
-  round += 1
+/// All scenarios once; states at each position are limited.
+func enumerate(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
+  try onEachScenario { scenario, worker in
+    let scratch = try ScratchFolder()
+    let recording = try Recording(path: scratch.folder("recording"), scenario.setup)
+    try scenario.run(recording, seed: seed)
+    let result = try Enumeration(recording, path: scratch.folder("states")).run(
+      seed: seed, limit: limit, share: worker, of: workers)
+    return (result.states, result.bad + recording.problems)
+  }
 }
-result.bad.prefix(20).forEach { print("BAD \($0)") }
-print("states \(result.states) bad \(result.bad.count)")
-exit(result.bad.isEmpty ? 0 : 1)
+
+print("seed \(seed)")
+var count = 0
+var bad: [String] = []
+if faultsOnly {
+  let seed = seed
+  (count, bad) = try onEachScenario { scenario, worker in
+    let result = try FaultSweep(scenario, seed: seed).run(first: worker, stride: workers)
+    return (result.runs, result.bad)
+  }
+} else {
+  var round: UInt64 = 0
+  while count < wanted, bad.isEmpty {
+    let result = try enumerate(seed &+ round, limit: 32)
+    count += result.count
+    bad += result.bad
+    round += 1
+  }
+}
+bad.prefix(20).forEach { print("BAD \($0)") }
+print("\(faultsOnly ? "runs" : "states") \(count) bad \(bad.count)")
+exit(bad.isEmpty ? 0 : 1)

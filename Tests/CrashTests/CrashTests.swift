@@ -9,9 +9,9 @@ struct CrashTests {
   func enumerate(_ scenario: Scenario) throws {
     let seed: UInt64 = 20_261_124
     let scratch = try ScratchFolder()
-    let recording = try Recording(
-      path: scratch.folder("recording"), geometry: scenario.geometry, hasBase: scenario.hasBase)
+    let recording = try Recording(path: scratch.folder("recording"), scenario.setup)
     try scenario.run(recording, seed: seed)
+    #expect(recording.problems.isEmpty)
     let result = try Enumeration(recording, path: scratch.folder("states")).run(
       seed: seed, limit: 4)
     #expect(result.states > 100)

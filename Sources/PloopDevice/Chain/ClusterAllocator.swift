@@ -156,13 +156,10 @@ final class ClusterAllocator: Sendable {
   }
 
   private func reapDurable() {
-    gate.turn()
-    gate.turn()
+    for _ in 0..<Gate.grace { gate.turn() }
     let generation = gate.generation
-    let ready = state.withLock { state -> [UInt64] in
-      let ready = state.durable.filter { $0.generation + 2 <= generation }.map(\.physical)
-      state.durable.removeAll { $0.generation + 2 <= generation }
-      return ready
+    let ready = state.withLock { state in
+      state.durable.filter { $0.generation + Gate.grace <= generation }.map(\.physical)
     }
     var rest = ready.sorted()[...]
     while let first = rest.first {
@@ -184,6 +181,8 @@ final class ClusterAllocator: Sendable {
       punched = false
     }
     state.withLock { state in
+      // Only now: a detach that finds nothing left to free must not overtake the punching.
+      state.durable.removeAll { clusters.contains($0.physical) }
       for cluster in clusters {
         state.used[Int(cluster)] = false
         state.zero[Int(cluster)] = punched

@@ -95,9 +95,16 @@ final class Gate: Sendable {
     return (state & Gate.mask) + (state >> Gate.shift & Gate.mask)
   }
 
-  /// How often the parity has turned. Whoever was inside when this was `n` has left once it is
-  /// `n + 2`.
-  var generation: UInt64 { turns.load(ordering: .acquiring) }
+  /// Whoever was inside when ``generation`` was `n` has left once it is `n + grace`: two turns drain
+  /// both parities, and the one that was happening may not have been counted yet.
+  static let grace: UInt64 = 3
+
+  /// How many turns of the parity were counted. What its caller changed before is seen by everybody
+  /// who enters after the next turn.
+  var generation: UInt64 {
+    atomicMemoryFence(ordering: .sequentiallyConsistent)
+    return turns.load(ordering: .acquiring)
+  }
 
   /// Turns the parity if nobody is left from before the last turn. One caller at a time.
   func turn() {

@@ -74,6 +74,8 @@ extension Device {
       map[piece.cluster] = nil
       writing.index.markDirty(geometry.position(of: piece.cluster).page)
       writing.allocator.unmapped(owner.physical)
+      // A round that began in between has taken the page but not the cluster: ask for another.
+      writing.index.noteWritten()
       return
     }
     try zero(

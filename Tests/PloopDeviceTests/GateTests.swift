@@ -1,0 +1,119 @@
+import Glibc
+import PloopIO
+import Testing
+
+@testable import PloopDevice
+
+@Suite("The gate")
+struct GateTests {
+  @Test("a closed gate admits nobody, and those who wait enter when it opens")
+  func closes() throws {
+    let gate = Gate()
+    #expect(gate.close(until: .after(seconds: 10)))
+    #expect(gate.enterNow() == nil)
+    let entered = Monitor(false)
+    let thread = try Thread(name: "waiter") {
+      guard let pass = gate.enter() else { return }
+      entered.update { $0 = true }
+      gate.leave(pass)
+    }
+    #expect(!entered.withLock { $0 })
+    gate.open()
+    #expect(entered.wait(until: .after(seconds: 10)) { $0 ? true : nil } == true)
+    thread.join()
+    #expect(gate.occupancy == 0)
+  }
+
+  @Test("closing waits for those inside, and gives up at its deadline with the gate open again")
+  func drains() throws {
+    let gate = Gate()
+    let pass = try #require(gate.enter())
+    #expect(gate.occupancy == 1)
+    #expect(!gate.close(until: .after(milliseconds: 20)))
+    #expect(!gate.isClosed)
+    let other = try #require(gate.enterNow())
+    gate.leave(other)
+    let closed = Monitor<Bool?>(nil)
+    let thread = try Thread(name: "closer") {
+      let result = gate.close(until: .after(seconds: 10))
+      closed.update { $0 = result }
+    }
+    while !gate.isClosed { sched_yield() }
+    #expect(closed.withLock { $0 } == nil)
+    gate.leave(pass)
+    #expect(closed.wait(until: .after(seconds: 10)) { $0 } == true)
+    thread.join()
+  }
+
+  @Test("a gate that is shut for good turns waiters away")
+  func shuts() throws {
+    let gate = Gate()
+    #expect(gate.close(until: .after(seconds: 10)))
+    let turnedAway = Monitor(false)
+    let thread = try Thread(name: "waiter") {
+      let pass = gate.enter()
+      turnedAway.update { $0 = pass == nil }
+    }
+    gate.shutForGood()
+    #expect(turnedAway.wait(until: .after(seconds: 10)) { $0 ? true : nil } == true)
+    thread.join()
+    gate.open()
+    #expect(gate.enter() == nil)
+  }
+
+  @Test("who was inside at some generation has left once three turns were counted")
+  func generations() throws {
+    let gate = Gate()
+    let old = try #require(gate.enter())
+    let start = gate.generation
+    for _ in 0..<10 { gate.turn() }
+    // Requests that come later do not stand for those that were inside before.
+    let new = try #require(gate.enter())
+    #expect(gate.generation < start + Gate.grace)
+    gate.leave(old)
+    for _ in 0..<10 { gate.turn() }
+    #expect(gate.generation < start + 2 * Gate.grace)
+    gate.leave(new)
+    for _ in 0..<10 { gate.turn() }
+    #expect(gate.generation >= start + Gate.grace)
+  }
+
+  @Test("no grace period ends while a request from before it is inside, on many threads")
+  func graceUnderLoad() throws {
+    let gate = Gate()
+    // What a map entry is to a request: the object it may use until it leaves.
+    let current = Locked(0)
+    let freed = Locked<Set<Int>>([])
+    let stop = Locked(false)
+    let wrong = Locked(0)
+    let users = try (0..<4).map { _ in
+      try Thread(name: "user") {
+        while !stop.withLock({ $0 }) {
+          guard let pass = gate.enter() else { return }
+          let object = current.withLock { $0 }
+          for _ in 0..<4 { sched_yield() }
+          if freed.withLock({ $0.contains(object) }) { wrong.withLock { $0 += 1 } }
+          gate.leave(pass)
+        }
+      }
+    }
+    var waiting: [(object: Int, generation: UInt64)] = []
+    for object in 1...2000 {
+      let old = current.withLock { current -> Int in
+        defer { current = object }
+        return current
+      }
+      waiting.append((old, gate.generation))
+      gate.turn()
+      let generation = gate.generation
+      for entry in waiting where entry.generation + Gate.grace <= generation {
+        freed.withLock { _ = $0.insert(entry.object) }
+      }
+      waiting.removeAll { $0.generation + Gate.grace <= generation }
+    }
+    stop.withLock { $0 = true }
+    users.forEach { $0.join() }
+    #expect(wrong.withLock { $0 } == 0)
+    #expect(gate.occupancy == 0)
+  }
+}

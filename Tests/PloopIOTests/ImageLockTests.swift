@@ -1,0 +1,69 @@
+import PloopIO
+import TestSupport
+import Testing
+
+@Suite("Locks on images")
+struct ImageLockTests {
+  private let keep: TemporaryFolder
+  private let folder: ImageFolder
+
+  init() throws {
+    keep = try TemporaryFolder()
+    try Tool.shell("qemu-img create -q -f parallels '\(keep.path)/image' 64M")
+    folder = try ImageFolder(path: keep.path)
+  }
+
+  @Test("readers share an image; a writer excludes readers and writers, and releasing lets them in")
+  func shares() throws {
+    let files = try (0..<3).map { _ in try folder.open("image", writable: true) }
+    try ImageLock.acquire(files[0], for: .read)
+    try ImageLock.acquire(files[1], for: .read)
+    #expect(throws: LockError.self) { try ImageLock.acquire(files[2], for: .write) }
+    // Whoever was refused holds nothing.
+    ImageLock.release(files[0])
+    ImageLock.release(files[1])
+    try ImageLock.acquire(files[1], for: .write)
+    for use in [ImageLock.Use.read, .write] {
+      #expect(throws: LockError.self) { try ImageLock.acquire(files[0], for: use) }
+    }
+    ImageLock.release(files[1])
+    try ImageLock.acquire(files[0], for: .read)
+  }
+
+  @Test("QEMU is kept from an image that is written here, and reads along with a reader")
+  func keepsQEMUOut() throws {
+    let file = try folder.open("image", writable: true)
+    func qemu(_ command: String, _ options: String = "") throws -> Tool.Result {
+      try Tool.shell(
+        "qemu-io -f parallels \(options) -c '\(command)' '\(keep.path)/image'", check: false)
+    }
+    try ImageLock.acquire(file, for: .write)
+    #expect(try qemu("read 0 512", "-r").output.contains("lock"))
+    ImageLock.release(file)
+    try ImageLock.acquire(file, for: .read)
+    #expect(try qemu("read 0 512", "-r").status == 0)
+    #expect(try qemu("write 0 512").output.contains("lock"))
+    ImageLock.release(file)
+    #expect(try qemu("write 0 512").status == 0)
+  }
+
+  @Test("the lock beside a descriptor is exclusive for a writer, and absent without a descriptor")
+  func descriptor() throws {
+    #expect(try DescriptorLock.acquire(in: folder, exclusive: true) == nil)
+    #expect(!folder.contains("DiskDescriptor.xml.lck"))
+    try Tool.shell("touch '\(keep.path)/DiskDescriptor.xml'")
+    do {
+      let held = try DescriptorLock.acquire(in: folder, exclusive: true)
+      #expect(held != nil)
+      #expect(throws: LockError.self) { try DescriptorLock.acquire(in: folder, exclusive: false) }
+      let busy = try Tool.shell(
+        "flock -n '\(keep.path)/DiskDescriptor.xml.lck' true", check: false)
+      #expect(busy.status == 1)
+    }
+    let (first, second) = (
+      try DescriptorLock.acquire(in: folder, exclusive: false),
+      try DescriptorLock.acquire(in: folder, exclusive: false)
+    )
+    #expect(first != nil && second != nil)
+  }
+}

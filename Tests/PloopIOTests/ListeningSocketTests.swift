@@ -1,0 +1,101 @@
+import Glibc
+import PloopIO
+import TestSupport
+import Testing
+
+@Suite("A listening socket")
+struct ListeningSocketTests {
+  @Test("it makes its file with the wanted mode, accepts, and removes the file when it goes")
+  func lifecycle() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    do {
+      let socket = try ListeningSocket.unix(path: path, mode: 0o600)
+      var status = stat()
+      #expect(stat(path, &status) == 0)
+      #expect(status.st_mode & 0o777 == 0o600)
+      let client = try connect(to: path)
+      defer { close(client) }
+      #expect(socket.accept()?.peer.hasPrefix("unix:pid=\(getpid()),") == true)
+    }
+    #expect(access(path, F_OK) != 0)
+  }
+
+  @Test("a stale file is replaced; one that is listened at is refused and goes on working")
+  func staleAndLive() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    try Tool.shell(
+      "/usr/bin/python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"\(path)\")'")
+    #expect(access(path, F_OK) == 0)
+    let socket = try ListeningSocket.unix(path: path)
+    let error = #expect(throws: IOError.self) { _ = try ListeningSocket.unix(path: path) }
+    #expect(error?.code == EADDRINUSE)
+    let client = try connect(to: path)
+    defer { close(client) }
+    // The second one's connection comes first; it only asked whether anybody is there.
+    #expect(socket.accept() != nil)
+    #expect(socket.accept() != nil)
+  }
+
+  @Test("a file that is no socket is never removed")
+  func otherFile() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/image"
+    try Tool.shell("echo precious > '\(path)'")
+    #expect(throws: IOError.self) { _ = try ListeningSocket.unix(path: path) }
+    #expect(try Tool.shell("cat '\(path)'").output == "precious\n")
+  }
+
+  @Test("it removes only its own file: not one that somebody has put in its place")
+  func onlyItsOwn() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    do {
+      let socket = try ListeningSocket.unix(path: path)
+      #expect(rename(path, "\(path).old") == 0)
+      let other = try ListeningSocket.unix(path: path)
+      socket.removeFile()
+      #expect(access(path, F_OK) == 0)
+      other.removeFile()
+      #expect(access(path, F_OK) != 0)
+    }
+  }
+
+  @Test("shutting down wakes whoever accepts; a path that is too long is refused")
+  func wakes() throws {
+    let folder = try TemporaryFolder()
+    let socket = try ListeningSocket.unix(path: "\(folder.path)/socket")
+    let woken = Monitor(false)
+    let thread = try Thread(name: "acceptor") {
+      let client = socket.accept()
+      woken.update { $0 = client == nil }
+    }
+    socket.shutDown()
+    #expect(woken.wait(until: .after(seconds: 10)) { $0 ? true : nil } == true)
+    thread.join()
+    let long = "\(folder.path)/\(String(repeating: "x", count: 108))"
+    #expect(throws: IOError.self) { _ = try ListeningSocket.unix(path: long) }
+  }
+
+  @Test("TCP port 0 chooses a free port, and says which", arguments: ["127.0.0.1", "localhost"])
+  func tcp(host: String) throws {
+    let socket = try ListeningSocket.tcp(host: host, port: 0)
+    #expect(socket.port != 0)
+    #expect(socket.address == "\(host):\(socket.port)")
+    #expect(throws: IOError.self) { _ = try ListeningSocket.tcp(host: host, port: socket.port) }
+  }
+
+  private func connect(to path: String) throws -> Int32 {
+    let number = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let size = socklen_t(MemoryLayout<sockaddr_un>.size)
+    let result = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(number, $0, size) }
+    }
+    try #require(result == 0)
+    return number
+  }
+}
