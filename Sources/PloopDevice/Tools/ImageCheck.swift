@@ -10,7 +10,8 @@ package struct ImageCheck: Sendable {
   /// Entries that must not be followed, in the order of the index.
   package let faults: [IndexFault]
   package let mappedClusters: UInt64
-  /// Mapped clusters that do not lie behind the mapped cluster before them.
+  /// Mapped clusters whose neighbour before them is mapped too, but lies elsewhere in the file
+  /// (what `qemu-img check` calls fragmented).
   package let scatteredClusters: UInt64
   /// Clusters inside the file that neither header, index, extension nor any entry uses. They are
   /// no fault: a discarded cluster waits there for its next use.
@@ -60,11 +61,13 @@ package struct ImageCheck: Sendable {
     }
     var scan = IndexScan(geometry, fileBytes: bytes)
     var found: [IndexFault] = []
-    var previous: UInt64?
+    var previous: (cluster: UInt64, physical: UInt64)?
     var scattered: UInt64 = 0
-    try scan.run(file) { _, physical in
-      if let previous, physical != previous + 1 { scattered += 1 }
-      previous = physical
+    try scan.run(file) { cluster, physical in
+      if let previous, previous.cluster + 1 == cluster, previous.physical + 1 != physical {
+        scattered += 1
+      }
+      previous = (cluster, physical)
     } fault: {
       found.append($0)
     }

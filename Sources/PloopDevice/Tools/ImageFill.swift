@@ -4,9 +4,8 @@ internal import PloopIO
 
 /// Makes a file free of holes, for tools that dislike them.
 ///
-/// Zeroes are written wherever the file has a hole or space that is reserved but was never
-/// written (both are holes to SEEK_HOLE, and OpenVZ's `ploop check` minds both), and nothing else
-/// is. A range reads as zeroes before, while and after that happens, whatever a crash leaves of it:
+/// Zeroes are written wherever the file has a hole, or space that is reserved but was never written
+/// (OpenVZ's `ploop check` minds both), and nothing else is. A range reads as zeroes before, while and after that happens, whatever a crash leaves of it:
 /// so the image has the same content at every moment, needs no mark, and filling it again goes on.
 package enum ImageFill {
   private static let chunkBytes = 1 << 20
@@ -35,7 +34,11 @@ package enum ImageFill {
           .unclean, "the image is marked as in use: whoever wrote it last did not close it"),
         level: 0, path: file.path)
     }
-    let total = holeBytes(of: file, size: check.fileBytes)
+    let total = try converting { () throws(IOError) in
+      // Extents are known when everything has reached the disk.
+      try file.sync()
+      return try holeBytes(of: file, size: check.fileBytes)
+    }
     // Told before an hour of writing, not after it. Reserved space counts as allocated.
     let missing = check.fileBytes - min(check.fileBytes, check.diskBytes)
     let free = try converting { () throws(IOError) in try source.folder.freeBytes() }
@@ -47,7 +50,7 @@ package enum ImageFill {
     try converting { () throws(IOError) in
       try fill(file, size: check.fileBytes, total: total, progress)
       try file.sync()
-      guard holeBytes(of: file, size: check.fileBytes) == 0 else {
+      guard try holeBytes(of: file, size: check.fileBytes) == 0 else {
         // Some file systems turn written zeroes into holes.
         throw IOError("fill", path: file.path, code: EOPNOTSUPP)
       }
@@ -70,7 +73,7 @@ package enum ImageFill {
     let zeroes = AlignedBuffer(count: chunkBytes).region
     var filled: UInt64 = 0
     progress(Progress(filledBytes: 0, totalBytes: total))
-    try forEachHole(of: file, size: size) { hole throws(IOError) in
+    try forEachHole(of: file, size: size) { (hole) throws(IOError) in
       var offset = hole.lowerBound
       while offset < hole.upperBound {
         let count = min(UInt64(chunkBytes), hole.upperBound - offset)
@@ -82,20 +85,21 @@ package enum ImageFill {
     }
   }
 
-  private static func holeBytes(of file: ImageFile, size: UInt64) -> UInt64 {
+  private static func holeBytes(of file: ImageFile, size: UInt64) throws(IOError) -> UInt64 {
     var bytes: UInt64 = 0
-    forEachHole(of: file, size: size) { bytes += $0.upperBound - $0.lowerBound }
+    try forEachHole(of: file, size: size) { (hole) throws(IOError) in
+      bytes += hole.upperBound - hole.lowerBound
+    }
     return bytes
   }
 
-  private static func forEachHole<Failure>(
-    of file: ImageFile, size: UInt64, _ body: (Range<UInt64>) throws(Failure) -> Void
-  ) throws(Failure) {
+  private static func forEachHole(
+    of file: ImageFile, size: UInt64, _ body: (Range<UInt64>) throws(IOError) -> Void
+  ) throws(IOError) {
     var offset: UInt64 = 0
-    while offset < size, let start = file.nextHole(from: offset), start < size {
-      let end = min(file.nextData(from: start) ?? size, size)
-      try body(start..<end)
-      offset = end
+    while let hole = try file.nextUnwritten(from: offset, before: size) {
+      try body(hole)
+      offset = hole.upperBound
     }
   }
 }

@@ -26,7 +26,7 @@ struct ByteSize: ExpressibleByArgument {
     ]
     guard let unit = units.first(where: { bytes >> $0.shift > 0 }) else { return "\(bytes) bytes" }
     let rest = bytes & ((1 << unit.shift) - 1)
-    let tenths = (rest >> (unit.shift - 10)) * 10 >> 10
+    let tenths = ((rest >> (unit.shift - 10)) * 10) >> 10
     return "\(bytes >> unit.shift)\(tenths == 0 ? "" : ".\(tenths)") \(unit.name)"
   }
 

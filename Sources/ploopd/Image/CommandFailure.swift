@@ -24,17 +24,22 @@ private func explanation(of error: DeviceError, on files: [String]) -> String {
   case .format(let format, let level):
     return "\(files[min(level, files.count - 1)]): \(format.detail)\(advice(on: format.code))"
   case .locked:
-    return "\(error.detail); stop it, or ask the service that has it attached"
+    return "\(asNamed(error.detail)); stop it, or ask the service that has it attached"
   case .io(let io) where io.code == EEXIST:
-    return "\(io.path): exists already; choose another name"
+    return "\(asNamed(io.path)): exists already; choose another name"
   case .io(let io):
     let place = io.offset.map { " at byte \($0)" } ?? ""
-    return "\(io.path): cannot \(io.call)\(place): \(IOError.text(of: io.code))"
+    return "\(asNamed(io.path)): cannot \(io.call)\(place): \(IOError.text(of: io.code))"
   case .outOfSpace:
-    return "\(error.detail); free some space and try again"
+    return "\(asNamed(error.detail)); free some space and try again"
   default:
-    return error.detail
+    return asNamed(error.detail)
   }
+}
+
+/// A text that begins with a path, without the folder that nobody has typed.
+private func asNamed(_ text: String) -> String {
+  text.hasPrefix("./") ? String(text.dropFirst(2)) : text
 }
 
 private func advice(on code: FormatError.Code) -> String {

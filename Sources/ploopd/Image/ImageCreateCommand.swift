@@ -14,6 +14,8 @@ struct ImageCreateCommand: ParsableCommand {
   @Option(help: "Version of the format, 1 or 2.") var version = 2
   @Flag(help: "Say what was made as JSON.") var json = false
 
+  func validate() throws { _ = try geometry() }
+
   func run() throws {
     let geometry = try geometry()
     let path = ImagePath(file)

@@ -14,15 +14,17 @@ struct ImagePath {
     name = slash.map { String(text[text.index(after: $0)...]) } ?? text
   }
 
-  /// The same file without links in its name: a folder opens none, and repair puts its backup
-  /// beside the image itself. A name that leads nowhere stays as it is.
+  /// The file itself when this is a link to it: a folder opens no links, and repair puts its backup
+  /// beside the image.
   var resolved: ImagePath {
-    guard let found = realpath(text, nil) else { return self }
+    var status = stat()
+    let text = "\(folderPath)/\(name)"
+    guard lstat(text, &status) == 0, status.st_mode & S_IFMT == S_IFLNK,
+      let found = realpath(text, nil)
+    else { return self }
     defer { free(found) }
     return ImagePath(String(cString: found))
   }
-
-  var text: String { "\(folderPath)/\(name)" }
 
   func folder() throws(DeviceError) -> ImageFolder {
     do { return try ImageFolder(path: folderPath) } catch { throw DeviceError(error) }
