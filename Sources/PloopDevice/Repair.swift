@@ -45,12 +45,12 @@ enum Repair {
       level.fileBytes = needed
       level.used.resize(to: Int(needed >> UInt64(geometry.clusterShift)))
     }
+    if level.isUnclean { done.append("\(path): cleared the in-use mark") }
     header.inUse = Header.InUse.closed
     header.extensionSector = 0
     header.flags =
       level.mapped == 0 ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
     level.header = header
-    if level.isUnclean || !isTop { done.append("\(path): cleared the in-use mark") }
     // The top is marked again at once, durably; clearing it first would only open a window.
     if !isTop { try Device.write(header, to: file) }
     return done

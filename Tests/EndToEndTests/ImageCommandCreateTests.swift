@@ -93,7 +93,7 @@ struct ImageCommandCreateTests {
     "What is no image, or is not there, is said in one line and status 1",
     arguments: ["info", "check", "map", "fill"])
   func noImage(command: String) throws {
-    try fixture.shell("echo text > text.img")
+    try fixture.shell("seq 1000 > text.img")
     let missing = try fixture.shell("ploopd image \(command) none.img", check: false)
     #expect(missing.status == 1)
     #expect(missing.output == "ploopd: none.img: cannot open: No such file or directory\n")

@@ -17,9 +17,9 @@ struct ImageCommandFillTests {
     return (numbers[0], numbers[1])
   }
 
-  /// A clean image of 2 GiB of which only header and two clusters of data take space.
+  /// A clean image in a file of 2 GiB of which only header and two clusters take space.
   private func makeSparse(_ name: String) throws {
-    try fixture.shell("ploopd image create \(name) --size 2G && truncate -s 2001M \(name)")
+    try fixture.shell("ploopd image create \(name) --size 64M && truncate -s 2001M \(name)")
     for (cluster, place) in [(0, 2000), (7, 1000)] {
       try fixture.patch(name, entry: cluster, to: UInt32(place))
       try fixture.patch(name, at: place << 20, [UInt8](repeating: 0xA5, count: 4096))

@@ -68,7 +68,7 @@ struct ImageCommandMapTests {
       let stack = node("parallels", "top.img", ",\"backing\":\(mid)")
       let own = try ranges("ploopd image map --json \(options) mid.img top.img")
       #expect(own == (try ranges("qemu-img map --output=json 'json:\(stack)'")), "on \(base)")
-      #expect(Set(own.map(\.depth)).count == (driver == "raw" ? 4 : 4))
+      #expect(Set(own.map(\.depth)) == [0, 1, 2, nil], "every level has its part")
     }
   }
 
