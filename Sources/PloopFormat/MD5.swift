@@ -1,6 +1,6 @@
 /// The checksum of RFC 1321, which guards a format extension against accidents; nothing else.
-enum MD5 {
-  static let byteCount = 16
+package enum MD5 {
+  package static let byteCount = 16
 
   private static let shifts: [[UInt32]] = [
     [7, 12, 17, 22], [5, 9, 14, 20], [4, 11, 16, 23], [6, 10, 15, 21],
@@ -20,7 +20,7 @@ enum MD5 {
     0xeb86_d391,
   ]
 
-  static func digest(_ message: ArraySlice<UInt8>) -> [UInt8] {
+  package static func digest(_ message: ArraySlice<UInt8>) -> [UInt8] {
     var state: [UInt32] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476]
     let whole = message.count / 64 * 64
     var rest = Array(message.dropFirst(whole))

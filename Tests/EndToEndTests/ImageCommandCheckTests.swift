@@ -155,15 +155,23 @@ struct ImageCommandCheckTests {
     try fixture.makeImage("a.img")
     let content = try fixture.content("a.img")
     try fixture.addBitmap(to: "a.img")
-    // QEMU reads it too, so that the bytes made here are what others make.
-    let foreign = try fixture.shell("qemu-img info -f parallels --output=json a.img").output
-    #expect(foreign.contains("parallels"))
+    // QEMU finds the bits that were set, so what was made here is what others make.
+    let id = ImageCommandFixture.bitmapID
+    let bits = try fixture.shell(
+      """
+      qemu-nbd -r -f parallels -t -B \(id) -k "$PWD/socket" a.img & server=$!
+      until [ -S socket ]; do kill -0 $server || exit 99; sleep 0.02; done
+      nbdinfo --map=qemu:dirty-bitmap:\(id) "nbd+unix:///?socket=$PWD/socket"
+      kill $server; wait $server
+      """
+    ).output.split(separator: "\n").map { $0.split(separator: " ").joined(separator: " ") }
+    #expect(bits == ["0 196608 1 dirty", "196608 3997696 0 clean"])
     let report = try level("a.img")
     #expect(report["verdict"] as? String == "clean")
     #expect(report["extension"] as? String == "good")
     #expect(report["tail_bytes"] as? Int == 0)
     let info = try fixture.shell("ploopd image info a.img").output
-    #expect(info.contains(ImageCommandFixture.bitmapID), "\(info)")
+    #expect(info.contains(id), "\(info)")
 
     try fixture.patch("a.img", at: 5 * 65536 + 70, [0xFF])
     #expect(try level("a.img")["extension"] as? String == "damaged")

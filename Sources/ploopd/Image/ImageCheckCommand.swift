@@ -12,7 +12,7 @@ struct ImageCheckCommand: ParsableCommand {
       """)
 
   @OptionGroup var chain: ChainArguments
-  @Flag(help: "Mend what can be mended without touching any content; needs nobody else's word.")
+  @Flag(help: "Mend what can be mended without touching any content.")
   var repair = false
   @Flag(help: "For machines.") var json = false
 
