@@ -107,7 +107,9 @@ extension Device {
     let file = top.source.file
     try converting { () throws(IOError) in try file.truncate(to: length) }
     top.fileBytes = length
-    top.used.resize(to: top.used.count + 1)
+    if UInt64(top.used.count) <= geometry.physicalLimit {
+      top.used.resize(to: top.used.count + 1)
+    }
   }
 
   /// Whether this file system can punch holes, tried where nothing is.

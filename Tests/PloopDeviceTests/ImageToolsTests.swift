@@ -111,4 +111,23 @@ struct ImageToolsTests {
     #expect(failed >= 5, "create, reserve, write, sync and the folder's sync were failed")
     #expect(try ImageCheck(fixture.folder.open("a", writable: false)).verdict == .clean)
   }
+
+  @Test("A sparse file that is longer than entries can name is a tail, not a crash")
+  func endlessFile() throws {
+    let geometry = Geometry(version: .v1, clusterShift: 16, sizeBytes: 32 << 20)
+    let scan = IndexScan(geometry, fileBytes: UInt64(Int64.max))
+    #expect(scan.fileClusters == geometry.physicalLimit + 1)
+    #expect(scan.used.count == Int(geometry.physicalLimit) + 1)
+
+    let fixture = try DiskFixture()
+    try fixture.make("a", geometry)
+    let file = try fixture.folder.open("a", writable: true)
+    try file.truncate(to: 3 << 40)
+    let check = try ImageCheck(file)
+    #expect(check.tailBytes == 3 << 40 - geometry.headerBytes)
+    let disk = try fixture.attach(["a"])
+    try disk.put([1, 2, 3], at: 5 << 20)
+    try disk.close()
+    #expect(try file.size() == geometry.headerBytes + geometry.clusterBytes)
+  }
 }
