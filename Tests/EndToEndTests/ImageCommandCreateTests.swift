@@ -89,6 +89,20 @@ struct ImageCommandCreateTests {
     #expect(levels.map { $0["file"] as? String } == ["base.raw", "link.img"])
   }
 
+  @Test("Images that are no chain are shown, and then it is said why, with status 1")
+  func noChain() throws {
+    try fixture.makeVersion1("base.img")
+    try fixture.makeImage("top.img")
+    let result = try fixture.shell("ploopd image info --json base.img top.img", check: false)
+    #expect(result.status == 1)
+    let lines = result.output.split(separator: "\n")
+    #expect(lines.contains { $0.hasPrefix("{\"levels\":[") }, "\(result.output)")
+    #expect(
+      lines.contains(
+        "ploopd: base.img: version 1 below a delta of version 2; name the images of one disk, oldest first"
+      ), "\(result.output)")
+  }
+
   @Test(
     "What is no image, or is not there, is said in one line and status 1",
     arguments: ["info", "check", "map", "fill"])
