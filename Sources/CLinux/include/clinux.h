@@ -22,6 +22,16 @@ int clinux_zero_range(int fd, off_t offset, off_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
 
+// extents.c: the kernel's Documentation/filesystems/fiemap.rst
+struct clinux_extent {
+  uint64_t offset;
+  uint64_t length;
+  // Space is reserved, but nothing was ever written there.
+  int is_unwritten;
+};
+// The extent that holds `offset` or is the next behind it: 1 when there is one, 0 when not, -1 on error.
+int clinux_next_extent(int fd, uint64_t offset, struct clinux_extent *extent);
+
 // lock.c: man 2 fcntl (open file description locks). `write` asks for an exclusive lock.
 int clinux_ofd_lock(int fd, off_t offset, off_t length, int write);
 int clinux_ofd_unlock(int fd, off_t offset, off_t length);

@@ -9,7 +9,8 @@ package struct IndexScan {
   private static let chunkBytes = 1 << 20
 
   package let geometry: Geometry
-  /// Whole clusters in the file.
+  /// Whole clusters in the file that an entry can name. A sparse file may be longer, at no cost to
+  /// who made it, and must not cost the memory to count its clusters.
   package let fileClusters: UInt64
   /// Clusters of the file that header, index and entries use. It ends near the last of them, not at
   /// the end of the file: a file may be sparse and of any length.
@@ -21,7 +22,8 @@ package struct IndexScan {
 
   package init(_ geometry: Geometry, fileBytes: UInt64) {
     self.geometry = geometry
-    fileClusters = fileBytes >> UInt64(geometry.clusterShift)
+    fileClusters = min(
+      fileBytes >> UInt64(geometry.clusterShift), geometry.physicalLimit + 1)
     used = Bitmap(count: Int(geometry.headerClusters))
     for cluster in 0..<geometry.headerClusters { used[Int(cluster)] = true }
   }

@@ -1,0 +1,64 @@
+internal import ArgumentParser
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopHTTP
+
+struct ImageCreateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "create", abstract: "Make a new, empty image.")
+
+  @Argument(help: "The file to make; it must not exist.") var file: String
+  @Option(help: "Size of the disk, e.g. 10G; a whole number of clusters.") var size: ByteSize
+  @Option(help: "Size of a cluster: a power of two from 4K to 64M.")
+  var clusterSize = ByteSize(bytes: 1 << 20)
+  @Option(help: "Version of the format, 1 or 2.") var version = 2
+  @Flag(help: "Say what was made as JSON.") var json = false
+
+  func validate() throws { _ = try geometry() }
+
+  func run() throws {
+    let geometry = try geometry()
+    let path = ImagePath(file)
+    try reporting(on: [file]) { () throws(DeviceError) in
+      try ImageCreator.create(in: path.folder(), name: path.name, geometry: geometry)
+    }
+    if json {
+      printJSON(
+        .members([
+          "file": .string(file), "version": .integer(Int64(geometry.version.rawValue)),
+          "size_bytes": .count(geometry.sizeBytes), "cluster_bytes": .count(geometry.clusterBytes),
+          "clusters": .count(geometry.clusterCount), "file_bytes": .count(geometry.headerBytes),
+        ]))
+    } else {
+      print(
+        "\(file): made, version \(geometry.version.rawValue), a disk of "
+          + "\(ByteSize(bytes: geometry.sizeBytes).exact) in clusters of \(clusterSize.rounded)")
+    }
+  }
+
+  private func geometry() throws(ValidationError) -> Geometry {
+    guard let version = ImageVersion(rawValue: version) else {
+      throw ValidationError("The version is 1 or 2.")
+    }
+    let cluster = clusterSize.bytes
+    let shift = cluster.trailingZeroBitCount
+    guard cluster.nonzeroBitCount == 1, Geometry.clusterShifts.contains(shift) else {
+      throw ValidationError("A cluster is a power of two from 4K to 64M.")
+    }
+    let limit = Geometry.sizeLimit(version: version, clusterShift: shift)
+    guard size.bytes > 0 else { throw ValidationError("A disk has at least one cluster.") }
+    guard size.bytes <= limit else {
+      throw ValidationError(
+        "Version \(version.rawValue) with clusters of \(clusterSize.rounded) ends at \(limit) bytes."
+      )
+    }
+    guard size.bytes % cluster == 0 else {
+      let below = size.bytes / cluster * cluster
+      let nearest = [below, below + cluster].filter { $0 > 0 && $0 <= limit }
+      throw ValidationError(
+        "\(size.bytes) bytes are no whole number of clusters of \(clusterSize.rounded); nearest: "
+          + nearest.map(String.init).joined(separator: " or ") + ".")
+    }
+    return Geometry(version: version, clusterShift: shift, sizeBytes: size.bytes)
+  }
+}

@@ -1,0 +1,6 @@
+internal import PloopHTTP
+
+/// Prints a value as one line.
+func printJSON(_ value: JSON) {
+  print(String(decoding: value.encoded, as: UTF8.self))
+}
