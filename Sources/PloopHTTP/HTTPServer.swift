@@ -30,6 +30,7 @@ package final class HTTPServer: Sendable {
   let clock: ConnectionClock
   /// Whole requests whose reply has not been sent yet.
   let inFlight = Monitor<[UInt64: Exchange]>([:])
+  private let executor: AnswerExecutor
   private let isStopping = Locked(false)
   private let limits: HTTPLimits
   private let daemons = Locked<[Daemon]>([])
@@ -41,6 +42,7 @@ package final class HTTPServer: Sendable {
     self.router = router
     self.logger = logger
     self.limits = limits
+    executor = try AnswerExecutor()
     clock = try ConnectionClock(limits)
   }
 
@@ -106,7 +108,7 @@ package final class HTTPServer: Sendable {
     inFlight.withLock { $0[exchange.number] = exchange }
     exchange.suspend()
     let request = exchange.request
-    Task { [router] in
+    Task(executorPreference: executor) { [router] in
       exchange.finish(with: await router.answer(request, requestID: exchange.requestID))
     }
   }

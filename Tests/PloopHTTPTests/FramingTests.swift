@@ -189,7 +189,7 @@ struct FramingTests {
   func accessLog() throws {
     let live = try LiveServer()
     func line(_ method: String, _ target: String) throws -> LogLines.Line? {
-      let id = "\(method)-\(target.utf8.count)"
+      let id = "\(method)-\(live.log.lines.withLock { $0.count })"
       _ = try live.ask(
         "\(method) \(target) HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: \(id)\r\n\r\n")
       return live.log.line(of: id)
