@@ -78,7 +78,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "PloopHTTPTests",
-      dependencies: ["PloopControl", "PloopHTTP", "PloopIO", "TestSupport", yams],
+      dependencies: [
+        "PloopControl", "PloopFormat", "PloopHTTP", "PloopIO", "TestSupport", logging, yams,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "InteropTests", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],

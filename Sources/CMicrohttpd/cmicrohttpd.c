@@ -1,12 +1,22 @@
 #include "cmicrohttpd.h"
 
-struct MHD_Daemon *cmicrohttpd_start(int listening_socket, MHD_AccessHandlerCallback handler,
-                                     MHD_RequestCompletedCallback completed, void *context,
-                                     unsigned int connection_limit, unsigned int timeout_seconds) {
+struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
+                                     const struct cmicrohttpd_callbacks *callbacks,
+                                     const struct cmicrohttpd_limits *limits) {
+  void *context = callbacks->context;
   return MHD_start_daemon(
       MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0,
-      NULL, NULL, handler, context, MHD_OPTION_LISTEN_SOCKET, (MHD_socket)listening_socket,
-      MHD_OPTION_NOTIFY_COMPLETED, completed, context, MHD_OPTION_CONNECTION_LIMIT,
-      connection_limit, MHD_OPTION_CONNECTION_TIMEOUT, timeout_seconds,
-      MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
+      NULL, NULL, callbacks->request, context, MHD_OPTION_LISTEN_SOCKET,
+      (MHD_socket)listening_socket, MHD_OPTION_URI_LOG_CALLBACK, callbacks->target, context,
+      MHD_OPTION_NOTIFY_COMPLETED, callbacks->completed, context, MHD_OPTION_NOTIFY_CONNECTION,
+      callbacks->connection, context, MHD_OPTION_CONNECTION_LIMIT, limits->connections,
+      MHD_OPTION_PER_IP_CONNECTION_LIMIT, limits->connections_per_address,
+      MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_seconds, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+      MHD_OPTION_END);
+}
+
+int cmicrohttpd_descriptor(struct MHD_Connection *connection) {
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+  return info == NULL ? -1 : info->connect_fd;
 }

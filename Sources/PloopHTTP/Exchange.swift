@@ -1,13 +1,26 @@
 /// A request as it came, before anybody has judged it.
 package struct HTTPRequest: Sendable {
+  package static let bodyLimitBytes = 1 << 20
+
   package var method: String
-  /// Percent-decoded segments of the path.
-  package var segments: [String]
-  package var path: String
-  package var query: [(name: String, value: String)]
+  /// As it was sent, in visible ASCII: any other byte stands there percent-encoded.
+  package let target: String
   package var headers: [(name: String, value: String)]
   package var body: [UInt8]
   package var isBodyTooLarge = false
+
+  package init(
+    method: String, target: some Sequence<UInt8>, headers: [(name: String, value: String)] = [],
+    body: [UInt8] = []
+  ) {
+    self.method = method
+    self.target = RequestTarget.encoded(target) { (0x21...0x7E).contains($0) }
+    self.headers = headers
+    self.body = body
+  }
+
+  /// The target without its query.
+  package var path: String { String(target.prefix { $0 != "?" }) }
 
   package func values(of header: String) -> [String] {
     headers.filter { $0.name.lowercased() == header }.map(\.value)
@@ -25,7 +38,7 @@ package struct HTTPReply: Sendable {
     self.body = body
   }
 
-  func with(_ name: String, _ value: String) -> HTTPReply {
+  package func with(_ name: String, _ value: String) -> HTTPReply {
     var reply = self
     reply.headers.append((name, value))
     return reply

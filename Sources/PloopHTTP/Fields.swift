@@ -12,7 +12,7 @@ struct Fields {
   }
 
   private func wrong(_ name: String, _ expected: String) -> Problem {
-    Problem("invalid-value", "\(name): \(expected)", pointer: "\(pointer)/\(name)")
+    Problem("invalid-value", "\(name): \(expected)", pointer: pointer + JSON.pointer([name]))
   }
 
   mutating func json(_ name: String) -> JSON? { rest.removeValue(forKey: name) }
@@ -41,8 +41,9 @@ struct Fields {
   mutating func number(_ name: String) throws(Problem) -> UInt64? {
     switch json(name) {
     case nil: return nil
-    case .integer(let number)? where number >= 0: return UInt64(number)
-    default: throw wrong(name, "a whole number of at least 0 is expected")
+    case .integer(let number)? where (0...JSON.largestNumber).contains(number):
+      return UInt64(number)
+    default: throw wrong(name, "a whole number from 0 to 2^53 - 1 is expected")
     }
   }
 
@@ -56,7 +57,7 @@ struct Fields {
 
   mutating func object(_ name: String) throws(Problem) -> Fields? {
     guard let value = json(name) else { return nil }
-    return try Fields(value, at: "\(pointer)/\(name)")
+    return try Fields(value, at: pointer + JSON.pointer([name]))
   }
 
   mutating func objects(_ name: String) throws(Problem) -> [Fields]? {
@@ -65,7 +66,7 @@ struct Fields {
     case .array(let items)?:
       var fields: [Fields] = []
       for (index, item) in items.enumerated() {
-        fields.append(try Fields(item, at: "\(pointer)/\(name)/\(index)"))
+        fields.append(try Fields(item, at: pointer + JSON.pointer([name, String(index)])))
       }
       return fields
     default: throw wrong(name, "a list is expected")
@@ -89,7 +90,8 @@ struct Fields {
   /// Call when everything known has been taken.
   func finish() throws(Problem) {
     guard let name = rest.keys.sorted().first else { return }
-    throw Problem("unknown-field", "unknown member \(name)", pointer: "\(pointer)/\(name)")
+    throw Problem(
+      "unknown-field", "unknown member \(name)", pointer: pointer + JSON.pointer([name]))
   }
 
   func wrongValue(_ name: String, _ expected: String) -> Problem { wrong(name, expected) }

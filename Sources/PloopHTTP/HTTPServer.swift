@@ -1,177 +1,129 @@
 internal import CMicrohttpd
 internal import Glibc
+package import Logging
 package import PloopIO
 
-/// Everything that libmicrohttpd calls. It collects a request, suspends the connection, lets the
-/// router answer in a task, and resumes the connection with the reply.
-package final class HTTPServer: @unchecked Sendable {
-  fileprivate static let bodyLimit = 1 << 20
-  private static let connectionLimit: UInt32 = 512
-  private static let idleSeconds: UInt32 = 65
+/// How many clients are served, and how long they may take.
+package struct HTTPLimits: Sendable {
+  package var connections: UInt32 = 512
+  /// For one address of TCP; clients of a Unix socket have none.
+  package var connectionsPerAddress: UInt32 = 64
+  /// From the connection, or from the end of `idleSeconds`, to the end of the header.
+  package var headerSeconds = 10
+  package var bodySeconds = 60
+  /// Between two requests, or without any progress in one.
+  package var idleSeconds = 65
 
-  fileprivate let router: Router
-  fileprivate let inFlight = Monitor(0)
-  private var daemons: [(daemon: OpaquePointer, socket: ListeningSocket)] = []
-  fileprivate let nextID = Locked<UInt64>(0)
+  package init() {}
+}
 
-  package init(_ router: Router) { self.router = router }
+/// Serves the router's replies over libmicrohttpd: a daemon for each listening socket collects a
+/// request, suspends its connection, and is resumed with the reply.
+package final class HTTPServer: Sendable {
+  private struct Daemon: @unchecked Sendable {
+    let handle: OpaquePointer
+    let socket: ListeningSocket
+  }
+
+  let router: Router
+  let logger: Logger
+  let clock: ConnectionClock
+  /// Whole requests whose reply has not been sent yet.
+  let inFlight = Monitor<[UInt64: Exchange]>([:])
+  private let executor: AnswerExecutor
+  private let isStopping = Locked(false)
+  private let limits: HTTPLimits
+  private let daemons = Locked<[Daemon]>([])
+  private let requests = Locked<UInt64>(0)
+
+  package init(
+    _ router: Router, logger: Logger, limits: HTTPLimits = HTTPLimits()
+  ) throws(IOError) {
+    self.router = router
+    self.logger = logger
+    self.limits = limits
+    executor = try AnswerExecutor()
+    clock = try ConnectionClock(limits)
+  }
+
+  deinit { stop(until: .after(seconds: 0)) }
 
   package func listen(on socket: ListeningSocket) throws(IOError) {
     // The daemon closes what it is given; the socket keeps its own descriptor.
     let copy = dup(socket.descriptorNumber)
     guard copy >= 0 else { throw .last("dup", socket.address) }
-    guard
-      let daemon = cmicrohttpd_start(
-        copy, receiveRequest, requestCompleted, Unmanaged.passUnretained(self).toOpaque(),
-        HTTPServer.connectionLimit, HTTPServer.idleSeconds)
-    else {
+    var callbacks = requestCallbacks(of: self)
+    var limits = cmicrohttpd_limits(
+      connections: limits.connections,
+      connections_per_address: socket.isUnix ? 0 : limits.connectionsPerAddress,
+      idle_seconds: UInt32(clamping: limits.idleSeconds))
+    guard let handle = cmicrohttpd_start(copy, &callbacks, &limits) else {
       close(copy)
       throw IOError("MHD_start_daemon", path: socket.address, code: EIO)
     }
-    daemons.append((daemon, socket))
+    daemons.withLock { $0.append(Daemon(handle: handle, socket: socket)) }
   }
 
   /// Takes no more clients, lets requests in flight be answered, and ends every connection.
+  ///
+  /// - Parameter deadline: what is in flight then is told that the service is shutting down.
   package func stop(until deadline: Deadline) {
-    for (daemon, _) in daemons {
-      let listening = MHD_quiesce_daemon(daemon)
-      if listening >= 0 { close(listening) }
+    isStopping.withLock { $0 = true }
+    let daemons = daemons.withLock { daemons in
+      defer { daemons = [] }
+      return daemons
     }
-    _ = inFlight.wait(until: deadline) { $0 == 0 ? true : nil }
-    for (daemon, socket) in daemons {
-      MHD_stop_daemon(daemon)
-      socket.removeFile()
+    for daemon in daemons {
+      daemon.socket.removeFile()
+      let copy = MHD_quiesce_daemon(daemon.handle)
+      daemon.socket.shutDown()
+      if copy >= 0 { close(copy) }
     }
-    daemons = []
-  }
-}
-
-/// One request on its way through the callbacks.
-private final class Exchange: @unchecked Sendable {
-  var request: HTTPRequest
-  var isComplete = false
-  let reply = Locked<HTTPReply?>(nil)
-
-  init(_ request: HTTPRequest) { self.request = request }
-}
-
-private func receiveRequest(
-  context: UnsafeMutableRawPointer?, connection: OpaquePointer?, url: UnsafePointer<CChar>?,
-  method: UnsafePointer<CChar>?, version: UnsafePointer<CChar>?,
-  upload: UnsafePointer<CChar>?, uploadSize: UnsafeMutablePointer<Int>?,
-  slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?
-) -> MHD_Result {
-  guard let context, let connection, let url, let method, let uploadSize, let slot else {
-    return MHD_Result.NO
-  }
-  let server = Unmanaged<HTTPServer>.fromOpaque(context).takeUnretainedValue()
-  guard let held = slot.pointee else {
-    let exchange = Exchange(head(connection, url: url, method: method))
-    slot.pointee = Unmanaged.passRetained(exchange).toOpaque()
-    return MHD_Result.YES
-  }
-  let exchange = Unmanaged<Exchange>.fromOpaque(held).takeUnretainedValue()
-  if uploadSize.pointee > 0, let upload {
-    if exchange.request.body.count + uploadSize.pointee > HTTPServer.bodyLimit {
-      exchange.request.isBodyTooLarge = true
-    } else {
-      let bytes = UnsafeRawBufferPointer(start: upload, count: uploadSize.pointee)
-      exchange.request.body += [UInt8](bytes)
+    let allAnswered: Void? = inFlight.wait(until: deadline) { $0.isEmpty ? () : nil }
+    if allAnswered == nil {
+      // The daemon must not be stopped with suspended connections.
+      for exchange in inFlight.withLock({ Array($0.values) }) {
+        let problem = Problem("shutting-down", "the request was not done in time")
+        exchange.finish(
+          with: router.refuse(exchange.request, problem, requestID: exchange.requestID))
+      }
+      let _: Void? = inFlight.wait(until: .after(milliseconds: 500)) { $0.isEmpty ? () : nil }
     }
-    uploadSize.pointee = 0
-    return MHD_Result.YES
+    for daemon in daemons { MHD_stop_daemon(daemon.handle) }
+    clock.stop()
   }
-  if let reply = exchange.reply.withLock({ $0 }) {
-    return send(reply, on: connection)
-  }
-  guard !exchange.isComplete else { return MHD_Result.YES }
-  exchange.isComplete = true
-  server.answer(exchange, on: connection)
-  return MHD_Result.YES
-}
 
-extension HTTPServer {
-  fileprivate func answer(_ exchange: Exchange, on connection: OpaquePointer) {
-    let id = nextID.withLock { id -> UInt64 in
-      id += 1
-      return id
+  /// Whether connections end with the reply that they get.
+  var isClosing: Bool { isStopping.withLock { $0 } }
+
+  func nextNumber() -> UInt64 {
+    requests.withLock { number in
+      number += 1
+      return number
     }
-    inFlight.withLock { $0 += 1 }
-    MHD_suspend_connection(connection)
-    let address = UInt(bitPattern: connection)
+  }
+
+  /// Lets the router answer while the connection is suspended.
+  func answer(_ exchange: Exchange) {
+    inFlight.withLock { $0[exchange.number] = exchange }
+    exchange.suspend()
     let request = exchange.request
-    let router = self.router
-    Task { [inFlight] in
-      let reply = await router.answer(request, requestID: requestID(request, id))
-      exchange.reply.withLock { $0 = reply }
-      if let connection = OpaquePointer(bitPattern: address) { MHD_resume_connection(connection) }
-      inFlight.update { $0 -= 1 }
+    Task(executorPreference: executor) { [router] in
+      exchange.finish(with: await router.answer(request, requestID: exchange.requestID))
     }
   }
-}
 
-/// The client's own id where it is fit to be logged, else a new one.
-private func requestID(_ request: HTTPRequest, _ number: UInt64) -> String {
-  if let own = request.values(of: "x-request-id").first, !own.isEmpty, own.utf8.count <= 128,
-    own.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
-  {
-    return own
+  func completed(_ exchange: Exchange) {
+    let milliseconds = (monotonicNanoseconds() - exchange.began) / 1_000_000
+    let status = exchange.reply?.status
+    let isRead = ["GET", "HEAD", "OPTIONS"].contains(exchange.request.method)
+    logger.log(
+      level: isRead && status.map { $0 < 400 } ?? false ? .debug : .info, "request",
+      metadata: [
+        "method": "\(exchange.request.method)", "path": "\(exchange.request.path)",
+        "status": "\(status.map(String.init) ?? "none")", "ms": "\(milliseconds)",
+        "request_id": "\(exchange.requestID)",
+      ])
+    inFlight.update { $0[exchange.number] = nil }
   }
-  return "r\(number)"
-}
-
-private func requestCompleted(
-  context: UnsafeMutableRawPointer?, connection: OpaquePointer?,
-  slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?, code: MHD_RequestTerminationCode
-) {
-  guard let slot, let held = slot.pointee else { return }
-  Unmanaged<Exchange>.fromOpaque(held).release()
-  slot.pointee = nil
-}
-
-private func head(
-  _ connection: OpaquePointer, url: UnsafePointer<CChar>, method: UnsafePointer<CChar>
-) -> HTTPRequest {
-  // The library has decoded the path already: an encoded slash can no longer be told from one.
-  let path = String(cString: url)
-  return HTTPRequest(
-    method: String(cString: method), segments: path.split(separator: "/").map(String.init),
-    path: path, query: values(connection, .GET_ARGUMENT_KIND),
-    headers: values(connection, .HEADER_KIND), body: [])
-}
-
-private final class Pairs {
-  var pairs: [(name: String, value: String)] = []
-}
-
-private func values(
-  _ connection: OpaquePointer, _ kind: MHD_ValueKind
-) -> [(name: String, value: String)] {
-  let pairs = Pairs()
-  MHD_get_connection_values(
-    connection, kind,
-    { context, _, name, value in
-      guard let context, let name else { return MHD_Result.YES }
-      Unmanaged<Pairs>.fromOpaque(context).takeUnretainedValue().pairs.append(
-        (String(cString: name), value.map { String(cString: $0) } ?? ""))
-      return MHD_Result.YES
-    }, Unmanaged.passUnretained(pairs).toOpaque())
-  return pairs.pairs
-}
-
-private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Result {
-  var bytes = reply.body?.encoded ?? []
-  if !bytes.isEmpty { bytes.append(UInt8(ascii: "\n")) }
-  let response = bytes.withUnsafeMutableBytes {
-    MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
-  }
-  guard let response else { return MHD_Result.NO }
-  defer { MHD_destroy_response(response) }
-  if reply.body != nil {
-    MHD_add_response_header(
-      response, "Content-Type",
-      reply.isProblem ? "application/problem+json" : "application/json")
-  }
-  for (name, value) in reply.headers { MHD_add_response_header(response, name, value) }
-  return MHD_queue_response(connection, UInt32(clamping: reply.status), response)
 }

@@ -8,6 +8,9 @@ package indirect enum JSON: Equatable, Sendable {
   case array([JSON])
   case object([Member])
 
+  /// The largest whole number that every reader of JSON keeps exactly.
+  static let largestNumber: Int64 = 9_007_199_254_740_991
+
   package struct Member: Equatable, Sendable {
     package let name: String
     package let value: JSON
@@ -19,6 +22,11 @@ package indirect enum JSON: Equatable, Sendable {
   }
 
   package static func count(_ value: UInt64) -> JSON { .integer(Int64(clamping: value)) }
+
+  /// The place of a value inside another, as RFC 6901 writes it.
+  static func pointer(_ path: [String]) -> String {
+    path.map { "/" + $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined()
+  }
 
   /// The text of the value, in UTF-8.
   package var encoded: [UInt8] {

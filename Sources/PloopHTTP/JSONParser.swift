@@ -1,18 +1,19 @@
-/// Reads JSON strictly: valid UTF-8, no key twice, bounded depth and size, nothing behind the value.
+/// Reads JSON strictly: valid UTF-8, no key twice, bounded depth and lists, nothing behind the value.
 struct JSONParser {
   static let depthLimit = 32
   static let itemLimit = 65_536
 
   private let bytes: [UInt8]
   private var position = 0
-  private var items = 0
+  /// Member names and indices on the way to where the parser is.
+  private var path: [String] = []
 
   static func parse(_ bytes: [UInt8]) throws(Problem) -> JSON {
     guard String(validating: bytes, as: UTF8.self) != nil else {
       throw Problem("malformed-json", "the body is not UTF-8")
     }
     var parser = JSONParser(bytes: bytes)
-    let value = try parser.value(depth: 0)
+    let value = try parser.value()
     parser.skipSpace()
     guard parser.position == bytes.count else { throw parser.malformed("text behind the value") }
     return value
@@ -38,14 +39,11 @@ struct JSONParser {
     return true
   }
 
-  private mutating func value(depth: Int) throws(Problem) -> JSON {
-    guard depth < JSONParser.depthLimit else { throw malformed("nested too deeply") }
-    items += 1
-    guard items <= JSONParser.itemLimit else { throw malformed("too many values") }
+  private mutating func value() throws(Problem) -> JSON {
     skipSpace()
     switch next {
-    case UInt8(ascii: "{"): return try object(depth: depth)
-    case UInt8(ascii: "["): return try array(depth: depth)
+    case UInt8(ascii: "{"): return try object()
+    case UInt8(ascii: "["): return try array()
     case UInt8(ascii: "\""): return .string(try string())
     case UInt8(ascii: "t"): return try word("true", .bool(true))
     case UInt8(ascii: "f"): return try word("false", .bool(false))
@@ -60,35 +58,47 @@ struct JSONParser {
     return value
   }
 
-  private mutating func object(depth: Int) throws(Problem) -> JSON {
+  private func checkDepth() throws(Problem) {
+    guard path.count < JSONParser.depthLimit else { throw malformed("nested too deeply") }
+  }
+
+  private mutating func object() throws(Problem) -> JSON {
+    try checkDepth()
     position += 1
     var members: [JSON.Member] = []
-    var names: Set<[UInt8]> = []
+    var names: Set<String> = []
     skipSpace()
     if take("}") { return .object([]) }
     while true {
       skipSpace()
       guard next == UInt8(ascii: "\"") else { throw malformed("no member name") }
       let name = try string()
-      guard names.insert(Array(name.utf8)).inserted else {
-        throw Problem("duplicate-key", "the member \(name) is there twice", pointer: "/\(name)")
+      path.append(name)
+      guard names.insert(name).inserted else {
+        throw Problem(
+          "duplicate-key", "the member \(name) is there twice", pointer: JSON.pointer(path))
       }
       skipSpace()
       guard take(":") else { throw malformed("no colon") }
-      members.append(JSON.Member(name: name, value: try value(depth: depth + 1)))
+      members.append(JSON.Member(name: name, value: try value()))
+      path.removeLast()
       skipSpace()
       if take("}") { return .object(members) }
       guard take(",") else { throw malformed("no comma") }
     }
   }
 
-  private mutating func array(depth: Int) throws(Problem) -> JSON {
+  private mutating func array() throws(Problem) -> JSON {
+    try checkDepth()
     position += 1
     var values: [JSON] = []
     skipSpace()
     if take("]") { return .array([]) }
     while true {
-      values.append(try value(depth: depth + 1))
+      guard values.count < JSONParser.itemLimit else { throw malformed("too many items") }
+      path.append(String(values.count))
+      values.append(try value())
+      path.removeLast()
       skipSpace()
       if take("]") { return .array(values) }
       guard take(",") else { throw malformed("no comma") }
@@ -115,7 +125,7 @@ struct JSONParser {
     if let integer = Int64(text) { return .integer(integer) }
     guard let number = Double(text), number.isFinite else { throw malformed("a number too large") }
     // JSON Schema: 66.0 is an integer.
-    if let integer = Int64(exactly: number), abs(number) <= 9_007_199_254_740_992 {
+    if let integer = Int64(exactly: number), abs(integer) <= JSON.largestNumber {
       return .integer(integer)
     }
     return .number(number)

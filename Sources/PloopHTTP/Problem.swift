@@ -105,6 +105,7 @@ package enum ProblemCatalogue {
     ("device-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
     ("export-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
     ("writer-exists", 409, "The device has a writable export", "ask for shared_writers"),
+    ("device-failed", 409, "The device has failed", "detach it, then attach it with repair"),
     ("device-read-only", 409, "The device is read-only", "attach it for writing"),
     ("image-unclean", 409, "The image was not closed", "attach with \"repair\":\"safe\""),
     (

@@ -3,22 +3,35 @@ enum RequestRules {
   private static let hosts: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
   private static let withBody: Set<String> = ["POST", "PATCH", "PUT"]
 
-  static func check(_ request: HTTPRequest) throws(Problem) {
-    let host = request.values(of: "host")
-    guard host.count == 1 else {
+  /// What is refused with the body unread, because nobody can be sure where it ends, or because
+  /// the client waits to hear whether it is wanted.
+  static func checkFraming(_ request: HTTPRequest) throws(Problem) {
+    let lengths = request.values(of: "content-length")
+    let codings = request.values(of: "transfer-encoding")
+    guard lengths.count + codings.count <= 1 else {
+      throw Problem("bad-request", "more than one header says where the body ends")
+    }
+    guard codings.allSatisfy({ $0.lowercased() == "chunked" }) else {
+      throw Problem("bad-request", "the only transfer coding is chunked")
+    }
+    if request.values(of: "expect").contains(where: { $0.lowercased() == "100-continue" }),
+      let length = lengths.first, UInt64(length) ?? .max > UInt64(HTTPRequest.bodyLimitBytes)
+    {
+      throw Problem("body-too-large", "the body has \(length) bytes")
+    }
+  }
+
+  static func check(_ request: HTTPRequest, authority: String?) throws(Problem) {
+    let names = request.values(of: "host")
+    guard names.count == 1, let host = authority ?? names.first else {
       throw Problem("bad-request", "a request has exactly one Host header")
     }
-    let lengths = request.values(of: "content-length")
-    guard lengths.count <= 1, lengths.isEmpty || request.values(of: "transfer-encoding").isEmpty
-    else {
-      throw Problem("bad-request", "Content-Length together with Transfer-Encoding")
-    }
     // DNS rebinding: a page's own name resolves to this address, but stays in Host.
-    guard hosts.contains(name(of: host[0])) else {
-      throw Problem("wrong-host", "\(host[0]) is not a name of this service")
+    guard let name = name(of: host), hosts.contains(name) else {
+      throw Problem("wrong-host", "\(host) is not a name of this service")
     }
     for origin in request.values(of: "origin")
-    where origin != "http://\(host[0])" && origin != "https://\(host[0])" {
+    where origin != "http://\(host)" && origin != "https://\(host)" {
       throw Problem("cross-site-request", "requests from \(origin) are not served")
     }
     if request.values(of: "sec-fetch-site").contains("cross-site") {
@@ -29,20 +42,32 @@ enum RequestRules {
   }
 
   private static func checkType(_ request: HTTPRequest) throws(Problem) {
-    let type =
-      request.values(of: "content-type").first?.split(separator: ";").first
-      .map { $0.lowercased().filter { $0 != " " } } ?? ""
-    guard
-      type == "application/json"
-        || request.method == "PATCH" && type == "application/merge-patch+json"
-    else { throw Problem("unsupported-media-type", "bodies are application/json, not \(type)") }
+    let types = request.values(of: "content-type").map { value in
+      value.prefix { $0 != ";" }.lowercased().filter { $0 != " " && $0 != "\t" }
+    }
+    let isAccepted =
+      types == ["application/json"]
+      || request.method == "PATCH" && types == ["application/merge-patch+json"]
+    guard isAccepted else {
+      let type = types.isEmpty ? "of no type" : types.joined(separator: " and ")
+      throw Problem("unsupported-media-type", "a body is application/json, this one is \(type)")
+    }
   }
 
-  /// The host without its port.
-  private static func name(of host: String) -> String {
-    if host.hasPrefix("["), let end = host.firstIndex(of: "]") {
-      return String(host[...end]).lowercased()
+  /// The host without its port; nil when something else stands there.
+  private static func name(of host: String) -> String? {
+    let end =
+      host.hasPrefix("[")
+      ? host.firstIndex(of: "]").map(host.index(after:)) : host.firstIndex(of: ":")
+    let port = end.map { host[$0...] } ?? ""
+    guard port.isEmpty || port.hasPrefix(":") && port.dropFirst().allSatisfy(\.isASCIIDigit) else {
+      return nil
     }
-    return host.split(separator: ":", omittingEmptySubsequences: false).first?.lowercased() ?? ""
+    return host.dropLast(port.count).lowercased()
   }
+}
+
+extension Character {
+  /// Only 0 to 9: `isNumber` knows many more.
+  var isASCIIDigit: Bool { ("0"..."9").contains(self) }
 }

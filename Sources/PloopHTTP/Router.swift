@@ -1,4 +1,3 @@
-internal import FoundationEssentials
 package import PloopControl
 
 /// One line of the route table.
@@ -26,17 +25,18 @@ package struct Route: Sendable {
 struct Call: Sendable {
   let service: any ServiceAPI
   let request: HTTPRequest
+  let target: RequestTarget
   let arguments: [String]
 
   func parameter(_ name: String) -> String? {
-    request.query.first { $0.name == name }?.value
+    target.query.first { $0.name == name }?.value
   }
 
   func number(_ name: String, in range: ClosedRange<UInt64>, default value: UInt64)
     throws(Problem) -> UInt64
   {
     guard let text = parameter(name) else { return value }
-    guard let number = UInt64(text), range.contains(number) else {
+    guard text.allSatisfy(\.isASCIIDigit), let number = UInt64(text), range.contains(number) else {
       throw Problem(
         "invalid-value",
         "\(name) is a whole number from \(range.lowerBound) to \(range.upperBound)")
@@ -50,10 +50,18 @@ struct Call: Sendable {
 
   /// The revision in If-Match, if there is one.
   func ifRevision() throws(Problem) -> UInt64? {
-    guard let text = request.values(of: "if-match").first, text != "*" else { return nil }
-    guard text.count > 2, text.hasPrefix("\""), text.hasSuffix("\""),
-      let revision = UInt64(text.dropFirst().dropLast())
-    else { throw Problem("invalid-value", "If-Match is a revision in quotes") }
+    let values = request.values(of: "if-match")
+    guard let value = values.first, values != ["*"] else { return nil }
+    // The comparison is the strong one, in which a weak tag equals nothing.
+    let isWeak = value.hasPrefix("W/")
+    let tag = isWeak ? value.dropFirst(2) : value[...]
+    guard values.count == 1, tag.utf8.count >= 2, tag.hasPrefix("\""), tag.hasSuffix("\""),
+      !tag.dropFirst().dropLast().contains("\"")
+    else { throw Problem("invalid-value", "If-Match is one revision in quotes, or *") }
+    let digits = tag.dropFirst().dropLast()
+    guard !isWeak, digits.allSatisfy(\.isASCIIDigit), let revision = UInt64(digits) else {
+      throw Problem("precondition-failed", "no revision is \(value)")
+    }
     return revision
   }
 
@@ -76,24 +84,36 @@ package struct Router: Sendable {
 
   /// - Parameter requestID: given back in the reply and in problems.
   package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
-    var reply: HTTPReply
     do throws(Problem) {
-      try RequestRules.check(request)
-      reply = try await route(request)
+      let target = try RequestTarget(request.target)
+      try RequestRules.check(request, authority: target.authority)
+      return common(try await route(request, target), requestID)
     } catch {
-      reply = HTTPReply(error.status, error.body(instance: request.path, requestID: requestID))
-      reply.isProblem = true
-      if !error.allowed.isEmpty {
-        reply = reply.with("Allow", error.allowed.joined(separator: ", "))
-      }
+      return refuse(request, error, requestID: requestID)
     }
-    return reply.with("X-Request-Id", requestID).with("Cache-Control", "no-store")
+  }
+
+  /// The reply that says why a request is not served.
+  func refuse(_ request: HTTPRequest, _ problem: Problem, requestID: String) -> HTTPReply {
+    var reply = HTTPReply(
+      problem.status, problem.body(instance: request.path, requestID: requestID))
+    reply.isProblem = true
+    if !problem.allowed.isEmpty {
+      reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
+    }
+    return common(reply, requestID)
+  }
+
+  private func common(_ reply: HTTPReply, _ requestID: String) -> HTTPReply {
+    reply.with("X-Request-Id", requestID).with("Cache-Control", "no-store")
       .with("X-Content-Type-Options", "nosniff")
   }
 
-  private func route(_ request: HTTPRequest) async throws(Problem) -> HTTPReply {
+  private func route(
+    _ request: HTTPRequest, _ target: RequestTarget
+  ) async throws(Problem) -> HTTPReply {
     let matches = Router.routes.compactMap { route in
-      Router.match(route.template, request.segments).map { (route, $0) }
+      Router.match(route.template, target.segments).map { (route, $0) }
     }
     guard !matches.isEmpty else { throw Problem("not-found", "no route is \(request.path)") }
     let methods = Set(matches.map(\.0.method))
@@ -109,7 +129,7 @@ package struct Router: Sendable {
       throw problem
     }
     var seen: Set<String> = []
-    for (name, _) in request.query {
+    for (name, _) in target.query {
       guard
         route.parameters.contains(name)
           || name.hasPrefix("label.") && route.parameters.contains("label.*")
@@ -118,7 +138,8 @@ package struct Router: Sendable {
         throw Problem("invalid-value", "the parameter \(name) is there twice")
       }
     }
-    return try await route.handle(Call(service: service, request: request, arguments: arguments))
+    return try await route.handle(
+      Call(service: service, request: request, target: target, arguments: arguments))
   }
 
   private static func match(_ template: String, _ segments: [String]) -> [String]? {
@@ -126,7 +147,7 @@ package struct Router: Sendable {
     guard parts.count == segments.count else { return nil }
     var arguments: [String] = []
     for (part, segment) in zip(parts, segments) {
-      if part.hasPrefix("{") {
+      if part.hasPrefix("{"), !segment.isEmpty {
         arguments.append(segment)
       } else if part != segment {
         return nil

@@ -4,10 +4,30 @@
 
 #include <microhttpd.h>
 
+// What the daemon tells, always with `context` first.
+struct cmicrohttpd_callbacks {
+  void *context;
+  // The request target as it came; what is returned becomes the request's slot.
+  void *(*target)(void *context, const char *target, struct MHD_Connection *connection);
+  MHD_AccessHandlerCallback request;
+  // A request is over, however it ended.
+  MHD_RequestCompletedCallback completed;
+  MHD_NotifyConnectionCallback connection;
+};
+
+struct cmicrohttpd_limits {
+  unsigned int connections;
+  unsigned int connections_per_address; // 0: no limit
+  unsigned int idle_seconds;
+};
+
 // A daemon with a thread of its own that serves clients of a listening socket and can suspend
-// connections. `completed` is told when a request is over, however it ended.
-struct MHD_Daemon *cmicrohttpd_start(int listening_socket, MHD_AccessHandlerCallback handler,
-                                     MHD_RequestCompletedCallback completed, void *context,
-                                     unsigned int connection_limit, unsigned int timeout_seconds);
+// connections.
+struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
+                                     const struct cmicrohttpd_callbacks *callbacks,
+                                     const struct cmicrohttpd_limits *limits);
+
+// The connection's socket, or -1.
+int cmicrohttpd_descriptor(struct MHD_Connection *connection);
 
 #endif

@@ -10,14 +10,14 @@ let deviceRoutes: [Route] = [
       if state == nil { throw Problem("invalid-value", "unknown state \(text)") }
     }
     var labels: [String: String] = [:]
-    for (name, value) in call.request.query where name.hasPrefix("label.") {
+    for (name, value) in call.target.query where name.hasPrefix("label.") {
       labels[String(name.dropFirst("label.".count))] = value
     }
     let page = await call.service.devices(
       after: call.parameter("cursor"),
       limit: Int(try call.number("limit", in: 1...1000, default: 100)), state: state,
       labels: labels)
-    return list(page, path: "/v1/devices") { $0.json }
+    return list(page, of: call) { $0.json }
   },
   Route("POST", "/v1/devices", "attachDevice") { call throws(Problem) in
     let request = try attachRequest(try call.body())
@@ -102,7 +102,7 @@ private func reply(_ status: Int, _ device: DeviceInfo) -> HTTPReply {
 }
 
 /// A part of a list, with the way to the next part.
-func list<Item>(_ page: Page<Item>, path: String, _ json: (Item) -> JSON) -> HTTPReply {
+func list<Item>(_ page: Page<Item>, of call: Call, _ json: (Item) -> JSON) -> HTTPReply {
   let reply = HTTPReply(
     200,
     .members([
@@ -110,5 +110,8 @@ func list<Item>(_ page: Page<Item>, path: String, _ json: (Item) -> JSON) -> HTT
       "revision": .count(page.revision),
     ]))
   guard let next = page.next else { return reply }
-  return reply.with("Link", "<\(path)?cursor=\(next)>; rel=\"next\"")
+  let query = (call.target.query.filter { $0.name != "cursor" } + [("cursor", next)])
+    .map { "\(RequestTarget.encoded($0.name))=\(RequestTarget.encoded($0.value))" }
+  let path = "/\(call.target.segments.joined(separator: "/"))"
+  return reply.with("Link", "<\(path)?\(query.joined(separator: "&"))>; rel=\"next\"")
 }

@@ -6,7 +6,7 @@ let exportRoutes: [Route] = [
     let page = await call.service.exports(
       after: call.parameter("cursor"),
       limit: Int(try call.number("limit", in: 1...1000, default: 100)))
-    return list(page, path: "/v1/exports") { $0.json }
+    return list(page, of: call) { $0.json }
   },
   Route("POST", "/v1/exports", "addExport") { call throws(Problem) in
     var body = try call.body()

@@ -1,0 +1,183 @@
+internal import CMicrohttpd
+internal import Glibc
+internal import PloopIO
+
+// What libmicrohttpd calls, always on its daemon's thread.
+
+func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {
+  cmicrohttpd_callbacks(
+    context: Unmanaged.passUnretained(server).toOpaque(), target: beginRequest,
+    request: receiveRequest, completed: completeRequest, connection: noteConnection)
+}
+
+/// One request on its way through the callbacks.
+final class Exchange: @unchecked Sendable {
+  let number: UInt64
+  let began = monotonicNanoseconds()
+  /// Changed by the daemon's thread only, and not any more once it is whole.
+  fileprivate(set) var request: HTTPRequest
+  fileprivate(set) var requestID: String
+  fileprivate var hasHead = false
+  private var isSuspended = false
+  private let connection: OpaquePointer
+  private let answer = Locked<HTTPReply?>(nil)
+
+  fileprivate init(_ number: UInt64, _ request: HTTPRequest, on connection: OpaquePointer) {
+    self.number = number
+    self.request = request
+    self.connection = connection
+    requestID = "r\(number)"
+  }
+
+  var reply: HTTPReply? { answer.withLock { $0 } }
+
+  func suspend() {
+    isSuspended = true
+    MHD_suspend_connection(connection)
+  }
+
+  /// The first reply counts. The lock is held meanwhile: whoever comes second finds the connection
+  /// resumed.
+  func finish(with reply: HTTPReply) {
+    answer.withLock { answer in
+      guard answer == nil else { return }
+      answer = reply
+      if isSuspended { MHD_resume_connection(connection) }
+    }
+  }
+
+  /// The client's own id where it is fit to be logged.
+  fileprivate func adoptID() {
+    guard let id = request.values(of: "x-request-id").first, (1...128).contains(id.utf8.count),
+      id.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+    else { return }
+    requestID = id
+  }
+}
+
+private func server(_ context: UnsafeMutableRawPointer) -> HTTPServer {
+  Unmanaged<HTTPServer>.fromOpaque(context).takeUnretainedValue()
+}
+
+private func beginRequest(
+  context: UnsafeMutableRawPointer?, target: UnsafePointer<CChar>?, connection: OpaquePointer?
+) -> UnsafeMutableRawPointer? {
+  guard let context, let target, let connection else { return nil }
+  let request = HTTPRequest(
+    method: "", target: UnsafeRawBufferPointer(start: target, count: strlen(target)))
+  let exchange = Exchange(server(context).nextNumber(), request, on: connection)
+  return Unmanaged.passRetained(exchange).toOpaque()
+}
+
+private func receiveRequest(
+  context: UnsafeMutableRawPointer?, connection: OpaquePointer?, url: UnsafePointer<CChar>?,
+  method: UnsafePointer<CChar>?, version: UnsafePointer<CChar>?,
+  upload: UnsafePointer<CChar>?, uploadSize: UnsafeMutablePointer<Int>?,
+  slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?
+) -> MHD_Result {
+  guard let context, let connection, let method, let uploadSize, let held = slot?.pointee else {
+    return MHD_Result.NO
+  }
+  let server = server(context)
+  let exchange = Unmanaged<Exchange>.fromOpaque(held).takeUnretainedValue()
+  if !exchange.hasHead {
+    exchange.hasHead = true
+    exchange.request.method = String(cString: method)
+    exchange.request.headers = headers(connection)
+    exchange.adoptID()
+    server.clock.headerEnded(connection)
+    return beginBody(exchange, server, connection)
+  }
+  if uploadSize.pointee > 0, let upload {
+    receiveBody(exchange, UnsafeRawBufferPointer(start: upload, count: uploadSize.pointee))
+    uploadSize.pointee = 0
+    return MHD_Result.YES
+  }
+  if let reply = exchange.reply {
+    return send(server.isClosing ? reply.with("Connection", "close") : reply, on: connection)
+  }
+  server.clock.requestEnded(connection)
+  server.answer(exchange)
+  return MHD_Result.YES
+}
+
+private func beginBody(
+  _ exchange: Exchange, _ server: HTTPServer, _ connection: OpaquePointer
+) -> MHD_Result {
+  do throws(Problem) {
+    try RequestRules.checkFraming(exchange.request)
+    return MHD_Result.YES
+  } catch {
+    let reply = server.router.refuse(exchange.request, error, requestID: exchange.requestID)
+      .with("Connection", "close")
+    exchange.finish(with: reply)
+    return send(reply, on: connection)
+  }
+}
+
+private func receiveBody(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+  // The rest is read and dropped: the client hears why once it listens.
+  guard exchange.request.body.count + bytes.count <= HTTPRequest.bodyLimitBytes else {
+    exchange.request.isBodyTooLarge = true
+    return
+  }
+  exchange.request.body += bytes
+}
+
+private func completeRequest(
+  context: UnsafeMutableRawPointer?, connection: OpaquePointer?,
+  slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?, code: MHD_RequestTerminationCode
+) {
+  guard let context, let connection, let slot, let held = slot.pointee else { return }
+  let exchange = Unmanaged<Exchange>.fromOpaque(held).takeRetainedValue()
+  slot.pointee = nil
+  server(context).clock.replyEnded(connection)
+  server(context).completed(exchange)
+}
+
+private func noteConnection(
+  context: UnsafeMutableRawPointer?, connection: OpaquePointer?,
+  slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?,
+  code: MHD_ConnectionNotificationCode
+) {
+  guard let context, let connection else { return }
+  if code == .CONNECTION_NOTIFY_STARTED {
+    server(context).clock.opened(connection, descriptor: cmicrohttpd_descriptor(connection))
+  } else {
+    server(context).clock.closed(connection)
+  }
+}
+
+private final class Pairs {
+  var pairs: [(name: String, value: String)] = []
+}
+
+private func headers(_ connection: OpaquePointer) -> [(name: String, value: String)] {
+  let pairs = Pairs()
+  MHD_get_connection_values(
+    connection, .HEADER_KIND,
+    { context, _, name, value in
+      guard let context, let name else { return MHD_Result.YES }
+      Unmanaged<Pairs>.fromOpaque(context).takeUnretainedValue().pairs.append(
+        (String(cString: name), value.map { String(cString: $0) } ?? ""))
+      return MHD_Result.YES
+    }, Unmanaged.passUnretained(pairs).toOpaque())
+  return pairs.pairs
+}
+
+private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Result {
+  var bytes = reply.body?.encoded ?? []
+  if !bytes.isEmpty { bytes.append(UInt8(ascii: "\n")) }
+  let response = bytes.withUnsafeMutableBytes {
+    MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
+  }
+  guard let response else { return MHD_Result.NO }
+  defer { MHD_destroy_response(response) }
+  if reply.body != nil {
+    MHD_add_response_header(
+      response, "Content-Type",
+      reply.isProblem ? "application/problem+json" : "application/json")
+  }
+  for (name, value) in reply.headers { MHD_add_response_header(response, name, value) }
+  return MHD_queue_response(connection, UInt32(clamping: reply.status), response)
+}

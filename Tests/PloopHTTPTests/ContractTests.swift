@@ -1,0 +1,257 @@
+import PloopIO
+import TestSupport
+import Testing
+import Yams
+
+@testable import PloopControl
+@testable import PloopHTTP
+
+@Suite("openapi.yaml and the routes")
+struct ContractTests {
+  /// One operation of the contract.
+  struct Operation {
+    let route: String
+    let value: JSON
+    /// Those of the path too, looked up.
+    let parameters: [JSON]
+
+    func parameters(in place: String) -> Set<String> {
+      Set(
+        parameters.filter { $0.member("in") == .string(place) }.compactMap {
+          guard case .string(let name)? = $0.member("name") else { return nil }
+          return name
+        })
+    }
+  }
+
+  let schema: JSONSchema
+  let operations: [Operation]
+
+  init() throws {
+    let folder = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+    let text = try Tool.shell("cat '/\(folder)/openapi.yaml'").output
+    schema = JSONSchema(document: try json(try #require(try Yams.compose(yaml: text))))
+    operations = ContractTests.operations(schema)
+  }
+
+  private static func operations(_ schema: JSONSchema) -> [Operation] {
+    func parameters(_ value: JSON) -> [JSON] {
+      guard case .array(let items)? = value.member("parameters") else { return [] }
+      return items.map { $0.member("$ref").map(schema.find) ?? $0 }
+    }
+    return members(schema.document.member("paths")).flatMap { path in
+      members(path.value).filter { $0.name != "parameters" }.map { method in
+        Operation(
+          route: "\(method.name.uppercased()) \(path.name)", value: method.value,
+          parameters: parameters(path.value) + parameters(method.value))
+      }
+    }
+  }
+
+  @Test("the same methods, paths, names and parameters stand in both")
+  func routes() throws {
+    let routes = Dictionary(
+      uniqueKeysWithValues: Router.routes.map { ("\($0.method) \($0.template)", $0) })
+    #expect(Set(routes.keys) == Set(operations.map(\.route)))
+    for operation in operations {
+      let route = try #require(routes[operation.route])
+      #expect(operation.value.member("operationId") == .string(route.operationID))
+      #expect(operation.parameters(in: "query") == route.parameters, "\(operation.route)")
+      let places = route.template.split(separator: "/").filter { $0.hasPrefix("{") }
+      #expect(
+        operation.parameters(in: "path") == Set(places.map { String($0.dropFirst().dropLast()) }))
+    }
+  }
+
+  @Test("every slug is in the contract, and none that does not exist")
+  func slugs() {
+    guard
+      case .array(let values)? = schema.find(.string("#/components/schemas/Slug")).member("enum")
+    else {
+      Issue.record("no slugs")
+      return
+    }
+    #expect(Set(values.map(text)) == Set(ProblemCatalogue.entries.keys.map { "\"\($0)\"" }))
+    #expect(values.count == ProblemCatalogue.entries.count)
+  }
+
+  @Test(
+    "every status of a slug is one that some operation has, and every reference leads somewhere")
+  func statuses() {
+    let statuses = Set(
+      operations.flatMap { members($0.value.member("responses")).map(\.name) })
+    for (slug, entry) in ProblemCatalogue.entries {
+      #expect(statuses.contains(String(entry.status)), "\(slug)")
+    }
+    func references(_ value: JSON) -> [JSON] {
+      switch value {
+      case .array(let items): items.flatMap(references)
+      case .object(let members):
+        members.flatMap { $0.name == "$ref" ? [$0.value] : references($0.value) }
+      default: []
+      }
+    }
+    for reference in references(schema.document) {
+      #expect(schema.find(reference) != .null, "\(text(reference))")
+    }
+  }
+
+  static let requests: [(String, String, String, Int)] = [
+    ("getHealth", "/healthz", "", 200), ("getReadiness", "/readyz", "", 200),
+    ("getService", "/v1", "", 200), ("listDevices", "/v1/devices?limit=1", "", 200),
+    ("listDevices", "/v1/devices", "", 200), ("getDevice", "/v1/devices/vm1", "", 200),
+    (
+      "attachDevice", "/v1/devices",
+      #"{"id":"new","deltas":[{"path":"a"}],"export":{"name":"new"}}"#, 201
+    ),
+    ("attachDevice", "/v1/devices", #"{"id":"new","size":1}"#, 400),
+    ("changeDevice", "/v1/devices/vm1", #"{"labels":{"a":null}}"#, 200),
+    ("detachDevice", "/v1/devices/vm1?mode=hard", "", 204),
+    ("detachDevice", "/v1/devices/none", "", 404),
+    ("listDeltas", "/v1/devices/vm1/deltas", "", 200),
+    ("getDelta", "/v1/devices/vm1/deltas/top", "", 200),
+    ("getMap", "/v1/devices/vm1/map", "", 200), ("getMap", "/v1/devices/vm1/map?limit=0", "", 400),
+    ("getStatistics", "/v1/devices/vm1/stats", "", 200), ("listExports", "/v1/exports", "", 200),
+    ("addExport", "/v1/exports", #"{"name":"door","device":"vm1"}"#, 201),
+    ("getExport", "/v1/exports/vm1", "", 200), ("removeExport", "/v1/exports/vm1", "", 204),
+  ]
+
+  @Test("replies have the members, headers and status that the contract gives them")
+  func replies() async throws {
+    let service = FakeService(devices: ["vm1", "vm2"])
+    var asked: Set<String> = []
+    for (id, target, body, status) in Self.requests {
+      let operation = try #require(
+        operations.first { $0.value.member("operationId") == .string(id) })
+      asked.insert(id)
+      let method = String(operation.route.prefix { $0 != " " })
+      let request = HTTPRequest(
+        method: method, target: target.utf8,
+        headers: [("Host", "localhost"), ("Content-Type", "application/json")],
+        body: Array(body.utf8))
+      let reply = await Router(service).answer(request, requestID: "r1")
+      #expect(reply.status == status, "\(method) \(target)")
+      check(reply, by: operation, "\(method) \(target)")
+    }
+    #expect(asked == Set(Router.routes.map(\.operationID)))
+    service.state.withLock { $0.isReady = false }
+    let request = HTTPRequest(
+      method: "GET", target: "/readyz".utf8, headers: [("Host", "localhost")])
+    let reply = await Router(service).answer(request, requestID: "r1")
+    let operation = try #require(operations.first { $0.route == "GET /readyz" })
+    check(reply, by: operation, "not ready")
+  }
+
+  private func check(_ reply: HTTPReply, by operation: Operation, _ what: String) {
+    let entry = operation.value.member("responses")?.member(String(reply.status)) ?? .null
+    let response = entry.member("$ref").map(schema.find) ?? entry
+    let type = reply.isProblem ? "application/problem+json" : "application/json"
+    let content = response.member("content")
+    #expect((content == nil) == (reply.body == nil), "\(what)")
+    if let body = reply.body {
+      let wanted = content?.member(type)?.member("schema") ?? .null
+      #expect(schema.complaints(about: body, by: wanted) == [], "\(what)")
+    }
+    let common = ["Cache-Control", "X-Content-Type-Options"]
+    for (name, value) in reply.headers where !common.contains(name) {
+      let header = response.member("headers")?.member(name)?.member("$ref").map(schema.find)
+      let wanted = header?.member("schema") ?? .null
+      #expect(schema.complaints(about: .string(value), by: wanted) == [], "\(what): \(name)")
+    }
+    if reply.isProblem { return }
+    for header in members(response.member("headers")) where header.name != "Link" {
+      #expect(reply.header(header.name) != nil, "\(what): \(header.name)")
+    }
+  }
+
+  @Test("every example fits its schema, and the router takes those that are bodies")
+  func examples() async throws {
+    var count = 0
+    for operation in operations {
+      let body = operation.value.member("requestBody")?.member("content")?
+        .member("application/json")
+      for example in members(body?.member("examples")) {
+        let value = try #require(example.value.member("value"))
+        let wanted = body?.member("schema") ?? .null
+        #expect(schema.complaints(about: value, by: wanted) == [], "\(example.name)")
+        let words = operation.route.split(separator: " ")
+        let request = HTTPRequest(
+          method: String(words[0]), target: words[1].replacing("{id}", with: "vm1").utf8,
+          headers: [("Host", "localhost"), ("Content-Type", "application/json")],
+          body: value.encoded)
+        let reply = await Router(FakeService()).answer(request, requestID: "r1")
+        #expect(reply.status == 200 || reply.status == 201 || reply.status == 409)
+        count += 1
+      }
+    }
+    let problem = schema.find(.string("#/components/responses/Problem")).member("content")?
+      .member("application/problem+json")
+    for example in members(problem?.member("examples")) {
+      let value = try #require(example.value.member("value"))
+      let wanted = problem?.member("schema") ?? .null
+      #expect(schema.complaints(about: value, by: wanted) == [], "\(example.name)")
+      count += 1
+    }
+    #expect(count == 8)
+  }
+
+  @Test("bodies that the router refuses as wrong do not fit the schema either")
+  func refusedBodies() throws {
+    let wanted = schema.find(.string("#/components/schemas/AttachRequest"))
+    for (body, slug, pointer) in BodyTests.refused where slug != "duplicate-key" {
+      let value = try JSONParser.parse(Array(body.utf8))
+      #expect(schema.complaints(about: value, by: wanted) != [], "\(body) \(pointer)")
+    }
+  }
+
+  @Test("the validator sees what is wrong")
+  func validator() {
+    let device = schema.find(.string("#/components/schemas/Device"))
+    func complaints(_ change: (inout [JSON.Member]) -> Void) -> Int {
+      guard case .object(var fields) = Sample.device("vm1").json else { return -1 }
+      change(&fields)
+      return schema.complaints(about: .object(fields), by: device).count
+    }
+    #expect(complaints { _ in } == 0)
+    for index in 0..<18 { #expect(complaints { $0.remove(at: index) } == 1) }
+    #expect(complaints { $0.append(.init(name: "more", value: .null)) } == 1)
+    #expect(complaints { $0[0] = .init(name: "id", value: .string("VM")) } == 1)
+    #expect(complaints { $0[2] = .init(name: "revision", value: .integer(-1)) } == 1)
+    #expect(complaints { $0[3] = .init(name: "state", value: .string("asleep")) } == 1)
+    #expect(complaints { $0[7] = .init(name: "readonly", value: .null) } == 1)
+  }
+
+  @Test("docs/api.md explains every slug with its status, and every route")
+  func handbook() throws {
+    let folder = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+    let text = try Tool.shell("cat '/\(folder)/docs/api.md'").output
+    for (slug, entry) in ProblemCatalogue.entries {
+      #expect(text.contains("| `\(slug)` | \(entry.status) |"), "\(slug)")
+    }
+    for route in Router.routes {
+      #expect(text.contains("`\(route.method) \(route.template)"), "\(route.operationID)")
+    }
+  }
+}
+
+private func members(_ value: JSON?) -> [JSON.Member] {
+  guard case .object(let members)? = value else { return [] }
+  return members
+}
+
+private func text(_ value: JSON) -> String { String(decoding: value.encoded, as: UTF8.self) }
+
+private func json(_ node: Node) throws -> JSON {
+  switch node {
+  case .scalar(let scalar):
+    if node.tag == Tag(.null) { return .null }
+    if let flag = node.bool, node.tag == Tag(.bool) { return .bool(flag) }
+    if let number = node.int, node.tag == Tag(.int) { return .integer(Int64(number)) }
+    return .string(scalar.string)
+  case .sequence(let items): return .array(try items.map(json))
+  case .mapping(let pairs):
+    return .object(
+      try pairs.map { .init(name: try #require($0.key.string), value: try json($0.value)) })
+  case .alias: throw Tool.Failure(description: "an alias in openapi.yaml")
+  }
+}

@@ -1,0 +1,162 @@
+import PloopFormat
+import PloopIO
+
+@testable import PloopControl
+
+/// A service without disks: it remembers what it was asked, and answers from a table.
+final class FakeService: ServiceAPI {
+  struct State {
+    var devices: [String: DeviceInfo] = [:]
+    var exports: [String: ExportInfo] = [:]
+    var attached: [AttachRequest] = []
+    var changes: [DeviceChange] = []
+    var ifRevisions: [UInt64?] = []
+    var modes: [DetachMode] = []
+    var isReady = true
+    /// What each call that can fail fails with.
+    var failure: ServiceError?
+  }
+
+  let state: Locked<State>
+  /// Statistics wait until this is opened.
+  let gate = Gate()
+
+  init(devices: [String] = ["vm1"]) {
+    var state = State()
+    for id in devices {
+      state.devices[id] = Sample.device(id)
+      state.exports[id] = Sample.export(id)
+    }
+    self.state = Locked(state)
+  }
+
+  private func known<Value>(
+    _ slug: ServiceError.Code, _ find: (State) -> Value?
+  ) throws(ServiceError) -> Value {
+    let (failure, value) = state.withLock { ($0.failure, find($0)) }
+    if let failure { throw failure }
+    guard let value else { throw ServiceError(slug, "there is none") }
+    return value
+  }
+
+  func info() async -> ServiceInfo { Sample.service }
+
+  func readiness() async -> Readiness {
+    let isReady = state.withLock { $0.isReady }
+    return Readiness(checks: [.init(name: "recovery", ok: isReady, detail: "")])
+  }
+
+  func devices(
+    after: String?, limit: Int, state: DeviceState?, labels: [String: String]
+  ) async -> Page<DeviceInfo> {
+    let all = self.state.withLock { $0.devices.values.sorted { $0.id < $1.id } }
+    let found = all.filter { device in
+      device.id > after ?? "" && (state ?? device.state) == device.state
+        && labels.allSatisfy { device.labels[$0.key] == $0.value }
+    }
+    let items = Array(found.prefix(limit))
+    return Page(items: items, next: found.count > limit ? items.last?.id : nil, revision: 9)
+  }
+
+  func device(_ id: String) async throws(ServiceError) -> DeviceInfo {
+    try known(.deviceNotFound) { $0.devices[id] }
+  }
+
+  func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo {
+    let device = Sample.device(request.id)
+    state.withLock { $0.attached.append(request) }
+    return try known(.deviceExists) { state in state.devices[request.id] == nil ? device : nil }
+  }
+
+  func change(
+    _ id: String, _ change: DeviceChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> DeviceInfo {
+    state.withLock {
+      $0.changes.append(change)
+      $0.ifRevisions.append(ifRevision)
+    }
+    return try known(.deviceNotFound) { $0.devices[id] }
+  }
+
+  func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError) {
+    state.withLock {
+      $0.modes.append(mode)
+      $0.ifRevisions.append(ifRevision)
+    }
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+  }
+
+  func map(
+    _ id: String, offset: UInt64, length: UInt64?, limit: Int
+  ) async throws(ServiceError) -> DeviceMap {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return Sample.map
+  }
+
+  func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics {
+    await gate.pass()
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return Sample.statistics(id)
+  }
+
+  func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
+    let found = state.withLock { $0.exports.values.sorted { $0.name < $1.name } }
+      .filter { $0.name > after ?? "" }
+    let items = Array(found.prefix(limit))
+    return Page(items: items, next: found.count > limit ? items.last?.name : nil, revision: 9)
+  }
+
+  func export(_ name: String) async throws(ServiceError) -> ExportInfo {
+    try known(.exportNotFound) { $0.exports[name] }
+  }
+
+  func addExport(_ request: ExportRequest) async throws(ServiceError) -> ExportInfo {
+    let export = Sample.export(request.name)
+    return try known(.exportExists) { state in state.exports[request.name] == nil ? export : nil }
+  }
+
+  func removeExport(
+    _ name: String, mode: DetachMode, ifRevision: UInt64?
+  ) async throws(ServiceError) {
+    state.withLock {
+      $0.modes.append(mode)
+      $0.ifRevisions.append(ifRevision)
+    }
+    _ = try known(.exportNotFound) { $0.exports[name] }
+  }
+}
+
+/// Open at first; whoever comes while it is closed waits.
+final class Gate: Sendable {
+  private struct State {
+    var isOpen = true
+    var waiting: [CheckedContinuation<Void, Never>] = []
+  }
+
+  private let state = Monitor(State())
+
+  func close() { state.update { $0.isOpen = false } }
+
+  func open() {
+    let waiting = state.update { state in
+      defer { state = State() }
+      return state.waiting
+    }
+    waiting.forEach { $0.resume() }
+  }
+
+  func pass() async {
+    await withCheckedContinuation { continuation in
+      let isOpen = state.update { state in
+        if !state.isOpen { state.waiting.append(continuation) }
+        return state.isOpen
+      }
+      if isOpen { continuation.resume() }
+    }
+  }
+
+  /// Whether that many wait before the deadline.
+  func hasWaiting(_ count: Int, until deadline: Deadline = .after(seconds: 20)) -> Bool {
+    state.wait(until: deadline) { $0.waiting.count >= count ? true : nil } ?? false
+  }
+}

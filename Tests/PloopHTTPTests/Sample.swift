@@ -1,0 +1,66 @@
+import PloopFormat
+
+@testable import PloopControl
+
+/// One value of each kind that the service answers with, no member left empty.
+enum Sample {
+  private static let moment = 1_764_000_000.25
+
+  static let client = ExportInfo.Client(
+    id: 3, peer: "unix:pid=812,uid=0", since: moment, receivedBytes: 0, sentBytes: 73_400_320)
+
+  static func export(_ name: String) -> ExportInfo {
+    ExportInfo(
+      name: name, device: "vm1", readonly: false, summary: "the first", sizeBytes: 10 << 30,
+      uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client], revision: 7)
+  }
+
+  static func device(_ id: String) -> DeviceInfo {
+    DeviceInfo(
+      id: id, uuid: "6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", revision: 41, state: .online,
+      sizeBytes: 10 << 30, clusterBytes: 1 << 20, version: .v2, readonly: false,
+      suspended: false, autostart: true, labels: ["tenant": "a"],
+      deltas: [
+        DeltaInfo(
+          level: 0, path: "main:vm1/base.raw", isRaw: true, readonly: true, isTop: false,
+          clusters: 812, fileBytes: 852_492_288, diskBytes: 851_443_712),
+        DeltaInfo(
+          level: 1, path: "main:vm1/top.hds", isRaw: false, readonly: false, isTop: true,
+          clusters: 310, fileBytes: 326_107_136, diskBytes: 325_058_560),
+      ],
+      clustersTotal: 10_240, clustersMapped: 1010, holesInTop: 2, exports: [export(id)],
+      conditions: [
+        .init(type: "Ready", isTrue: true, reason: "Attached", message: "", since: moment)
+      ],
+      repairs: ["cleared the in-use mark of main:vm1/top.hds"], createdAt: moment,
+      updatedAt: moment)
+  }
+
+  static let service = ServiceInfo(
+    version: "0.1.0", node: "host-a", startedAt: moment, revision: 918, features: ["exports"],
+    limits: ServiceLimits(),
+    roots: [
+      .init(name: "main", freeBytes: 81_604_378_624), .init(name: "gone", freeBytes: nil),
+    ],
+    nbdURIs: ["nbd://127.0.0.1:10809"])
+
+  static let map = DeviceMap(
+    runs: [
+      MapRun(start: 0, length: 3 << 20, level: 1, imageCluster: 7, state: .data),
+      MapRun(start: 3 << 20, length: 1 << 20, level: nil, imageCluster: nil, state: .hole),
+    ], nextOffset: 4 << 20, revision: 41)
+
+  static func statistics(_ id: String) -> DeviceStatistics {
+    let boundaries: [UInt64] = [
+      50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 100_000, 1_000_000,
+    ]
+    let operation = DeviceStatistics.Operation(
+      ops: 912, bytes: 37_355_520, errors: 0, latencyNanoseconds: 81_230_000,
+      histogram: Array(repeating: 76, count: boundaries.count + 1))
+    return DeviceStatistics(
+      device: id, since: moment, boundariesMicroseconds: boundaries, read: operation,
+      write: operation, flush: operation, trim: operation, zero: operation, cache: operation,
+      copyOnWriteClusters: 310, allocatedClusters: 12, inFlight: 3, clients: 1, idleSeconds: 0.25,
+      revision: 41)
+  }
+}
