@@ -91,7 +91,7 @@ package struct Enumeration {
       let device = try Recording.attach(setup, in: folder, repair: true)
       if let fault = try compare(device, at: position, assuming: done) { return fault }
       try device.detach(until: .after(seconds: 10))
-      guard try !inspect().needsRepair else { return "needs repair after a clean detach" }
+      guard try inspect().verdict == .clean else { return "needs repair after a clean detach" }
       let again = try Recording.attach(setup, in: folder, repair: false)
       defer { try? again.detach(until: .after(seconds: 10)) }
       return try compare(again, at: position, assuming: done).map { "after a clean detach: \($0)" }

@@ -40,8 +40,9 @@ struct ServiceProcess {
     // so at once.
     let httpSockets = try listen(settings.httpSocket, settings.httpListen)
     let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen)
-    let http = HTTPServer(Router(service))
+    let http: HTTPServer
     do {
+      http = try HTTPServer(Router(service), logger: log)
       for socket in httpSockets { try http.listen(on: socket) }
       try service.recover()
       for socket in nbdSockets { try service.serveNBD(on: socket) }
