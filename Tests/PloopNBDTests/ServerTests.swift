@@ -61,35 +61,6 @@ struct ServerTests {
     try Tool.shell("/usr/bin/python3 - <<'END'\n\(script)\nEND")
   }
 
-  @Test("well-framed wrong options get their error and the stream stays in step")
-  func options() throws {
-    let live = try LiveServer([("disk", MemoryExport(size: 1 << 20))])
-    let client = try RawClient(live.path)
-    #expect(client.receive(18) == Array("NBDMAGICIHAVEOPT".utf8) + [0, 3])
-    client.send(big(UInt32(3)))
-    func ask(_ option: UInt32, _ data: [UInt8]) -> UInt32 {
-      client.send(Array("IHAVEOPT".utf8) + big(option) + big(UInt32(data.count)) + data)
-      let header = client.receive(20)
-      guard header.count == 20 else { return 0 }
-      let length = header[16...].reduce(0) { $0 << 8 | Int($1) }
-      _ = client.receive(length)
-      return header[12..<16].reduce(0) { $0 << 8 | UInt32($1) }
-    }
-    let error: UInt32 = 1 << 31
-    #expect(ask(99, [1, 2, 3]) == error + 1)
-    #expect(ask(3, [0]) == error + 3)
-    #expect(ask(6, [0, 0, 0, 9, 1]) == error + 3)
-    #expect(ask(7, big(UInt32(4)) + Array("nope".utf8) + [0, 0]) == error + 6)
-    #expect(ask(10, []) == error + 3)
-    #expect(ask(5, []) == error + 2)
-    #expect(ask(99, [UInt8](repeating: 0, count: 100_000)) == error + 1)
-    #expect(ask(7, [UInt8](repeating: 0, count: 100_000)) == error + 9)
-    #expect(ask(8, []) == 1)
-    #expect(ask(8, []) == error + 3)
-    #expect(ask(2, []) == 1)
-    #expect(client.receive(1).isEmpty)
-  }
-
   @Test("hostile clients disturb nobody")
   func hostile() throws {
     var limits = Limits()
@@ -134,20 +105,5 @@ struct ServerTests {
     let deadline = Deadline.after(seconds: 15)
     while live.server.connectionCount > 0, !deadline.hasPassed { try Tool.shell("sleep 0.05") }
     #expect(live.server.connectionCount == 0)
-  }
-
-  @Test("stopping ends idle, busy and half-open clients in bounded time")
-  func stop() throws {
-    let live = try LiveServer([("disk", MemoryExport(size: 1 << 20, isSlow: true))])
-    let halfOpen = try RawClient(live.path)
-    let idle = try RawClient(live.path)
-    idle.send(
-      big(UInt32(3)) + Array("IHAVEOPT".utf8) + big(UInt32(1)) + big(UInt32(4))
-        + Array("disk".utf8))
-    #expect(idle.receive(18 + 10).count == 28)
-    let deadline = Deadline.after(seconds: 8)
-    live.server.stop(until: deadline)
-    #expect(!deadline.hasPassed && live.server.connectionCount == 0)
-    _ = halfOpen
   }
 }
