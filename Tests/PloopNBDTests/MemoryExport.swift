@@ -128,12 +128,14 @@ final class MemoryDirectory: ExportDirectory {
   let refused = Locked<[[UInt8]: NBDError]>([:])
   /// While false, looking a name up waits.
   let gate = Monitor(true)
+  let lookups = Locked(0)
 
   init(_ doors: [(String, MemoryExport)]) { self.doors = doors.map { (Array($0.0.utf8), $0.1) } }
 
   func list() -> [(name: [UInt8], summary: String)] { doors.map { ($0.0, $0.1.summary) } }
 
   func export(named name: [UInt8]) throws(NBDError) -> MemoryExport? {
+    lookups.withLock { $0 += 1 }
     _ = gate.wait { $0 ? true : nil }
     if let error = refused.withLock({ $0[name] }) { throw error }
     return doors.first { $0.0 == name }?.1
