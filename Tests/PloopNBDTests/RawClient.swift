@@ -5,8 +5,8 @@ import TestSupport
 final class RawClient {
   private let descriptor: Int32
 
-  init(_ path: String) throws {
-    descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+  convenience init(_ path: String) throws {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
@@ -15,10 +15,26 @@ final class RawClient {
         connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
       }
     }
-    guard connected == 0 else {
-      close(descriptor)
-      throw Tool.Failure(description: "cannot connect to \(path)")
+    try self.init(descriptor, isConnected: connected == 0, to: path)
+  }
+
+  convenience init(port: UInt16) throws {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
     }
+    try self.init(descriptor, isConnected: connected == 0, to: "port \(port)")
+  }
+
+  private init(_ descriptor: Int32, isConnected: Bool, to address: String) throws {
+    self.descriptor = descriptor
+    guard isConnected else { throw Tool.Failure(description: "cannot connect to \(address)") }
     var time = timeval(tv_sec: 20, tv_usec: 0)
     let size = socklen_t(MemoryLayout<timeval>.size)
     setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, size)
@@ -60,6 +76,13 @@ final class RawClient {
     return Array(bytes[..<done])
   }
 
+  /// Up to so many bytes; 0 when the server has hung up, -1 when it says nothing for 20 s.
+  func receiveSome(_ count: Int) -> Int {
+    var bytes = [UInt8](repeating: 0, count: count)
+    let received = recv(descriptor, &bytes, count, 0)
+    return received < 0 && errno == ECONNRESET ? 0 : received
+  }
+
   /// Whether the server hangs up without saying anything more.
   var isHungUp: Bool {
     var byte: UInt8 = 0
@@ -67,8 +90,6 @@ final class RawClient {
   }
 
   func halfClose() { shutdown(descriptor, Int32(SHUT_WR)) }
-
-  func stopReading() { shutdown(descriptor, Int32(SHUT_RD)) }
 
   deinit { close(descriptor) }
 }
