@@ -104,24 +104,32 @@ package struct ByteRegion: @unchecked Sendable {
   package var bytes: [UInt8] { [UInt8](buffer) }
 }
 
-/// Memory of a fixed size, aligned to a page so that any I/O can use it, zeroed when made.
+/// Memory of a fixed size, aligned to a page so that any I/O can use it.
 package final class AlignedBuffer: @unchecked Sendable {
   package static let alignment = 4096
 
   private let memory: UnsafeMutableRawPointer
   package let count: Int
 
+  /// Memory that holds anything, for those who fill all of it or show only what they have filled:
+  /// a page that nobody touches costs nothing.
+  ///
   /// - Parameter count: bytes; at least one page is allocated.
-  package init(count: Int) {
+  package init(unfilled count: Int) {
     precondition(count >= 0)
     memory = UnsafeMutableRawPointer.allocate(
       byteCount: max(count, AlignedBuffer.alignment), alignment: AlignedBuffer.alignment)
-    memset(memory, 0, count)
     self.count = count
   }
 
+  /// Zeroes.
+  package convenience init(count: Int) {
+    self.init(unfilled: count)
+    memset(memory, 0, count)
+  }
+
   package convenience init(_ bytes: [UInt8]) {
-    self.init(count: bytes.count)
+    self.init(unfilled: bytes.count)
     bytes.withUnsafeBytes { region.buffer.copyMemory(from: $0) }
   }
 

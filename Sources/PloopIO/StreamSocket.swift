@@ -18,13 +18,25 @@ package final class StreamSocket: Sendable {
       setsockopt(number, SOL_SOCKET, SO_SNDBUF, &bytes, size)
       setsockopt(number, SOL_SOCKET, SO_RCVBUF, &bytes, size)
     } else {
-      var one: Int32 = 1
-      setsockopt(
-        number, Int32(IPPROTO_TCP), TCP_NODELAY, &one,
-        socklen_t(MemoryLayout<Int32>.size))
+      StreamSocket.prepareTCP(number)
     }
     peer = StreamSocket.describe(number, isUnix: isUnix)
     self.descriptor = descriptor
+  }
+
+  /// Nothing waits for a fuller packet, and a peer whose machine is gone is noticed within two
+  /// minutes rather than never.
+  private static func prepareTCP(_ number: Int32) {
+    let options: [(level: Int32, name: Int32, value: Int32)] = [
+      (Int32(IPPROTO_TCP), TCP_NODELAY, 1), (SOL_SOCKET, SO_KEEPALIVE, 1),
+      (Int32(IPPROTO_TCP), TCP_KEEPIDLE, 60), (Int32(IPPROTO_TCP), TCP_KEEPINTVL, 10),
+      (Int32(IPPROTO_TCP), TCP_KEEPCNT, 6),
+    ]
+    for option in options {
+      var value = option.value
+      setsockopt(
+        number, option.level, option.name, &value, socklen_t(MemoryLayout<Int32>.size))
+    }
   }
 
   private static func describe(_ number: Int32, isUnix: Bool) -> String {
@@ -89,7 +101,8 @@ package final class StreamSocket: Sendable {
     package static let gone = Readiness(rawValue: 8)
   }
 
-  /// Waits until the socket is as wanted or the bell is rung.
+  /// Waits until the socket is as wanted or the bell is rung; for the bell alone when nothing is
+  /// wanted, because a peer that is gone would end every wait at once.
   ///
   /// - Returns: what is the case; nothing when the deadline has passed.
   package func wait(_ wanted: Readiness, with bell: Bell, until deadline: Deadline) -> Readiness {
@@ -97,7 +110,7 @@ package final class StreamSocket: Sendable {
     if wanted.contains(.readable) { events |= Int16(POLLIN) }
     if wanted.contains(.writable) { events |= Int16(POLLOUT) }
     var polled = [
-      pollfd(fd: descriptor.number, events: events, revents: 0),
+      pollfd(fd: wanted.isEmpty ? -1 : descriptor.number, events: events, revents: 0),
       pollfd(fd: bell.number, events: Int16(POLLIN), revents: 0),
     ]
     let left = deadline.millisecondsLeft
@@ -112,6 +125,9 @@ package final class StreamSocket: Sendable {
     }
     return found
   }
+
+  /// The peer reads the end of the stream behind everything that was sent.
+  package func shutDownSending() { Glibc.shutdown(descriptor.number, Int32(SHUT_WR)) }
 
   package func shutDown() { Glibc.shutdown(descriptor.number, Int32(SHUT_RDWR)) }
 }

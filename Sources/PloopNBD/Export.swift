@@ -2,8 +2,8 @@ package import PloopIO
 
 /// What an NBD client can read and write: a disk, seen through one name.
 ///
-/// Offsets and lengths have been checked against ``size`` before any method is called, and writing
-/// methods are never called on a read-only export. Methods named `…Now` never wait: they answer
+/// Offsets and lengths have been checked against ``size`` before any method is called, no length is 0,
+/// and writing methods are never called on a read-only export. Methods named `…Now` never wait: they answer
 /// false, with nothing done that could be seen, when the request has to go the slow way. All others
 /// may wait for a disk, a lock or a gate, and are called on the I/O engine only.
 package protocol Export: AnyObject, Sendable {
@@ -70,7 +70,8 @@ package struct ZeroMode: OptionSet, Sendable {
   package static let onlyIfFast = ZeroMode(rawValue: 2)
 }
 
-/// Why a request failed: a kind that has a number on the wire, and words for a person.
+/// Why a request failed: a kind that has a number on the wire, words for a person, and where known
+/// the place.
 package struct NBDError: Error, Sendable {
   package enum Kind: Sendable {
     case notPermitted, io, invalid, noSpace, overflow, notSupported, shuttingDown
@@ -78,10 +79,13 @@ package struct NBDError: Error, Sendable {
 
   package let kind: Kind
   package let message: String
+  /// The first byte of the export that could not be read.
+  package let offset: UInt64?
 
-  package init(_ kind: Kind, _ message: String) {
+  package init(_ kind: Kind, _ message: String, at offset: UInt64? = nil) {
     self.kind = kind
     self.message = message
+    self.offset = offset
   }
 }
 

@@ -9,16 +9,25 @@ struct Handshake<Directory: ExportDirectory> {
 
   private let directory: Directory
   private let limits: Limits
+  private let claim: (_ name: [UInt8]?) -> Void
   private let skipsZeroes: Bool
   private let isFixed: Bool
   private var structured = false
   /// For which export `base:allocation` was selected.
   private var context: [UInt8]?
   private var optionCount = 0
+  private var bytes = 0
 
-  init(directory: Directory, limits: Limits, clientFlags: UInt32) {
+  /// - Parameter claim: told the export that transmission is about to begin with, before it is looked
+  ///   up, and nil when it does not begin. Whoever takes an export away lets nobody find it and then
+  ///   ends those who have claimed it, so nobody slips through.
+  init(
+    directory: Directory, limits: Limits, clientFlags: UInt32,
+    claim: @escaping (_ name: [UInt8]?) -> Void
+  ) {
     self.directory = directory
     self.limits = limits
+    self.claim = claim
     isFixed = clientFlags & ClientFlags.fixedNewstyle != 0
     skipsZeroes = clientFlags & ClientFlags.noZeroes != 0
   }
@@ -27,34 +36,47 @@ struct Handshake<Directory: ExportDirectory> {
     clientFlags & ~(ClientFlags.fixedNewstyle | ClientFlags.noZeroes) == 0
   }
 
-  /// - Parameter data: nil when the option's data was longer than is looked at.
-  mutating func receive(option: UInt32, data: [UInt8]?, into out: inout MessageWriter) -> Outcome {
+  /// - Parameters:
+  ///   - length: of the option's data on the wire.
+  ///   - data: nil when it was longer than is looked at.
+  ///   - isEnding: whether the server shuts down.
+  mutating func receive(
+    option: UInt32, length: Int, data: [UInt8]?, isEnding: Bool, into out: inout MessageWriter
+  ) -> Outcome {
+    let outcome = answer(option, data, isEnding, &out)
     optionCount += 1
-    guard optionCount <= limits.options, isFixed || option == OptionNumber.exportName else {
-      return .close
-    }
-    guard let data else {
-      guard option != OptionNumber.exportName else { return .close }
-      refuse(option, OptionReply.tooBig, "the option's data is too long", &out)
-      return .again
-    }
+    bytes += length + out.bytes.count
+    guard optionCount <= limits.options, bytes <= limits.handshakeBytes else { return .close }
+    return outcome
+  }
+
+  private mutating func answer(
+    _ option: UInt32, _ data: [UInt8]?, _ isEnding: Bool, _ out: inout MessageWriter
+  ) -> Outcome {
+    guard isFixed || option == OptionNumber.exportName else { return .close }
     switch option {
-    case OptionNumber.exportName: return exportName(data, &out)
     case OptionNumber.abort:
       reply(option, OptionReply.ack, [], &out)
       return .close
-    case OptionNumber.list: list(data, &out)
-    case OptionNumber.startTLS:
-      refuse(option, OptionReply.policy, "this server has no TLS", &out)
-    case OptionNumber.info, OptionNumber.go: return go(option, data, &out)
-    case OptionNumber.structuredReply:
-      guard data.isEmpty, !structured else {
-        refuse(option, OptionReply.invalid, "no data, and only once", &out)
-        return .again
+    case OptionNumber.exportName:
+      // There is no way to say no but to hang up.
+      guard let data, !isEnding else { return .close }
+      return exportName(data, &out)
+    case _ where isEnding:
+      refuse(option, OptionReply.shutdown, "the server shuts down", &out)
+    case OptionNumber.list, OptionNumber.startTLS, OptionNumber.structuredReply:
+      guard data?.isEmpty == true else {
+        refuse(option, OptionReply.invalid, "this option has no data", &out)
+        break
       }
-      structured = true
-      reply(option, OptionReply.ack, [], &out)
-    case OptionNumber.listMetaContext, OptionNumber.setMetaContext:
+      plain(option, &out)
+    case OptionNumber.info, OptionNumber.go, OptionNumber.listMetaContext,
+      OptionNumber.setMetaContext:
+      guard let data else {
+        refuse(option, OptionReply.tooBig, "the option's data is too long", &out)
+        break
+      }
+      if option == OptionNumber.info || option == OptionNumber.go { return go(option, data, &out) }
       metaContext(option, data, &out)
     default: refuse(option, OptionReply.unsupported, "unknown option \(option)", &out)
     }
@@ -63,32 +85,65 @@ struct Handshake<Directory: ExportDirectory> {
 
   // MARK: Options
 
-  private func find(_ name: [UInt8]) -> Result<Directory.Door?, NBDError> {
-    do throws(NBDError) { return .success(try directory.export(named: name)) } catch {
-      return .failure(error)
+  /// An option without data.
+  private mutating func plain(_ option: UInt32, _ out: inout MessageWriter) {
+    switch option {
+    case OptionNumber.list: list(&out)
+    case OptionNumber.startTLS:
+      refuse(option, OptionReply.policy, "this server has no TLS", &out)
+    default:
+      guard !structured else {
+        return refuse(option, OptionReply.invalid, "structured replies are already on", &out)
+      }
+      structured = true
+      reply(option, OptionReply.ack, [], &out)
     }
   }
 
-  private func exportName(_ data: [UInt8], _ out: inout MessageWriter) -> Outcome {
-    guard data.count <= limits.nameBytes, case .success(let door?) = find(data) else {
+  private enum Finding {
+    case door(Directory.Door)
+    case refused(type: UInt32, words: String)
+  }
+
+  private func find(_ name: [UInt8]) -> Finding {
+    guard name.count <= limits.nameBytes, !name.contains(0),
+      String(validating: name, as: UTF8.self) != nil
+    else {
+      return .refused(
+        type: OptionReply.invalid,
+        words: "a name is UTF-8 without NUL, at most \(limits.nameBytes) bytes")
+    }
+    do throws(NBDError) {
+      guard let door = try directory.export(named: name) else {
+        return .refused(type: OptionReply.unknown, words: "no export has this name")
+      }
+      return .door(door)
+    } catch {
+      return .refused(
+        type: error.kind == .shuttingDown ? OptionReply.shutdown : OptionReply.policy,
+        words: error.message)
+    }
+  }
+
+  private func exportName(_ name: [UInt8], _ out: inout MessageWriter) -> Outcome {
+    claim(name)
+    guard case .door(let door) = find(name) else {
+      claim(nil)
       return .close
     }
-    let session = session(door, name: data)
+    let session = session(door, name: name)
     out.append(door.size)
     out.append(session.flags)
     if !skipsZeroes { out.append([UInt8](repeating: 0, count: 124)) }
     return .transmit(session)
   }
 
-  private func list(_ data: [UInt8], _ out: inout MessageWriter) {
-    guard data.isEmpty else {
-      return refuse(OptionNumber.list, OptionReply.invalid, "LIST has no data", &out)
-    }
+  private func list(_ out: inout MessageWriter) {
     for (name, summary) in directory.list() {
       var body = MessageWriter()
       body.append(UInt32(clamping: name.count))
       body.append(name)
-      body.append(Array(summary.utf8.prefix(limits.nameBytes)))
+      body.append(summary.wireBytes(limit: limits.nameBytes))
       reply(OptionNumber.list, OptionReply.server, body.bytes, &out)
     }
     reply(OptionNumber.list, OptionReply.ack, [], &out)
@@ -97,30 +152,26 @@ struct Handshake<Directory: ExportDirectory> {
   private func go(_ option: UInt32, _ data: [UInt8], _ out: inout MessageWriter) -> Outcome {
     var reader = MessageReader(data)
     guard let length = reader.number(UInt32.self), let name = reader.bytes(Int(length)),
-      let count = reader.number(UInt16.self), reader.remaining == Int(count) * 2,
-      name.count <= limits.nameBytes
+      let count = reader.number(UInt16.self), reader.remaining == Int(count) * 2
     else {
       refuse(option, OptionReply.invalid, "malformed INFO or GO", &out)
       return .again
     }
     var wanted: Set<UInt16> = []
     while let type = reader.number(UInt16.self) { wanted.insert(type) }
-    let door: Directory.Door
+    let begins = option == OptionNumber.go
+    if begins { claim(name) }
     switch find(name) {
-    case .success(let found?): door = found
-    case .success(nil):
-      refuse(option, OptionReply.unknown, "no export has this name", &out)
+    case .refused(let type, let words):
+      if begins { claim(nil) }
+      refuse(option, type, words, &out)
       return .again
-    case .failure(let error):
-      refuse(
-        option, error.kind == .shuttingDown ? OptionReply.shutdown : OptionReply.policy,
-        error.message, &out)
-      return .again
+    case .door(let door):
+      let session = session(door, name: name)
+      info(option, wanted, door, session, name, &out)
+      reply(option, OptionReply.ack, [], &out)
+      return begins ? .transmit(session) : .again
     }
-    let session = session(door, name: name)
-    info(option, wanted, door, session, name, &out)
-    reply(option, OptionReply.ack, [], &out)
-    return option == OptionNumber.go ? .transmit(session) : .again
   }
 
   private func info(
@@ -139,7 +190,7 @@ struct Handshake<Directory: ExportDirectory> {
     }
     if wanted.contains(InfoType.name) { send(InfoType.name) { $0.append(name) } }
     if wanted.contains(InfoType.description) {
-      send(InfoType.description) { $0.append(Array(door.summary.utf8.prefix(limits.nameBytes))) }
+      send(InfoType.description) { $0.append(door.summary.wireBytes(limit: limits.nameBytes)) }
     }
     if wanted.contains(InfoType.blockSize) {
       send(InfoType.blockSize) {
@@ -176,13 +227,11 @@ struct Handshake<Directory: ExportDirectory> {
     guard reader.remaining == 0 else {
       return refuse(option, OptionReply.invalid, "bytes behind the last query", &out)
     }
-    guard case .success(.some) = find(name) else {
-      return refuse(option, OptionReply.unknown, "no export has this name", &out)
-    }
+    if case .refused(let type, let words) = find(name) { return refuse(option, type, words, &out) }
     if matches {
       if isSet { context = name }
       var body = MessageWriter()
-      body.append(isSet ? Session<Directory.Door>.allocationID : 0)
+      body.append(isSet ? ReplyFormat.allocationID : 0)
       body.append(Allocation.context)
       reply(option, OptionReply.metaContext, body.bytes, &out)
     }
@@ -210,14 +259,12 @@ struct Handshake<Directory: ExportDirectory> {
   private func refuse(
     _ option: UInt32, _ type: UInt32, _ words: String, _ out: inout MessageWriter
   ) {
-    reply(option, type, Array(words.utf8), &out)
+    reply(option, type, words.wireBytes(limit: limits.nameBytes), &out)
   }
 }
 
 /// What client and server have agreed on.
 struct Session<Door: Export>: Sendable {
-  static var allocationID: UInt32 { 1 }
-
   let door: Door
   let name: [UInt8]
   let structured: Bool

@@ -1,14 +1,19 @@
 internal import PloopIO
 
+/// A reply, laid out in memory, and the memory that its request was granted.
+struct Reply: Sendable {
+  let region: ByteRegion
+  let charge: Int
+}
+
 /// Where slow work of one connection leaves its replies, and what bounds it.
 ///
 /// The connection's thread takes requests in and sends replies out; engine threads only put replies
 /// here and ring the bell, so a client that does not read never holds one of them.
 final class Mailbox: Sendable {
   private struct State {
-    var replies: [[UInt8]] = []
+    var replies: [Reply] = []
     var requests = 0
-    var bytes = 0
   }
 
   let bell: Bell
@@ -16,30 +21,24 @@ final class Mailbox: Sendable {
 
   init() throws(IOError) { bell = try Bell() }
 
-  func begin(bytes: Int) {
-    state.withLock { state in
-      state.requests += 1
-      state.bytes += bytes
-    }
-  }
+  func begin() { state.withLock { $0.requests += 1 } }
 
-  func end(_ reply: [UInt8], bytes: Int) {
+  func end(_ reply: Reply) {
     state.update { state in
       state.replies.append(reply)
       state.requests -= 1
-      state.bytes -= bytes
     }
     bell.ring()
   }
 
-  func takeReplies() -> [[UInt8]] {
+  func takeReplies() -> [Reply] {
     state.withLock { state in
       defer { state.replies.removeAll(keepingCapacity: true) }
       return state.replies
     }
   }
 
-  var inFlight: (requests: Int, bytes: Int) { state.withLock { ($0.requests, $0.bytes) } }
+  var requestsInFlight: Int { state.withLock { $0.requests } }
   var isIdle: Bool { state.withLock { $0.requests == 0 && $0.replies.isEmpty } }
 
   /// Waits until no slow work of this connection is left.

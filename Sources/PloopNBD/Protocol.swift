@@ -100,6 +100,7 @@ enum Chunk {
   static let offsetHole: UInt16 = 2
   static let blockStatus: UInt16 = 5
   static let error: UInt16 = 0x8001
+  static let errorOffset: UInt16 = 0x8002
 }
 
 enum Allocation {
@@ -120,15 +121,17 @@ enum ErrorNumber {
 }
 
 extension NBDError {
-  /// The error number on the wire.
-  var number: UInt32 {
+  /// The error number on the wire. Two of them mean something for certain requests only, and stay
+  /// EINVAL for all others.
+  func number(for request: Request) -> UInt32 {
     switch kind {
     case .notPermitted: ErrorNumber.notPermitted
     case .io: ErrorNumber.io
     case .invalid: ErrorNumber.invalid
     case .noSpace: ErrorNumber.noSpace
-    case .overflow: ErrorNumber.overflow
-    case .notSupported: ErrorNumber.notSupported
+    case .overflow: request.type == Command.read ? ErrorNumber.overflow : ErrorNumber.invalid
+    case .notSupported:
+      request.flags & CommandFlags.fastZero != 0 ? ErrorNumber.notSupported : ErrorNumber.invalid
     case .shuttingDown: ErrorNumber.shutdown
     }
   }

@@ -2,6 +2,9 @@ internal import PloopIO
 
 /// Lays replies out in memory that is then sent as it is.
 struct ReplyFormat: Sendable {
+  /// The only context there is.
+  static let allocationID: UInt32 = 1
+
   let structured: Bool
 
   /// Bytes before the data of a read.
@@ -31,76 +34,92 @@ struct ReplyFormat: Sendable {
     out.setBigEndian(request.offset, at: Chunk.byteCount)
   }
 
-  func success(_ request: Request) -> [UInt8] {
-    let out = AlignedBuffer(count: SimpleReply.byteCount)
-    ReplyFormat.putSimple(0, request.cookie, in: out.region)
-    return out.region.bytes
+  func success(_ request: Request) -> ByteRegion {
+    let out = AlignedBuffer(unfilled: SimpleReply.byteCount).region
+    ReplyFormat.putSimple(0, request.cookie, in: out)
+    return out
   }
 
   /// A lone NONE chunk: the reply to a read of no bytes.
-  func nothing(_ request: Request) -> [UInt8] {
+  func nothing(_ request: Request) -> ByteRegion {
     guard structured else { return success(request) }
-    let out = AlignedBuffer(count: Chunk.byteCount)
-    ReplyFormat.putChunk(Chunk.none, done: true, request.cookie, length: 0, in: out.region)
-    return out.region.bytes
+    let out = AlignedBuffer(unfilled: Chunk.byteCount).region
+    ReplyFormat.putChunk(Chunk.none, done: true, request.cookie, length: 0, in: out)
+    return out
   }
 
-  /// With words for a person where the client can take them.
-  func failure(_ request: Request, _ error: NBDError) -> [UInt8] {
+  /// With words for a person, and the place where a read failed, if the client can take them.
+  func failure(_ request: Request, _ error: NBDError) -> ByteRegion {
     guard structured else {
-      let out = AlignedBuffer(count: SimpleReply.byteCount)
-      ReplyFormat.putSimple(error.number, request.cookie, in: out.region)
-      return out.region.bytes
+      let out = AlignedBuffer(unfilled: SimpleReply.byteCount).region
+      ReplyFormat.putSimple(error.number(for: request), request.cookie, in: out)
+      return out
     }
-    let words = Array(error.message.utf8.prefix(1024))
-    let out = AlignedBuffer(count: Chunk.byteCount + 6 + words.count)
+    let words = AlignedBuffer(error.message.wireBytes(limit: 1024)).region
+    let place = request.type == Command.read ? error.offset.filter(request.contains) : nil
+    let length = 6 + words.count + (place == nil ? 0 : 8)
+    let out = AlignedBuffer(unfilled: Chunk.byteCount + length).region
     ReplyFormat.putChunk(
-      Chunk.error, done: true, request.cookie, length: 6 + words.count, in: out.region)
-    out.region.setBigEndian(error.number, at: 20)
-    out.region.setBigEndian(UInt16(clamping: words.count), at: 24)
-    out.region.copy(from: AlignedBuffer(words).region, at: 26)
-    return out.region.bytes
+      place == nil ? Chunk.error : Chunk.errorOffset, done: true, request.cookie, length: length,
+      in: out)
+    out.setBigEndian(error.number(for: request), at: 20)
+    out.setBigEndian(UInt16(clamping: words.count), at: 24)
+    out.copy(from: words, at: 26)
+    if let place { out.setBigEndian(place, at: 26 + words.count) }
+    return out
   }
 
-  func status(_ request: Request, _ extents: [Extent]) -> [UInt8] {
-    var writer = MessageWriter()
-    writer.append(Chunk.magic)
-    writer.append(Chunk.done)
-    writer.append(Chunk.blockStatus)
-    writer.append(request.cookie)
-    writer.append(UInt32(clamping: 4 + extents.count * 8))
-    writer.append(UInt32(1))
-    for extent in extents {
-      writer.append(UInt32(clamping: extent.length))
-      writer.append(
-        (extent.isHole ? Allocation.hole : 0) | (extent.readsZero ? Allocation.zero : 0))
+  func status(_ request: Request, _ extents: [Extent]) -> ByteRegion {
+    let length = 4 + extents.count * 8
+    let out = AlignedBuffer(unfilled: Chunk.byteCount + length).region
+    ReplyFormat.putChunk(Chunk.blockStatus, done: true, request.cookie, length: length, in: out)
+    out.setBigEndian(ReplyFormat.allocationID, at: 20)
+    for (index, extent) in extents.enumerated() {
+      out.setBigEndian(UInt32(clamping: extent.length), at: 24 + index * 8)
+      out.setBigEndian(
+        (extent.isHole ? Allocation.hole : 0) | (extent.readsZero ? Allocation.zero : 0),
+        at: 28 + index * 8)
     }
-    return writer.bytes
+    return out
   }
 
   /// The chunks of a read with holes in it: data and holes in order, the last one marked as such.
-  func sparse(_ request: Request, _ data: ByteRegion, _ holes: [HoleList.Run]) -> [UInt8] {
-    var writer = MessageWriter()
+  func sparse(_ request: Request, _ data: ByteRegion, _ holes: [HoleList.Run]) -> ByteRegion {
+    let contentBytes = Chunk.byteCount + 8
+    let holeBytes = holes.reduce(0) { $0 + $1.count }
+    // At most one piece of data before each hole and one behind the last.
+    let most = data.count - holeBytes + holes.count * (2 * contentBytes + 4) + contentBytes
+    let out = AlignedBuffer(unfilled: most).region
+    var end = 0
     func chunk(_ type: UInt16, _ start: Int, _ count: Int) {
-      writer.append(Chunk.magic)
-      writer.append(start + count == data.count ? Chunk.done : 0)
-      writer.append(type)
-      writer.append(request.cookie)
-      writer.append(UInt32(clamping: type == Chunk.offsetHole ? 12 : 8 + count))
-      writer.append(request.offset + UInt64(start))
+      ReplyFormat.putChunk(
+        type, done: start + count == data.count, request.cookie,
+        length: type == Chunk.offsetHole ? 12 : 8 + count,
+        in: out.slice(end, contentBytes))
+      out.setBigEndian(request.offset + UInt64(start), at: end + Chunk.byteCount)
+      end += contentBytes
     }
     var position = 0
     for hole in holes + [HoleList.Run(start: data.count, count: 0)] {
       if hole.start > position {
         chunk(Chunk.offsetData, position, hole.start - position)
-        writer.append(data.slice(position, hole.start - position).bytes)
+        out.copy(from: data.slice(position, hole.start - position), at: end)
+        end += hole.start - position
       }
       if hole.count > 0 {
         chunk(Chunk.offsetHole, hole.start, hole.count)
-        writer.append(UInt32(clamping: hole.count))
+        out.setBigEndian(UInt32(clamping: hole.count), at: end)
+        end += 4
       }
       position = hole.start + hole.count
     }
-    return writer.bytes
+    return out.slice(0, end)
+  }
+}
+
+extension Optional {
+  /// The value, if it is one that `isWanted` likes.
+  fileprivate func filter(_ isWanted: (Wrapped) -> Bool) -> Wrapped? {
+    flatMap { isWanted($0) ? $0 : nil }
   }
 }

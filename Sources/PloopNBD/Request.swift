@@ -21,6 +21,8 @@ struct Request: Sendable {
   /// Bytes that follow the header, whether or not the request is any good.
   var payloadBytes: Int { type == Command.write ? Int(length) : 0 }
 
+  func contains(_ place: UInt64) -> Bool { place >= offset && place - offset < UInt64(length) }
+
   var isDurable: Bool { flags & CommandFlags.fua != 0 }
 
   /// Everything that can be wrong with a request, before anything of it is done.
@@ -54,7 +56,7 @@ struct Request: Sendable {
     guard UInt64(length) <= size, offset <= size - UInt64(length) else {
       return NBDError(
         type == Command.write || type == Command.writeZeroes ? .noSpace : .invalid,
-        "the range ends behind the export's \(size) bytes")
+        "the range ends behind the export's \(size) bytes", at: size)
     }
     if length == 0, type == Command.blockStatus {
       return NBDError(.invalid, "a status of no bytes")

@@ -16,7 +16,6 @@ package struct ClientStatus: Sendable {
 package final class Server<Directory: ExportDirectory>: Sendable {
   private struct State {
     var connections: [UInt64: Connection<Directory>] = [:]
-    var nextID: UInt64 = 1
     var listeners: [ListeningSocket] = []
     var acceptors = 0
     var isStopping = false
@@ -25,12 +24,15 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   private let directory: Directory
   private let engine: IOEngine
   private let limits: Limits
+  private let budget: MemoryBudget
+  private let lastID = Atomic<UInt64>(0)
   private let state = Monitor(State())
 
   package init(directory: Directory, engine: IOEngine, limits: Limits = Limits()) {
     self.directory = directory
     self.engine = engine
     self.limits = limits
+    budget = MemoryBudget(limit: limits.serverBytesInFlight)
   }
 
   package func listen(on socket: ListeningSocket) throws(IOError) {
@@ -55,16 +57,19 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
     let since = Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
-    let id: UInt64? = state.update { state in
-      guard !state.isStopping, state.connections.count < limits.connections else { return nil }
-      defer { state.nextID += 1 }
-      return state.nextID
-    }
-    guard let id,
+    let id = lastID.wrappingAdd(1, ordering: .relaxed).newValue
+    guard
       let connection = try? Connection(
-        id: id, socket: socket, directory: directory, engine: engine, limits: limits, since: since)
+        id: id, socket: socket, directory: directory, engine: engine, budget: budget,
+        limits: limits, since: since)
     else { return socket.shutDown() }
-    state.update { $0.connections[id] = connection }
+    // One step with the look at the limits: nobody gets in beside them, or while the server stops.
+    let isTaken = state.update { state in
+      guard !state.isStopping, state.connections.count < limits.connections else { return false }
+      state.connections[id] = connection
+      return true
+    }
+    guard isTaken else { return socket.shutDown() }
     do {
       try Thread(name: "ploopd-nbd") { [self] in
         connection.run()
@@ -79,6 +84,9 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   // MARK: Clients
 
   package var connectionCount: Int { state.withLock { $0.connections.count } }
+
+  /// Memory that requests and unread replies hold beyond what each connection has for itself.
+  package var bytesInFlight: Int { budget.used }
 
   package func clients(of name: [UInt8]) -> [ClientStatus] {
     connections(of: name).map {

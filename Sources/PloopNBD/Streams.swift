@@ -47,12 +47,16 @@ struct InputStream {
   mutating func received(_ count: Int) { end += count }
 }
 
-/// Replies that wait to be sent, gathered in one piece of memory; large ones queue behind it.
+/// Replies that wait to be sent: small ones gathered in one piece of memory, large ones behind it as
+/// they are.
 struct OutputStream {
   private let region: ByteRegion
   private var start = 0
   private var end = 0
-  private var queue: [[UInt8]] = []
+  private var queue: [Reply] = []
+  private var sentOfFirst = 0
+  /// Set once nobody reads any more: what is appended is dropped.
+  private(set) var isCut = false
 
   init(_ region: ByteRegion) { self.region = region }
 
@@ -68,50 +72,54 @@ struct OutputStream {
 
   mutating func commit(_ count: Int) { end += count }
 
-  mutating func append(_ reply: [UInt8]) {
-    if let room = reserve(reply.count) {
-      reply.withUnsafeBytes { room.buffer.copyMemory(from: $0) }
-      end += reply.count
-    } else {
-      queue.append(reply)
+  /// - Returns: how much of the reply's memory is free again at once.
+  mutating func append(_ reply: Reply) -> Int {
+    if let room = reserve(reply.region.count) {
+      room.copy(from: reply.region)
+      end += reply.region.count
+      return reply.charge
     }
+    // The request's own memory is gone when the reply is there; the reply's stays until it is sent.
+    let kept = min(reply.charge, reply.region.count)
+    queue.append(Reply(region: reply.region, charge: kept))
+    return reply.charge - kept
   }
 
-  /// Sends what the socket takes now.
+  /// Sends what the socket takes now; when the client is gone, the stream is cut.
   ///
-  /// - Returns: false when the client is gone.
-  mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Bool {
-    while true {
-      while start < end {
-        switch socket.send(region.slice(start, end - start)) {
-        case .bytes(let count):
+  /// - Returns: how much of the replies' memory is free again.
+  mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Int {
+    var released = 0
+    while !isCut, !isEmpty {
+      let gathered = start < end
+      let next =
+        gathered
+        ? region.slice(start, end - start)
+        : queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst)
+      switch socket.send(next) {
+      case .bytes(let count):
+        sent.wrappingAdd(UInt64(count), ordering: .relaxed)
+        if gathered {
           start += count
-          sent.wrappingAdd(UInt64(count), ordering: .relaxed)
-        case .wouldBlock: return true
-        case .ended: return false
+        } else {
+          sentOfFirst += count
+          guard sentOfFirst == queue[0].region.count else { continue }
+          released += queue.removeFirst().charge
+          sentOfFirst = 0
         }
+      case .wouldBlock: return released
+      case .ended: isCut = true
       }
-      start = 0
-      end = 0
-      guard !queue.isEmpty else { return true }
-      refill()
-    }
-  }
-
-  /// Moves queued replies into the gathered part; one that is larger goes in parts.
-  private mutating func refill() {
-    while let first = queue.first, end < region.count {
-      let count = min(first.count, region.count - end)
-      first.withUnsafeBytes {
-        region.slice(end, count).buffer.copyMemory(
-          from: UnsafeRawBufferPointer(rebasing: $0[..<count]))
-      }
-      end += count
-      if count == first.count {
-        queue.removeFirst()
-      } else {
-        queue[0] = Array(first[count...])
+      if start == end {
+        start = 0
+        end = 0
       }
     }
+    guard isCut else { return released }
+    released += queue.reduce(0) { $0 + $1.charge }
+    queue = []
+    start = 0
+    end = 0
+    return released
   }
 }

@@ -33,3 +33,14 @@ struct MessageReader {
     return Array(bytes[position..<position + count])
   }
 }
+
+extension String {
+  /// UTF-8 as the wire has it: no NUL, at most `limit` bytes, no character cut in two.
+  func wireBytes(limit: Int) -> [UInt8] {
+    let all = utf8.filter { $0 != 0 }
+    guard all.count > limit else { return all }
+    var end = limit
+    while end > 0, all[end] & 0xC0 == 0x80 { end -= 1 }
+    return Array(all[..<end])
+  }
+}

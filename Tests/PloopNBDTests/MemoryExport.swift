@@ -1,7 +1,5 @@
-import Glibc
 import PloopIO
 import PloopNBD
-import TestSupport
 
 /// A disk in memory whose clusters of 64 KiB exist once written, for tests of the protocol.
 final class MemoryExport: Export {
@@ -9,18 +7,31 @@ final class MemoryExport: Export {
   let size: UInt64
   let isReadOnly: Bool
   let preferredBlockSize: UInt32 = 4096
-  let summary = "in memory"
+  let summary: String
   /// Whether quick ways are refused, so that everything goes through the engine.
   let isSlow: Bool
+  /// While false, slow work waits.
+  let gate = Monitor(true)
+  /// What slow work fails with.
+  let fault = Locked<NBDError?>(nil)
+  /// What slow work was asked for, in order.
+  let calls = Locked<[String]>([])
   private let memory: AlignedBuffer
   private let written: Locked<Set<Int>>
 
-  init(size: Int, isReadOnly: Bool = false, isSlow: Bool = false) {
+  init(size: Int, isReadOnly: Bool = false, isSlow: Bool = false, summary: String = "in memory") {
     self.size = UInt64(size)
     self.isReadOnly = isReadOnly
     self.isSlow = isSlow
+    self.summary = summary
     memory = AlignedBuffer(count: size)
     written = Locked([])
+  }
+
+  private func begin(_ call: String) throws(NBDError) {
+    calls.withLock { $0.append(call) }
+    _ = gate.wait { $0 ? true : nil }
+    if let fault = fault.withLock({ $0 }) { throw fault }
   }
 
   func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool {
@@ -30,6 +41,7 @@ final class MemoryExport: Export {
   }
 
   func read(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) throws(NBDError) {
+    try begin("read \(offset) \(region.count)")
     copyOut(region, offset, &holes)
   }
 
@@ -54,31 +66,42 @@ final class MemoryExport: Export {
   }
 
   func write(_ region: ByteRegion, at offset: UInt64, durable: Bool) throws(NBDError) {
+    try begin("write \(offset) \(region.count)\(durable ? " durable" : "")")
     copyIn(region, offset)
   }
 
   private func copyIn(_ region: ByteRegion, _ offset: UInt64) {
-    guard region.count > 0 else { return }
     memory.region.copy(from: region, at: Int(offset))
     let first = Int(offset) / MemoryExport.clusterBytes
     let last = (Int(offset) + region.count - 1) / MemoryExport.clusterBytes
     written.withLock { $0.formUnion(first...last) }
   }
 
-  func flush() throws(NBDError) {}
+  /// What the disk holds, for a look past the protocol.
+  func content(_ offset: Int, _ count: Int) -> [UInt8] { memory.region.slice(offset, count).bytes }
 
-  func trim(offset: UInt64, length: UInt64, durable: Bool) throws(NBDError) {}
+  func flush() throws(NBDError) { try begin("flush") }
+
+  func trim(offset: UInt64, length: UInt64, durable: Bool) throws(NBDError) {
+    try begin("trim \(offset) \(length)\(durable ? " durable" : "")")
+  }
 
   func writeZeroes(
     offset: UInt64, length: UInt64, mode: ZeroMode, durable: Bool
   ) throws(NBDError) {
+    try begin(
+      "zero \(offset) \(length)\(mode.contains(.keepAllocated) ? " keep" : "")\(durable ? " durable" : "")"
+    )
     guard !mode.contains(.onlyIfFast) else { throw NBDError(.notSupported, "not fast") }
     memory.region.slice(Int(offset), Int(length)).zero()
   }
 
-  func cache(offset: UInt64, length: UInt64) throws(NBDError) {}
+  func cache(offset: UInt64, length: UInt64) throws(NBDError) {
+    try begin("cache \(offset) \(length)")
+  }
 
   func extents(offset: UInt64, length: UInt64, limit: Int) throws(NBDError) -> [Extent] {
+    try begin("status \(offset) \(length)")
     var extents: [Extent] = []
     var position = offset
     let written = self.written.withLock { $0 }
@@ -101,80 +124,20 @@ final class MemoryExport: Export {
 
 final class MemoryDirectory: ExportDirectory {
   private let doors: [([UInt8], MemoryExport)]
+  /// Names that take nobody now, and why.
+  let refused = Locked<[[UInt8]: NBDError]>([:])
+  /// While false, looking a name up waits.
+  let gate = Monitor(true)
+  let lookups = Locked(0)
 
   init(_ doors: [(String, MemoryExport)]) { self.doors = doors.map { (Array($0.0.utf8), $0.1) } }
 
   func list() -> [(name: [UInt8], summary: String)] { doors.map { ($0.0, $0.1.summary) } }
 
   func export(named name: [UInt8]) throws(NBDError) -> MemoryExport? {
-    doors.first { $0.0 == name }?.1
-  }
-}
-
-/// A server over disks in memory, on a Unix socket in a folder of its own.
-final class LiveServer {
-  let folder: TemporaryFolder
-  let path: String
-  let server: Server<MemoryDirectory>
-  let engine = IOEngine()
-
-  init(_ doors: [(String, MemoryExport)], limits: Limits = Limits()) throws {
-    folder = try TemporaryFolder()
-    path = "\(folder.path)/nbd.sock"
-    server = Server(directory: MemoryDirectory(doors), engine: engine, limits: limits)
-    try server.listen(on: .unix(path: path))
-  }
-
-  func uri(_ name: String) -> String { "nbd+unix:///\(name)?socket=\(path)" }
-
-  deinit {
-    server.stop(until: .after(seconds: 10))
-    engine.stop(until: .after(seconds: 10))
-  }
-}
-
-/// A client that says exactly the bytes it is told to.
-final class RawClient {
-  private let number: Int32
-
-  init(_ path: String) throws {
-    number = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
-    let connected = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        connect(number, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
-    guard connected == 0 else { throw Tool.Failure(description: "cannot connect to \(path)") }
-    var time = timeval(tv_sec: 10, tv_usec: 0)
-    setsockopt(number, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
-  }
-
-  func send(_ bytes: [UInt8]) { _ = Glibc.send(number, bytes, bytes.count, Int32(MSG_NOSIGNAL)) }
-
-  /// Exactly so many bytes, or fewer when the server has hung up.
-  func receive(_ count: Int) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: count)
-    var done = 0
-    while done < count {
-      let more = bytes.withUnsafeMutableBytes { buffer in
-        buffer.baseAddress.map { recv(number, $0 + done, count - done, 0) } ?? 0
-      }
-      guard more > 0 else { break }
-      done += more
-    }
-    return Array(bytes[..<done])
-  }
-
-  func halfClose() { shutdown(number, Int32(SHUT_WR)) }
-
-  deinit { close(number) }
-}
-
-func big(_ value: some FixedWidthInteger) -> [UInt8] {
-  stride(from: type(of: value).bitWidth - 8, through: 0, by: -8).map {
-    UInt8(truncatingIfNeeded: value >> $0)
+    lookups.withLock { $0 += 1 }
+    _ = gate.wait { $0 ? true : nil }
+    if let error = refused.withLock({ $0[name] }) { throw error }
+    return doors.first { $0.0 == name }?.1
   }
 }

@@ -1,0 +1,71 @@
+import PloopIO
+import PloopNBD
+import TestSupport
+
+/// A server over disks in memory, on a Unix socket in a folder of its own and on a free TCP port.
+final class LiveServer {
+  let folder: TemporaryFolder
+  let path: String
+  let port: UInt16
+  let directory: MemoryDirectory
+  let server: Server<MemoryDirectory>
+  private let engine = IOEngine()
+
+  init(_ doors: [(String, MemoryExport)], limits: Limits = Limits()) throws {
+    folder = try TemporaryFolder()
+    path = "\(folder.path)/nbd.sock"
+    directory = MemoryDirectory(doors)
+    server = Server(directory: directory, engine: engine, limits: limits)
+    try server.listen(on: .unix(path: path))
+    let tcp = try ListeningSocket.tcp(host: "127.0.0.1", port: 0)
+    port = tcp.port
+    try server.listen(on: tcp)
+  }
+
+  func uri(_ name: String) -> String { "nbd+unix:///\(name)?socket=\(path)" }
+
+  func client() throws -> RawClient { try RawClient(path) }
+
+  /// A client in transmission.
+  func client(
+    of name: String, structured: Bool = true, status: Bool = false
+  ) throws -> RawClient {
+    let client = try RawClient(path)
+    guard client.enter(name, structured: structured, status: status) else {
+      throw Tool.Failure(description: "cannot enter \(name)")
+    }
+    return client
+  }
+
+  /// Runs a Python script with `uri` set; `fails(call, errno)` asserts that the call does.
+  func python(_ script: String, uri name: String, seconds: Int = 60) throws {
+    try Tool.shell(
+      """
+      /usr/bin/python3 - <<'END'
+      import errno, nbd
+      uri = '\(uri(name))'
+      def fails(call, number):
+          try: call()
+          except nbd.Error as e: assert e.errnum == number, (e, number)
+          else: raise AssertionError('no error')
+      \(script)
+      END
+      """, seconds: seconds)
+  }
+
+  deinit {
+    server.stop(until: .after(seconds: 10))
+    engine.stop(until: .after(seconds: 10))
+  }
+}
+
+/// Waits until something is the case, at most 20 s.
+func becomes(_ isSo: () -> Bool) -> Bool {
+  let deadline = Deadline.after(seconds: 20)
+  let never = Monitor(())
+  while !isSo() {
+    if deadline.hasPassed { return false }
+    _ = never.wait(until: .after(milliseconds: 2)) { _ -> Bool? in nil }
+  }
+  return true
+}

@@ -1,0 +1,243 @@
+import Glibc
+import TestSupport
+
+/// A client that says exactly the bytes it is told to.
+final class RawClient {
+  private let descriptor: Int32
+
+  convenience init(_ path: String) throws {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: Array(path.utf8)) }
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    try self.init(descriptor, isConnected: connected == 0, to: path)
+  }
+
+  convenience init(port: UInt16) throws {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+      }
+    }
+    try self.init(descriptor, isConnected: connected == 0, to: "port \(port)")
+  }
+
+  private init(_ descriptor: Int32, isConnected: Bool, to address: String) throws {
+    self.descriptor = descriptor
+    guard isConnected else { throw Tool.Failure(description: "cannot connect to \(address)") }
+    var time = timeval(tv_sec: 20, tv_usec: 0)
+    let size = socklen_t(MemoryLayout<timeval>.size)
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, size)
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, size)
+  }
+
+  /// - Returns: whether the server took it all.
+  @discardableResult
+  func send(_ bytes: [UInt8]) -> Bool {
+    var done = 0
+    while done < bytes.count {
+      let count = bytes.withUnsafeBytes { buffer in
+        buffer.baseAddress.map {
+          Glibc.send(descriptor, $0 + done, bytes.count - done, Int32(MSG_NOSIGNAL))
+        } ?? 0
+      }
+      guard count > 0 else { return false }
+      done += count
+    }
+    return true
+  }
+
+  /// Sends what the socket takes now.
+  func sendNow(_ bytes: [UInt8]) -> Int {
+    max(0, Glibc.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL | MSG_DONTWAIT)))
+  }
+
+  /// Exactly so many bytes, or fewer when the server has hung up or says nothing for 20 s.
+  func receive(_ count: Int) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    var done = 0
+    while done < count {
+      let more = bytes.withUnsafeMutableBytes { buffer in
+        buffer.baseAddress.map { recv(descriptor, $0 + done, count - done, 0) } ?? 0
+      }
+      guard more > 0 else { break }
+      done += more
+    }
+    return Array(bytes[..<done])
+  }
+
+  /// Up to so many bytes; 0 when the server has hung up, -1 when it says nothing for 20 s.
+  func receiveSome(_ count: Int) -> Int {
+    var bytes = [UInt8](repeating: 0, count: count)
+    let received = recv(descriptor, &bytes, count, 0)
+    return received < 0 && errno == ECONNRESET ? 0 : received
+  }
+
+  /// Whether the server hangs up without saying anything more.
+  var isHungUp: Bool {
+    var byte: UInt8 = 0
+    return recv(descriptor, &byte, 1, 0) == 0 || errno == ECONNRESET
+  }
+
+  func halfClose() { shutdown(descriptor, Int32(SHUT_WR)) }
+
+  deinit { close(descriptor) }
+}
+
+func big(_ value: some FixedWidthInteger) -> [UInt8] {
+  stride(from: type(of: value).bitWidth - 8, through: 0, by: -8).map {
+    UInt8(truncatingIfNeeded: value >> $0)
+  }
+}
+
+func number<Number: FixedWidthInteger>(_ bytes: some Sequence<UInt8>, as: Number.Type) -> Number {
+  bytes.reduce(0) { $0 << 8 | Number($1) }
+}
+
+// MARK: The handshake in numbers
+
+let optionError: UInt32 = 1 << 31
+
+extension RawClient {
+  struct OptionAnswer {
+    /// Of the reply that ends the option; 0 when the server hung up instead.
+    let type: UInt32
+    let data: [UInt8]
+    /// The replies before it.
+    let items: [(type: UInt32, data: [UInt8])]
+    var words: String { String(decoding: data, as: UTF8.self) }
+  }
+
+  static func option(_ code: UInt32, _ data: [UInt8]) -> [UInt8] {
+    Array("IHAVEOPT".utf8) + big(code) + big(UInt32(data.count)) + data
+  }
+
+  static func goData(_ name: String, infos: [UInt16] = []) -> [UInt8] {
+    big(UInt32(name.utf8.count)) + Array(name.utf8) + big(UInt16(infos.count))
+      + infos.flatMap { big($0) }
+  }
+
+  static func contextData(_ name: String, _ queries: [String]) -> [UInt8] {
+    big(UInt32(name.utf8.count)) + Array(name.utf8) + big(UInt32(queries.count))
+      + queries.flatMap { big(UInt32($0.utf8.count)) + Array($0.utf8) }
+  }
+
+  /// - Returns: the server's greeting.
+  @discardableResult
+  func greet(flags: UInt32 = 3) -> [UInt8] {
+    let greeting = receive(18)
+    send(big(flags))
+    return greeting
+  }
+
+  func answer(to option: UInt32) -> OptionAnswer {
+    var items: [(type: UInt32, data: [UInt8])] = []
+    while true {
+      let header = receive(20)
+      guard header.count == 20,
+        number(header[..<8], as: UInt64.self) == 0x0003_e889_0455_65a9,
+        number(header[8..<12], as: UInt32.self) == option
+      else { return OptionAnswer(type: 0, data: [], items: items) }
+      let type = number(header[12..<16], as: UInt32.self)
+      let data = receive(number(header[16...], as: Int.self))
+      if type == 1 || type >= optionError {
+        return OptionAnswer(type: type, data: data, items: items)
+      }
+      items.append((type, data))
+    }
+  }
+
+  func ask(_ option: UInt32, _ data: [UInt8] = []) -> OptionAnswer {
+    send(RawClient.option(option, data))
+    return answer(to: option)
+  }
+
+  /// Greets and enters transmission.
+  func enter(_ name: String, structured: Bool = true, status: Bool = false) -> Bool {
+    greet()
+    if structured, ask(8).type != 1 { return false }
+    if status, ask(10, RawClient.contextData(name, ["base:allocation"])).type != 1 { return false }
+    return ask(7, RawClient.goData(name)).type == 1
+  }
+}
+
+// MARK: Transmission in numbers
+
+extension RawClient {
+  struct Chunk {
+    let isDone: Bool
+    let type: UInt16
+    let cookie: UInt64
+    let payload: [UInt8]
+  }
+
+  struct Answer {
+    var isStructured = false
+    /// Nil when the server hung up instead.
+    var error: UInt32?
+    var cookie: UInt64 = 0
+    var words = ""
+    var errorOffset: UInt64?
+    var chunks: [Chunk] = []
+    /// What a simple reply to a read carries.
+    var data: [UInt8] = []
+  }
+
+  static func request(
+    _ type: UInt16, offset: UInt64 = 0, length: UInt32 = 0, flags: UInt16 = 0, cookie: UInt64 = 7
+  ) -> [UInt8] {
+    big(UInt32(0x2560_9513)) + big(flags) + big(type) + big(cookie) + big(offset) + big(length)
+  }
+
+  func call(
+    _ type: UInt16, offset: UInt64 = 0, length: UInt32 = 0, flags: UInt16 = 0,
+    payload: [UInt8] = []
+  ) -> Answer {
+    send(RawClient.request(type, offset: offset, length: length, flags: flags) + payload)
+    return answer(reading: type == 0 ? Int(length) : 0)
+  }
+
+  /// - Parameter reading: bytes that follow a simple reply without an error.
+  func answer(reading: Int = 0) -> Answer {
+    var answer = Answer()
+    while true {
+      let start = receive(16)
+      guard start.count == 16 else { return answer }
+      answer.cookie = number(start[8...], as: UInt64.self)
+      guard number(start[..<4], as: UInt32.self) == 0x668e_33ef else {
+        guard number(start[..<4], as: UInt32.self) == 0x6744_6698 else { return answer }
+        answer.error = number(start[4..<8], as: UInt32.self)
+        if answer.error == 0 { answer.data = receive(reading) }
+        return answer
+      }
+      answer.isStructured = true
+      let payload = receive(number(receive(4), as: Int.self))
+      let chunk = Chunk(
+        isDone: start[5] & 1 == 1, type: number(start[6..<8], as: UInt16.self),
+        cookie: answer.cookie, payload: payload)
+      answer.chunks.append(chunk)
+      if chunk.type >= 0x8000 {
+        answer.error = number(payload[..<4], as: UInt32.self)
+        let count = number(payload[4..<6], as: Int.self)
+        answer.words = String(decoding: payload[6..<6 + count], as: UTF8.self)
+        if chunk.type == 0x8002 {
+          answer.errorOffset = number(payload[(6 + count)...], as: UInt64.self)
+        }
+      }
+      if chunk.isDone {
+        answer.error = answer.error ?? 0
+        return answer
+      }
+    }
+  }
+}
