@@ -33,7 +33,7 @@ package final class RunningService: @unchecked Sendable {
   package var nbdSocket: String { "\(folder)/nbd.sock" }
   package var logFile: String { "\(folder)/log" }
   private let arguments: [String]
-  private var process: pid_t = 0
+  package private(set) var process: Int32 = 0
 
   /// Starts the service and waits until it is ready.
   ///
@@ -64,7 +64,11 @@ package final class RunningService: @unchecked Sendable {
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP))
+    // As a shell would start it: threads of the test runner block signals.
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
+    var mask = sigset_t()
+    sigemptyset(&mask)
+    posix_spawnattr_setsigmask(&attributes, &mask)
     var words: [UnsafeMutablePointer<CChar>?] = ([RunningService.program] + arguments).map {
       strdup($0)
     }
