@@ -2,7 +2,7 @@
 .PHONY: run test build crash faults format lint clean
 
 run: ## install what is missing, build, start the service under ./var
-	scripts/install-packages build
+	scripts/install-packages run
 	swift build -c release --product ploopd
 	.build/release/ploopd serve
 
