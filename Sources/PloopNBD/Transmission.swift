@@ -57,6 +57,7 @@ struct Transmission<Directory: ExportDirectory> {
       let hasReleased = flush()
       // What the input still holds comes before what the socket holds.
       if halt == .busy && hasRoom || halt == .memory && hasReleased { continue }
+      if connection.isEnding, hasHadItsTime { return }
       // 3 more input, and when there is none wait for what can go on
       if halt == .input, !inputEnded, receive() { continue }
       let isOver = connection.isEnding || inputEnded
@@ -180,11 +181,19 @@ struct Transmission<Directory: ExportDirectory> {
 
   // MARK: Waiting
 
-  /// - Returns: false when there is nothing left to wait for.
-  private mutating func wait(for halt: Halt) -> Bool {
-    if connection.isEnding, connection.mailbox.isIdle, lastCall == nil {
-      lastCall = .after(seconds: connection.limits.farewellSeconds)
+  /// Whether a client whose connection is to end, and for whom nothing is under way any more, has
+  /// had the time to take its replies, however much it goes on sending.
+  private var hasHadItsTime: Bool {
+    mutating get {
+      guard connection.mailbox.isIdle else { return false }
+      let deadline = lastCall ?? .after(seconds: connection.limits.farewellSeconds)
+      lastCall = deadline
+      return deadline.hasPassed
     }
+  }
+
+  /// - Returns: false when the client has stalled at the cost of others.
+  private mutating func wait(for halt: Halt) -> Bool {
     // Memory that is held for a client that does not send, or does not read, is others' memory.
     let isClientsTurn = account.held > 0 && (halt == .input && payload != nil || !output.isEmpty)
     if !isClientsTurn {
@@ -196,7 +205,6 @@ struct Transmission<Directory: ExportDirectory> {
     if halt == .input, !inputEnded { wanted.insert(.readable) }
     _ = connection.socket.wait(
       wanted, with: connection.mailbox.bell, until: lastCall ?? stall ?? .never)
-    if lastCall?.hasPassed == true { return false }
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

@@ -134,9 +134,3 @@ struct MemoryTests {
     #expect(becomes { live.server.bytesInFlight == 0 })
   }
 }
-
-/// A client that one other thread uses.
-private struct Unchecked: @unchecked Sendable {
-  let value: RawClient
-  init(_ value: RawClient) { self.value = value }
-}

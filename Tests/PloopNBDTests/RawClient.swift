@@ -94,6 +94,12 @@ final class RawClient {
   deinit { close(descriptor) }
 }
 
+/// A client that two threads use without getting in each other's way.
+struct Unchecked: @unchecked Sendable {
+  let value: RawClient
+  init(_ value: RawClient) { self.value = value }
+}
+
 func big(_ value: some FixedWidthInteger) -> [UInt8] {
   stride(from: type(of: value).bitWidth - 8, through: 0, by: -8).map {
     UInt8(truncatingIfNeeded: value >> $0)

@@ -128,6 +128,24 @@ struct ShutdownTests {
     try Tool.shell("test ! -e '\(live.path)'")
   }
 
+  @Test("a client that never stops sending does not hold the end up")
+  func flooding() throws {
+    let client = try live.client(of: "disk")
+    let flooding = Monitor(true)
+    // Refused for its length, and drained while it lasts.
+    client.send(RawClient.request(1, length: .max))
+    let sender = Unchecked(client)
+    try Thread(name: "flood") {
+      while sender.value.send([UInt8](repeating: 0, count: 100_000)) {}
+      flooding.update { $0 = false }
+    }.detach()
+    #expect(client.answer().error == 22)
+    let deadline = Deadline.after(seconds: 8)
+    live.server.stop(until: deadline)
+    #expect(!deadline.hasPassed && live.server.connectionCount == 0)
+    #expect(flooding.wait(until: .after(seconds: 20)) { $0 ? nil : true } == true)
+  }
+
   @Test("a stopped server takes no client that is still in the queue")
   func queued() throws {
     beginStopping()
