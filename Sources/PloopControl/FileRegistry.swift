@@ -30,7 +30,9 @@ struct FileRegistry {
       let use = Use(device: device, isWritten: isTop && !readonly, isLower: !isTop)
       let keys = [.name(file.location)] + (file.identity.map { [Key.file($0)] } ?? [])
       for key in keys {
-        for other in uses[key] ?? [] where other.device != device {
+        let others = (uses[key] ?? []).filter { $0.device != device }
+        // That a chain builds on it is the stronger reason, and is said first.
+        for other in others.filter(\.isLower) + others.filter({ !$0.isLower }) {
           try FileRegistry.check(use, against: other, path: file.location.path)
         }
         claims.append((key, use))

@@ -77,8 +77,8 @@ struct CommandLineTests {
       "serve --config settings.yaml --state-dir state --log-level info --nbd-socket nbd.sock"
     try Tool.shell(
       """
-      cd '\(folder.path)' && '\(RunningService.program)' \(arguments) 2> log & service=$!
       cd '\(folder.path)'
+      '\(RunningService.program)' \(arguments) 2> log & service=$!
       until grep -q '"message":"ready"' log; do kill -0 $service || { cat log; exit 1; }; sleep 0.02; done
       curl -sSf --unix-socket from-file.sock http://localhost/v1 > v1
       kill -INT $service; wait $service

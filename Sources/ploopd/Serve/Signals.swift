@@ -11,6 +11,9 @@ struct Signals {
     sigaddset(&set, SIGTERM)
     sigaddset(&set, SIGINT)
     pthread_sigmask(SIG_BLOCK, &set, nil)
+    // Whoever starts it in the background may have them ignored, and ignored ones never come.
+    signal(SIGTERM, SIG_DFL)
+    signal(SIGINT, SIG_DFL)
     // A client that goes away is an error of the send, not the end of the process.
     signal(SIGPIPE, SIG_IGN)
   }
