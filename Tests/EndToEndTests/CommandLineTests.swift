@@ -119,4 +119,20 @@ struct CommandLineTests {
           assert p.wait(30) == 0
       """, [RunningService.program, folder.path])
   }
+
+  @Test("As many files may be open as the host allows")
+  func openFiles() throws {
+    let folder = try TemporaryFolder()
+    let limits = try Tool.shell(
+      """
+      cd '\(folder.path)' && mkdir images && ulimit -Sn 256 && ulimit -Hn 5000
+      '\(RunningService.program)' serve --state-dir . --root main=images --http-socket none \
+        --http-listen none --nbd-socket n.sock --nbd-listen none 2> log & service=$!
+      until grep -q ready log; do kill -0 $service || exit 1; sleep 0.02; done
+      grep 'Max open files' /proc/$service/limits
+      kill $service; wait $service
+      """
+    ).output
+    #expect(limits.split(separator: " ").filter { $0 == "5000" }.count == 2, "\(limits)")
+  }
 }
