@@ -53,7 +53,7 @@ let package = Package(
       name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
     .target(
-      name: "CrashKit", dependencies: ["PloopDevice", "PloopFormat", "PloopIO"],
+      name: "CrashKit", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
       path: "Tests/CrashKit", swiftSettings: settings),
     .executableTarget(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",

@@ -2,6 +2,7 @@ internal import Glibc
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
+internal import TestSupport
 
 /// Replays a recording: at each position, each state that power loss could leave is attached with
 /// safe repair and every sector of it is held against the history.
@@ -52,7 +53,7 @@ package struct Enumeration {
   ) throws -> Result {
     var result = Result()
     for blockBytes in [4096, 512] {
-      var random = SplitMix(seed: seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
+      var random = SeededGenerator(seed: seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
       var states = CrashStates(initial: initial, blockBytes: blockBytes)
       var syncBegan: Int?
       for (position, event) in events.enumerated() {
@@ -120,20 +121,5 @@ package struct Enumeration {
       }
     }
     return nil
-  }
-}
-
-/// A small generator with a seed that can be printed (SplitMix64).
-package struct SplitMix: RandomNumberGenerator, Sendable {
-  private var state: UInt64
-
-  package init(seed: UInt64) { state = seed }
-
-  package mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
   }
 }

@@ -2,6 +2,7 @@ internal import Glibc
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
+internal import TestSupport
 
 extension Recording {
   /// Has the watch fail calls as `faults` says, beside what the setup's host cannot do.
@@ -97,7 +98,7 @@ extension Recording {
   /// Puts one of the contents on the disk that a power failure could leave now.
   private func losePower() throws {
     let events = trace.events
-    var random = SplitMix(seed: UInt64(events.count))
+    var random = SeededGenerator(seed: UInt64(events.count))
     var states = CrashStates(
       initial: initial, blockBytes: Bool.random(using: &random) ? 4096 : 512)
     states.apply(events, path: topPath)

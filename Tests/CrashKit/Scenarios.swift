@@ -1,4 +1,5 @@
 internal import PloopFormat
+internal import TestSupport
 
 /// What is done to a disk while every system call is recorded, or fails. A later operation of the
 /// product joins this list in the commit that adds it.
@@ -104,7 +105,7 @@ package enum Scenario: String, CaseIterable, Sendable {
         try disk.attach()
       }
     case .mixed:
-      var random = SplitMix(seed: seed)
+      var random = SeededGenerator(seed: seed)
       for _ in 0..<40 { try Scenario.step(disk, &random) }
     }
     try disk.detach()
@@ -158,7 +159,7 @@ package enum Scenario: String, CaseIterable, Sendable {
     }
   }
 
-  private static func step(_ disk: Recording, _ random: inout SplitMix) throws {
+  private static func step(_ disk: Recording, _ random: inout SeededGenerator) throws {
     let count = disk.setup.sectorCount
     let first = Int.random(in: 0..<count, using: &random)
     let sectors = first..<min(count, first + Int.random(in: 1...12, using: &random))

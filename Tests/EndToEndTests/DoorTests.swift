@@ -6,10 +6,7 @@ import Testing
 struct DoorTests {
   private func service(_ folder: TemporaryFolder) throws -> RunningService {
     let service = try RunningService(in: folder.path)
-    let reply = try service.post(
-      "/v1/devices",
-      "{\"id\":\"vm1\",\"create\":{\"directory\":\"vm1\",\"size\":16777216},\"export\":{\"name\":\"vm1\"}}"
-    )
+    let reply = try service.create("vm1", sizeBytes: 16_777_216)
     #expect(reply.status == 201, "\(reply.text)")
     return service
   }
@@ -19,7 +16,7 @@ struct DoorTests {
     try Tool.shell(
       """
       cd '\(folder.path)'; rm -f in leave; cat > client.py <<'END'
-      import nbd, os, sys, time
+      import nbd, os, sys
       h = nbd.NBD(); h.connect_uri(sys.argv[1])
       \(body)
       END
@@ -37,8 +34,9 @@ struct DoorTests {
       folder, service.uri("vm1"),
       """
       h.pwrite(b"1" * 4096, 0)
+      os.mkfifo("leave")
       open("in", "w")
-      while not os.path.exists("leave"): time.sleep(0.02)
+      open("leave").read()
       h.shutdown()
       """)
     let refused = try service.delete("/v1/devices/vm1")
@@ -51,7 +49,7 @@ struct DoorTests {
     #expect(try service.get("/v1/devices/vm1").json["state"] as? String == "online")
     #expect(try service.delete("/v1/exports/vm1").code == "export-in-use")
     // It leaves while the next detach is already waiting for it.
-    try Tool.shell("touch '\(folder.path)/leave'")
+    try Tool.shell("echo > '\(folder.path)/leave'")
     #expect(try service.delete("/v1/devices/vm1").status == 204)
 
     #expect(try service.attach("vm1", ["vm1/root.hds"]).status == 201)
@@ -67,7 +65,7 @@ struct DoorTests {
       """)
     #expect(try service.delete("/v1/devices/vm1?mode=hard").status == 204)
     try Tool.shell(
-      "cd '\(folder.path)'; while kill -0 $(cat client.pid) 2>/dev/null; do sleep 0.02; done")
+      "cd '\(folder.path)'; tail --pid=$(cat client.pid) -s 0.02 -f /dev/null")
     try Tool.shell("qemu-img check -f parallels '\(service.images)/vm1/root.hds'")
   }
 
@@ -93,7 +91,7 @@ struct DoorTests {
     #expect(try Tool.shell("cat '\(folder.path)/client.out'").output == "")
     #expect(try service.patch("/v1/devices/vm1", "{\"suspended\":false}").status == 200)
     try Tool.shell(
-      "cd '\(folder.path)'; while kill -0 $(cat client.pid) 2>/dev/null; do sleep 0.02; done; grep -q written client.out"
+      "cd '\(folder.path)'; tail --pid=$(cat client.pid) -s 0.02 -f /dev/null; grep -q written client.out"
     )
     // From the beginning on: no guest before it is resumed.
     #expect(try service.delete("/v1/devices/vm1").status == 204)

@@ -58,7 +58,7 @@ struct ImageCommandFillTests {
     let before = try fixture.content("a.img")
     let killed = try fixture.shell(
       """
-      '\(ImageCommandFixture.binary)' image fill --json --progress a.img 2> progress & fill=$!
+      '\(RunningService.program)' image fill --json --progress a.img 2> progress & fill=$!
       until grep -q '"done_bytes":[1-9]' progress; do kill -0 $fill || exit 99; done
       kill -9 $fill; wait $fill
       """, check: false)

@@ -8,24 +8,14 @@ struct ImageCommandFixture {
 
   init() throws { folder = try TemporaryFolder() }
 
-  /// The binary under test: `PLOOPD`, or what the debug build made.
-  static let binary: String = {
-    let environment = ProcessInfo.processInfo.environment["PLOOPD"]
-    let root = URL(fileURLWithPath: #filePath)
-      .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
-    return environment ?? root.appendingPathComponent(".build/debug/ploopd").path
-  }()
-
   /// Runs a command line in the folder; `ploopd` and OpenVZ's `ploop` can be called by their names.
   @discardableResult
   func shell(_ command: String, check: Bool = true) throws -> Tool.Result {
-    // OpenVZ's ploop reads 4 KiB from the address of its first argument and crashes when its
-    // environment ends before.
     try Tool.shell(
       """
       cd '\(folder.path)' && export PATH="$PATH:/usr/sbin:/sbin"
-      ploopd() { '\(ImageCommandFixture.binary)' "$@"; }
-      ploop() { PAD=$(head -c 16384 /dev/zero | tr '\\0' x) command ploop "$@"; }
+      ploopd() { '\(RunningService.program)' "$@"; }
+      ploop() { \(OpenVZ.padding) command ploop "$@"; }
       \(command)
       """, check: check)
   }

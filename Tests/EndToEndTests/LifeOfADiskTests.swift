@@ -3,15 +3,20 @@ import Testing
 
 @Suite("The life of a disk")
 struct LifeOfADiskTests {
-  @Test("An ext4 made by mkfs, turned into a ploop image by qemu-img, is copied out identical")
-  func qemuImageIsReadable() throws {
-    let folder = try TemporaryFolder()
-    let service = try RunningService(in: folder.path)
+  /// Makes `raw`, an ext4, and `disk.hds`, the same as a ploop image by qemu-img.
+  private func makeFilesystem(_ service: RunningService) throws {
     try Tool.shell(
       """
       cd '\(service.images)' && truncate -s 64M raw && mkfs.ext4 -q raw &&
       qemu-img convert -f raw -O parallels raw disk.hds
       """)
+  }
+
+  @Test("An ext4 made by mkfs, turned into a ploop image by qemu-img, is copied out identical")
+  func qemuImageIsReadable() throws {
+    let folder = try TemporaryFolder()
+    let service = try RunningService(in: folder.path)
+    try makeFilesystem(service)
     let reply = try service.attach("vm1", ["main:disk.hds"])
     #expect(reply.status == 201, "\(reply.text)")
     #expect(reply.json["state"] as? String == "online")
@@ -25,10 +30,10 @@ struct LifeOfADiskTests {
   func created() throws {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
-    let body = """
-      {"id":"vm1","create":{"directory":"vm1","size":67108864,"cluster_size":65536},"export":{"name":"vm1"}}
-      """
-    #expect(try service.post("/v1/devices", body).status == 201)
+    func create() throws -> RunningService.Reply {
+      try service.create("vm1", sizeBytes: 64 << 20, clusterBytes: 65536)
+    }
+    #expect(try create().status == 201)
     try Tool.shell(
       """
       cd '\(folder.path)' && truncate -s 64M raw && mkfs.ext4 -q -d /etc/apt raw &&
@@ -40,7 +45,7 @@ struct LifeOfADiskTests {
     try Tool.shell("qemu-img convert -f parallels -O raw '\(image)' '\(folder.path)/back'")
     try Tool.shell("cmp '\(folder.path)/raw' '\(folder.path)/back'")
     // The same id and folder again: the image is in the way, and is attached as it is.
-    #expect(try service.post("/v1/devices", body).code == "image-exists")
+    #expect(try create().code == "image-exists")
     #expect(try service.attach("vm1", ["vm1/root.hds"]).status == 201)
     try Tool.shell("nbdcopy '\(service.uri("vm1"))' '\(folder.path)/again'")
     try Tool.shell("cmp '\(folder.path)/raw' '\(folder.path)/again'")
@@ -57,10 +62,7 @@ struct LifeOfADiskTests {
       cd '\(service.images)' && head -c 24M /dev/urandom > base.raw && truncate -s 32M base.raw &&
       cp base.raw '\(folder.path)/model'
       """)
-    _ = try service.post(
-      "/v1/devices",
-      "{\"id\":\"new\",\"create\":{\"directory\":\"new\",\"size\":33554432,\"cluster_size\":65536}}"
-    )
+    _ = try service.create("new", sizeBytes: 33_554_432, clusterBytes: 65_536)
     #expect(try service.delete("/v1/devices/new").status == 204)
     let body = """
       {"id":"vm1","deltas":[{"path":"base.raw","format":"raw"},{"path":"new/root.hds"}],"export":{"name":"vm1"}}
@@ -137,11 +139,7 @@ struct LifeOfADiskTests {
   func fio() throws {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
-    _ = try service.post(
-      "/v1/devices",
-      """
-      {"id":"vm1","create":{"directory":"vm1","size":67108864},"export":{"name":"vm1"}}
-      """)
+    try service.create("vm1", sizeBytes: 64 << 20)
     try Tool.shell(
       """
       cd '\(folder.path)' && fio --name=v --ioengine=nbd --uri='\(service.uri("vm1"))' --rw=randwrite \
@@ -156,11 +154,7 @@ struct LifeOfADiskTests {
   func mounted() throws {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
-    try Tool.shell(
-      """
-      cd '\(service.images)' && truncate -s 64M raw && mkfs.ext4 -q raw &&
-      qemu-img convert -f raw -O parallels raw disk.hds
-      """)
+    try makeFilesystem(service)
     #expect(try service.attach("vm1", ["disk.hds"]).status == 201)
     try Tool.shell(
       """

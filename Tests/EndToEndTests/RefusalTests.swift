@@ -168,7 +168,7 @@ struct RefusalTests {
       """)
     let held = try service.attach("vm1", ["a.hds", "b.hds"])
     try Tool.shell(
-      "kill $(cat '\(folder.path)/q.pid'); while kill -0 $(cat '\(folder.path)/q.pid') 2>/dev/null; do sleep 0.02; done"
+      "kill $(cat '\(folder.path)/q.pid'); tail --pid=$(cat '\(folder.path)/q.pid') -s 0.02 -f /dev/null"
     )
     #expect(held.status == 409 && held.code == "image-in-use", "\(held.text)")
     #expect(try service.attach("vm1", ["a.hds", "b.hds"], ",\"repair\":\"safe\"").status == 201)
@@ -182,10 +182,7 @@ struct RefusalTests {
     defer { _ = try? Tool.shell("umount -l '\(folder.path)/images'") }
     let service = try RunningService(in: folder.path)
     for id in ["a", "b"] {
-      let reply = try service.post(
-        "/v1/devices",
-        "{\"id\":\"\(id)\",\"create\":{\"directory\":\"\(id)\",\"size\":67108864},\"export\":{\"name\":\"\(id)\"}}"
-      )
+      let reply = try service.create(id, sizeBytes: 67_108_864)
       #expect(reply.status == 201, "\(reply.text)")
     }
     try Tool.python(
@@ -213,9 +210,7 @@ struct RefusalTests {
       assert a.pread(1 << 20, done << 20) == b"y" * (1 << 20)
       a.shutdown(); b.shutdown()
       """, [service.uri("a"), service.uri("b")])
-    let reply = try service.post(
-      "/v1/devices",
-      "{\"id\":\"c\",\"create\":{\"directory\":\"c\",\"size\":67108864,\"cluster_size\":16777216}}")
+    let reply = try service.create("c", sizeBytes: 67_108_864, clusterBytes: 16_777_216)
     #expect(reply.status == 409 && reply.code == "insufficient-space", "\(reply.text)")
     for id in ["a", "b"] {
       #expect(try service.delete("/v1/devices/\(id)").status == 204)

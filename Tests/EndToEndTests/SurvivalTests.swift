@@ -61,9 +61,8 @@ struct SurvivalTests {
     print("seed \(seed)")
     let cluster = [4096, 65536, 1 << 20, 1 << 20][round - 1]
     // The last round writes over a base: copy-on-write is interrupted too.
-    let create =
-      "{\"id\":\"vm1\",\"create\":{\"directory\":\"vm1\",\"size\":16777216,\"cluster_size\":\(cluster)},\"export\":{\"name\":\"vm1\"}}"
-    #expect(try service.post("/v1/devices", create).status == 201)
+    #expect(
+      try service.create("vm1", sizeBytes: 16 << 20, clusterBytes: cluster).status == 201)
     if round == 4 {
       #expect(try service.delete("/v1/devices/vm1").status == 204)
       try Tool.shell("truncate -s 16M '\(service.images)/base.raw'")
@@ -106,10 +105,7 @@ struct SurvivalTests {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
     func create(_ id: String, _ more: String) throws {
-      let reply = try service.post(
-        "/v1/devices",
-        "{\"id\":\"\(id)\",\"create\":{\"directory\":\"\(id)\",\"size\":8388608},\"export\":{\"name\":\"\(id)\"}\(more)}"
-      )
+      let reply = try service.create(id, sizeBytes: 8_388_608, more)
       #expect(reply.status == 201, "\(reply.text)")
     }
     try create("stays", ",\"labels\":{\"tenant\":\"a\"}")
@@ -150,10 +146,7 @@ struct SurvivalTests {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
     for id in ["gone", "here"] {
-      _ = try service.post(
-        "/v1/devices",
-        "{\"id\":\"\(id)\",\"create\":{\"directory\":\"\(id)\",\"size\":8388608},\"export\":{\"name\":\"\(id)\"}}"
-      )
+      _ = try service.create(id, sizeBytes: 8_388_608)
     }
     service.kill()
     try Tool.shell("mv '\(service.images)/gone' '\(service.images)/away'")
@@ -175,10 +168,7 @@ struct SurvivalTests {
   func unclean() throws {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
-    _ = try service.post(
-      "/v1/devices",
-      "{\"id\":\"vm1\",\"create\":{\"directory\":\"vm1\",\"size\":8388608},\"export\":{\"name\":\"vm1\"}}"
-    )
+    _ = try service.create("vm1", sizeBytes: 8_388_608)
     #expect(try service.end() == 0)
     // Closed by us, then marked by another tool that died.
     let image = "\(service.images)/vm1/root.hds"
@@ -198,10 +188,7 @@ struct SurvivalTests {
     let folder = try TemporaryFolder()
     let service = try RunningService(in: folder.path)
     for id in ["idle", "busy", "held"] {
-      _ = try service.post(
-        "/v1/devices",
-        "{\"id\":\"\(id)\",\"create\":{\"directory\":\"\(id)\",\"size\":67108864},\"export\":{\"name\":\"\(id)\"}}"
-      )
+      _ = try service.create(id, sizeBytes: 67_108_864)
     }
     #expect(try service.patch("/v1/devices/held", "{\"suspended\":true}").status == 200)
     try Tool.shell(
@@ -234,7 +221,7 @@ struct SurvivalTests {
       """)
     #expect(try service.end(seconds: 35) == 0)
     try Tool.shell(
-      "cd '\(folder.path)'; while kill -0 $(cat client.pid) 2>/dev/null; do sleep 0.05; done")
+      "cd '\(folder.path)'; tail --pid=$(cat client.pid) -s 0.02 -f /dev/null")
     let clients = try Tool.shell("cat '\(folder.path)/clients'").output
     #expect(clients.contains("held: ESHUTDOWN"), "\(clients)")
     for id in ["idle", "busy", "held"] {

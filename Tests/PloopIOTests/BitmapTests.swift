@@ -1,4 +1,5 @@
 import PloopIO
+import TestSupport
 import Testing
 
 @Suite("A bitmap")
@@ -44,7 +45,7 @@ struct BitmapTests {
 
   @Test("random changes agree with an array of booleans", arguments: 1...4 as ClosedRange<UInt64>)
   func model(seed: UInt64) {
-    var random = Seeded(seed: seed)
+    var random = SeededGenerator(seed: seed)
     var bitmap = Bitmap(count: 0)
     var model: [Bool] = []
     for _ in 0..<400 {
@@ -67,18 +68,5 @@ struct BitmapTests {
         bitmap.firstClear(from: start) == model.indices.first { $0 >= start && !model[$0] },
         "seed \(seed)")
     }
-  }
-}
-
-/// A small generator with a seed that can be printed (SplitMix64).
-struct Seeded: RandomNumberGenerator {
-  private var state: UInt64
-  init(seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
   }
 }

@@ -4,25 +4,12 @@ import PloopNBD
 import TestSupport
 import Testing
 
-/// SplitMix64: the same numbers for the same seed, everywhere.
-struct SeededRandom: RandomNumberGenerator {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
+extension SeededGenerator {
   /// Seeded by NBD_FUZZ_SEED, or anew; the seed is printed.
-  static func fromEnvironment(_ name: String) -> SeededRandom {
+  static func fromEnvironment(_ name: String) -> SeededGenerator {
     let seed = environment("NBD_FUZZ_SEED") ?? UInt64.random(in: 0...UInt64(UInt32.max))
     print("\(name): NBD_FUZZ_SEED=\(seed)")
-    return SeededRandom(seed: seed)
-  }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
+    return SeededGenerator(seed: seed)
   }
 
   mutating func below(_ limit: Int) -> Int { Int.random(in: 0..<limit, using: &self) }
@@ -45,7 +32,7 @@ struct FuzzTests {
       ("canary", MemoryExport(size: 1 << 20, isSlow: true)),
     ])
     let deadline = Deadline.after(seconds: Int(environment("NBD_FUZZ_SECONDS") ?? 4))
-    var random = SeededRandom.fromEnvironment("random NBD clients")
+    var random = SeededGenerator.fromEnvironment("random NBD clients")
     let results = Monitor(Results())
     let path = live.path
     for _ in 0..<Self.workers {
@@ -83,10 +70,10 @@ struct FuzzTests {
   private static func work(
     _ path: String, _ seed: UInt64, _ deadline: Deadline, _ results: Monitor<Results>
   ) {
-    var seeds = SeededRandom(seed: seed)
+    var seeds = SeededGenerator(seed: seed)
     while !deadline.hasPassed {
       let seed = seeds.next()
-      var random = SeededRandom(seed: seed)
+      var random = SeededGenerator(seed: seed)
       let bytes = Conversation.random(&random)
       guard let client = try? RawClient(path) else {
         results.update { $0.faults.append("seed \(seed): cannot connect") }
@@ -132,7 +119,7 @@ extension RawClient {
 
 /// What a client says, right or nearly so.
 private enum Conversation {
-  static func random(_ random: inout SeededRandom) -> [UInt8] {
+  static func random(_ random: inout SeededGenerator) -> [UInt8] {
     if random.below(10) == 0 { return noise(random.below(3000), &random) }
     var bytes = big(UInt32(random.below(20) == 0 ? random.below(8) : 3))
     for _ in 0..<random.below(5) { bytes += option(&random) }
@@ -149,11 +136,11 @@ private enum Conversation {
     return bytes
   }
 
-  private static func noise(_ count: Int, _ random: inout SeededRandom) -> [UInt8] {
+  private static func noise(_ count: Int, _ random: inout SeededGenerator) -> [UInt8] {
     (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) }
   }
 
-  private static func option(_ random: inout SeededRandom) -> [UInt8] {
+  private static func option(_ random: inout SeededGenerator) -> [UInt8] {
     switch random.below(6) {
     case 0: RawClient.option(3, [])
     case 1: RawClient.option(6, RawClient.goData("fast", infos: [0, 1, 2, 3, 4]))
@@ -164,7 +151,7 @@ private enum Conversation {
     }
   }
 
-  private static func request(_ random: inout SeededRandom) -> [UInt8] {
+  private static func request(_ random: inout SeededGenerator) -> [UInt8] {
     let type = UInt16(random.below(random.below(10) == 0 ? 12 : 8))
     let lengths = [0, 1, 511, 512, 4096, 65536, 70_001, 300_000, 1 << 20]
     let length = lengths[random.below(lengths.count)]
@@ -177,7 +164,7 @@ private enum Conversation {
       + (type == 1 ? [UInt8](repeating: UInt8(length & 0xFF), count: length) : [])
   }
 
-  private static func mutate(_ bytes: inout [UInt8], _ random: inout SeededRandom) {
+  private static func mutate(_ bytes: inout [UInt8], _ random: inout SeededGenerator) {
     guard !bytes.isEmpty else { return }
     // Mostly where the structure is, at the beginning.
     let place = random.below(random.below(3) == 0 ? bytes.count : min(bytes.count, 400))

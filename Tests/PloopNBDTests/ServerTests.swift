@@ -160,7 +160,7 @@ struct ServerTests {
       big(UInt32(0x2560_9513)) + big(flags) + big(type) + big(UInt64(7)) + big(offset) + big(length)
     }
     let reads = (0..<500).flatMap { _ in request(0, 0, 1 << 20) }
-    var random = SeededRandom.fromEnvironment("hostile clients")
+    var random = SeededGenerator.fromEnvironment("hostile clients")
     let noise = (0..<5000).map { _ in UInt8.random(in: 0...255, using: &random) }
     let attacks: [[UInt8]] = [
       [], [0], big(UInt32(0xFFFF_FFFF)), big(UInt32(3)) + Array("GARBAGE!".utf8) + noise, noise,

@@ -33,7 +33,9 @@ package final class RunningService: @unchecked Sendable {
   package var nbdSocket: String { "\(folder)/nbd.sock" }
   package var logFile: String { "\(folder)/log" }
   private let arguments: [String]
-  package private(set) var process: Int32 = 0
+  private var child: ChildProcess?
+
+  package var process: Int32 { child?.number ?? 0 }
 
   /// Starts the service and waits until it is ready.
   ///
@@ -51,37 +53,15 @@ package final class RunningService: @unchecked Sendable {
     try start(awaitReady: awaitReady)
   }
 
-  deinit { if process > 0 { kill() } }
-
   /// Starts it again, after it has ended.
   package func start(awaitReady: Bool = true) throws {
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 2, logFile, O_WRONLY | O_CREAT | O_APPEND, 0o600)
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    // As a shell would start it: threads of the test runner block signals.
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
-    var mask = sigset_t()
-    sigemptyset(&mask)
-    posix_spawnattr_setsigmask(&attributes, &mask)
-    var words: [UnsafeMutablePointer<CChar>?] = ([RunningService.program] + arguments).map {
-      strdup($0)
-    }
-    words.append(nil)
-    defer { words.forEach { free($0) } }
-    let code = posix_spawn(&process, RunningService.program, &actions, &attributes, words, environ)
-    guard code == 0 else {
-      throw Tool.Failure(description: "cannot start \(RunningService.program)")
-    }
+    let process = try ChildProcess(
+      [RunningService.program] + arguments, output: "/dev/null", errors: logFile)
+    child = process
     guard awaitReady else { return }
     let deadline = Deadline.after(seconds: 60)
     while (try? get("/readyz"))?.status != 200 {
-      guard !deadline.hasPassed, waitpid(process, nil, WNOHANG) == 0 else {
+      guard !deadline.hasPassed, process.isRunning else {
         throw Tool.Failure(
           description:
             "the service did not become ready:\n\(try Tool.shell("cat '\(logFile)'").output)")
@@ -121,6 +101,19 @@ package final class RunningService: @unchecked Sendable {
       "{\"id\":\"\(id)\",\"deltas\":[\(deltas)],\"export\":{\"name\":\"\(id)\"}\(more)}")
   }
 
+  /// Makes a disk in a folder of its id, with an export of the same name.
+  ///
+  /// - Parameter more: further members of the request.
+  @discardableResult
+  package func create(
+    _ id: String, sizeBytes: Int, clusterBytes: Int = 1 << 20, _ more: String = ""
+  ) throws -> Reply {
+    try post(
+      "/v1/devices",
+      "{\"id\":\"\(id)\",\"create\":{\"directory\":\"\(id)\",\"size\":\(sizeBytes),\"cluster_size\":\(clusterBytes)},\"export\":{\"name\":\"\(id)\"}\(more)}"
+    )
+  }
+
   package func uri(_ export: String) -> String { "nbd+unix:///\(export)?socket=\(nbdSocket)" }
 
   // MARK: The end
@@ -129,28 +122,15 @@ package final class RunningService: @unchecked Sendable {
   ///
   /// - Returns: its exit status; 128 and the signal's number where a signal ended it.
   package func end(by signal: Int32 = SIGTERM, seconds: Int = 60) throws -> Int32 {
-    Glibc.kill(process, signal)
+    child?.signal(signal)
     return try waitForExit(seconds: seconds)
   }
 
   package func waitForExit(seconds: Int = 60) throws -> Int32 {
-    let deadline = Deadline.after(seconds: seconds)
-    var status: Int32 = 0
-    while waitpid(process, &status, WNOHANG) == 0 {
-      guard !deadline.hasPassed else {
-        kill()
-        throw Tool.Failure(description: "the service did not end in \(seconds) s")
-      }
-      poll(nil, 0, 5)
-    }
-    process = 0
-    return status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
+    guard let child else { throw Tool.Failure(description: "the service was never started") }
+    return try child.wait(seconds: seconds)
   }
 
   /// Ends it as a crash of the process does.
-  package func kill() {
-    Glibc.kill(process, SIGKILL)
-    waitpid(process, nil, 0)
-    process = 0
-  }
+  package func kill() { child?.end() }
 }

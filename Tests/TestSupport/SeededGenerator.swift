@@ -1,4 +1,4 @@
-/// A small generator with a seed that can be printed.
+/// SplitMix64: the same numbers for the same seed, everywhere.
 package struct SeededGenerator: RandomNumberGenerator, Sendable {
   private var state: UInt64
 

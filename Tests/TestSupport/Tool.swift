@@ -30,39 +30,12 @@ package enum Tool {
       close(output)
       unlink(path)
     }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_adddup2(&actions, output, 1)
-    posix_spawn_file_actions_adddup2(&actions, output, 2)
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK))
-    // Threads of the test runner block SIGTERM; a program that inherited that could not be ended.
-    var mask = sigset_t()
-    sigemptyset(&mask)
-    posix_spawnattr_setsigmask(&attributes, &mask)
-    var arguments: [UnsafeMutablePointer<CChar>?] = [
-      strdup("/bin/bash"), strdup("-c"), strdup(command), nil,
-    ]
-    defer { arguments.forEach { free($0) } }
-    var process: pid_t = 0
-    let code = posix_spawn(&process, "/bin/bash", &actions, &attributes, &arguments, environ)
-    guard code == 0 else { throw Failure(description: "cannot start: \(command)") }
-    var status: Int32 = 0
-    let deadline = Deadline.after(seconds: seconds)
-    while waitpid(process, &status, WNOHANG) == 0 {
-      guard !deadline.hasPassed else {
-        kill(-process, SIGKILL)
-        waitpid(process, &status, 0)
-        throw Failure(description: "not done after \(seconds) s: \(command)")
-      }
-      poll(nil, 0, 5)
+    let process = try ChildProcess(["/bin/bash", "-c", command], output: path, errors: path)
+    let exit: Int32
+    do { exit = try process.wait(seconds: seconds) } catch {
+      throw Failure(description: "\(error): \(command)")
     }
     let text = try read(path)
-    let exit = status & 0x7F == 0 ? (status >> 8) & 0xFF : 128 + (status & 0x7F)
     guard !check || exit == 0 else {
       throw Failure(description: "exit \(exit) of: \(command)\n\(text)")
     }

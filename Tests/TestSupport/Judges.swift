@@ -1,29 +1,28 @@
-import TestSupport
-import Testing
-
 /// QEMU's tools as judges of images: `parallels` is its name for the format.
-enum QEMU {
+package enum QEMU {
   /// Makes an image; `options` are those of `qemu-img create -o`.
-  static func create(_ path: String, _ options: String) throws {
+  package static func create(_ path: String, _ options: String) throws {
     try Tool.shell("qemu-img create -q -f parallels -o \(options) '\(path)'")
   }
 
-  static func expectSound(_ path: String, status: Int32 = 0) throws {
+  /// - Throws: what `qemu-img check` says, when its status is another than expected.
+  package static func expectSound(_ path: String, status: Int32 = 0) throws {
     let result = try Tool.shell("qemu-img check -f parallels '\(path)'", check: false)
-    #expect(result.status == status, "qemu-img check \(path): \(result.output)")
+    guard result.status != status else { return }
+    throw Tool.Failure(description: "qemu-img check \(path): \(result.output)")
   }
 
   /// What QEMU reads in an image, as a raw file.
-  static func convertToRaw(_ path: String, _ raw: String) throws {
+  package static func convertToRaw(_ path: String, _ raw: String) throws {
     try Tool.shell("qemu-img convert -f parallels -O raw '\(path)' '\(raw)'")
   }
 
-  static func convert(raw: String, _ path: String, _ options: String) throws {
+  package static func convert(raw: String, _ path: String, _ options: String) throws {
     try Tool.shell("qemu-img convert -f raw -O parallels -o \(options) '\(raw)' '\(path)'")
   }
 
   /// A chain as QEMU's block layer takes it, oldest first: each image backed by the one below.
-  static func stack(_ paths: [String], rawBase: Bool) -> String {
+  package static func stack(_ paths: [String], rawBase: Bool) -> String {
     var node = ""
     for (level, path) in paths.enumerated() {
       let driver = rawBase && level == 0 ? "raw" : "parallels"
@@ -37,12 +36,13 @@ enum QEMU {
 
 /// OpenVZ's `ploop` as a judge. It copies 4 KiB from behind its arguments and dies when its
 /// environment is smaller than that, hence the padding.
-enum OpenVZ {
-  private static let padding = "PAD=$(head -c 16384 /dev/zero | tr '\\0' x)"
+package enum OpenVZ {
+  /// What a shell command that calls `ploop` begins with.
+  package static let padding = "PAD=$(head -c 16384 /dev/zero | tr '\\0' x)"
 
   /// `ploop init`: an empty image and its descriptor. Version 2 wants to see the kernel's module; a
   /// mount namespace of its own shows it one, and ends with the command.
-  static func initialise(
+  package static func initialise(
     _ path: String, version: Int, clusterSectors: Int, size: String, kind: String = "expanded"
   ) throws {
     let command =
@@ -62,24 +62,25 @@ enum OpenVZ {
   }
 
   /// Every check there is, holes filled, and not a byte of the file is other than before.
-  static func expectSound(_ path: String) throws {
-    let result = try Tool.shell(
+  package static func expectSound(_ path: String) throws {
+    try Tool.shell(
       """
       before=$(sha256sum < '\(path)')
       \(padding) ploop check -f -S -c '\(path)' || exit
       [ "$before" = "$(sha256sum < '\(path)')" ] || { echo the content changed; exit 99; }
-      """, check: false)
-    #expect(result.status == 0, "ploop check \(path): \(result.output)")
+      """)
   }
 
   /// `ploop merge`, newest first, into the last.
-  static func merge(_ paths: [String]) throws {
+  package static func merge(_ paths: [String]) throws {
     let list = paths.map { "'\($0)'" }.joined(separator: " ")
     try Tool.shell("\(padding) ploop merge \(list)")
   }
 }
 
-func expectSameBytes(_ one: String, _ other: String, _ note: String = "") throws {
+/// - Throws: where two files differ.
+package func expectSameBytes(_ one: String, _ other: String, _ note: String = "") throws {
   let result = try Tool.shell("cmp '\(one)' '\(other)'", check: false)
-  #expect(result.status == 0, "\(note) \(result.output)")
+  guard result.status != 0 else { return }
+  throw Tool.Failure(description: "\(note) \(result.output)")
 }
