@@ -31,15 +31,9 @@ enum Names {
       else {
         throw ServiceError(
           .invalidValue, "a label's name and value have at most \(labelBytesLimit) bytes",
-          pointer: "/labels/\(pointerEscaped(name))")
+          pointer: ServiceError.pointer(["labels", name]))
       }
     }
-  }
-
-  /// RFC 6901: what a member's name looks like in a JSON pointer.
-  private static func pointerEscaped(_ name: String) -> String {
-    name.split(separator: "~", omittingEmptySubsequences: false).joined(separator: "~0")
-      .split(separator: "/", omittingEmptySubsequences: false).joined(separator: "~1")
   }
 
   private static func isAlphanumeric(_ byte: UInt8) -> Bool {

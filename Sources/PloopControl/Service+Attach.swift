@@ -190,31 +190,28 @@ extension Service {
   private static func geometry(
     _ create: AttachRequest.CreateRequest
   ) throws(ServiceError) -> Geometry {
-    let cluster = create.clusterBytes
-    let shift = cluster.trailingZeroBitCount
-    guard cluster.nonzeroBitCount == 1, Geometry.clusterShifts.contains(shift) else {
-      throw ServiceError(
-        .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
-        pointer: "/create/cluster_size")
+    do throws(NewDiskFault) {
+      return try Geometry(
+        newDisk: create.version, clusterBytes: create.clusterBytes, sizeBytes: create.sizeBytes)
+    } catch {
+      switch error {
+      case .clusterSize:
+        throw ServiceError(
+          .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
+          pointer: "/create/cluster_size")
+      case .empty:
+        throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
+      case .tooLarge(let limit):
+        throw ServiceError(
+          .sizeTooLarge,
+          "\(create.sizeBytes) bytes; with clusters of \(create.clusterBytes) bytes \(limit) are the most",
+          errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
+      case .misaligned(let nearest):
+        throw ServiceError(
+          .sizeMisaligned,
+          "\(create.sizeBytes) bytes are no whole number of clusters of \(create.clusterBytes) bytes",
+          errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
+      }
     }
-    let limit = Geometry.sizeLimit(version: create.version, clusterShift: shift)
-    guard create.sizeBytes > 0 else {
-      throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
-    }
-    guard create.sizeBytes <= limit else {
-      throw ServiceError(
-        .sizeTooLarge,
-        "\(create.sizeBytes) bytes; with clusters of \(cluster) bytes \(limit) are the most",
-        errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
-    }
-    guard create.sizeBytes % cluster == 0 else {
-      let below = create.sizeBytes / cluster * cluster
-      let nearest = [below, below + cluster].filter { $0 > 0 && $0 <= limit }
-      throw ServiceError(
-        .sizeMisaligned,
-        "\(create.sizeBytes) bytes are no whole number of clusters of \(cluster) bytes",
-        errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
-    }
-    return Geometry(version: create.version, clusterShift: shift, sizeBytes: create.sizeBytes)
   }
 }

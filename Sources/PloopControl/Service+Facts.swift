@@ -217,22 +217,8 @@ extension Service {
   private func uris(of export: String) -> [String] {
     state.withLock { $0.listeners }.map { socket in
       socket.isUnix
-        ? "nbd+unix:///\(export)?socket=\(Service.encoded(socket.absoluteAddress))"
+        ? "nbd+unix:///\(export)?socket=\(PercentEncoding.encode(socket.absoluteAddress, plain: "/"))"
         : "nbd://\(socket.address)/\(export)"
     }
-  }
-
-  private static func encoded(_ path: String) -> String {
-    let plain = Set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/".utf8)
-    let digits = Array("0123456789ABCDEF".utf8)
-    var bytes: [UInt8] = []
-    for byte in path.utf8 {
-      if plain.contains(byte) {
-        bytes.append(byte)
-      } else {
-        bytes += [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
-      }
-    }
-    return String(decoding: bytes, as: UTF8.self)
   }
 }

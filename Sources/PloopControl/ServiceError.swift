@@ -52,6 +52,13 @@ package struct ServiceError: Error, Sendable {
   }
 }
 
+extension ServiceError {
+  /// A place in the request, as RFC 6901 writes it: member names and indices on the way to it.
+  package static func pointer(_ path: [String]) -> String {
+    path.map { "/" + $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined()
+  }
+}
+
 extension ServiceError.Code {
   private init(_ slug: StaticString) { self.init(rawValue: "\(slug)") }
 

@@ -1,3 +1,5 @@
+internal import PloopControl
+
 /// A request as it came, before anybody has judged it.
 package struct HTTPRequest: Sendable {
   package static let bodyLimitBytes = 1 << 20
@@ -14,7 +16,7 @@ package struct HTTPRequest: Sendable {
     body: [UInt8] = []
   ) {
     self.method = method
-    self.target = RequestTarget.encoded(target) { (0x21...0x7E).contains($0) }
+    self.target = PercentEncoding.encode(target) { (0x21...0x7E).contains($0) }
     self.headers = headers
     self.body = body
   }

@@ -1,3 +1,5 @@
+internal import PloopControl
+
 /// Takes a request's object apart by name; a member that nobody asked for is an error.
 struct Fields {
   private var rest: [String: JSON] = [:]
@@ -12,7 +14,8 @@ struct Fields {
   }
 
   private func wrong(_ name: String, _ expected: String) -> Problem {
-    Problem("invalid-value", "\(name): \(expected)", pointer: pointer + JSON.pointer([name]))
+    Problem(
+      "invalid-value", "\(name): \(expected)", pointer: pointer + ServiceError.pointer([name]))
   }
 
   mutating func json(_ name: String) -> JSON? { rest.removeValue(forKey: name) }
@@ -57,7 +60,7 @@ struct Fields {
 
   mutating func object(_ name: String) throws(Problem) -> Fields? {
     guard let value = json(name) else { return nil }
-    return try Fields(value, at: pointer + JSON.pointer([name]))
+    return try Fields(value, at: pointer + ServiceError.pointer([name]))
   }
 
   mutating func objects(_ name: String) throws(Problem) -> [Fields]? {
@@ -66,7 +69,7 @@ struct Fields {
     case .array(let items)?:
       var fields: [Fields] = []
       for (index, item) in items.enumerated() {
-        fields.append(try Fields(item, at: pointer + JSON.pointer([name, String(index)])))
+        fields.append(try Fields(item, at: pointer + ServiceError.pointer([name, String(index)])))
       }
       return fields
     default: throw wrong(name, "a list is expected")
@@ -91,7 +94,7 @@ struct Fields {
   func finish() throws(Problem) {
     guard let name = rest.keys.sorted().first else { return }
     throw Problem(
-      "unknown-field", "unknown member \(name)", pointer: pointer + JSON.pointer([name]))
+      "unknown-field", "unknown member \(name)", pointer: pointer + ServiceError.pointer([name]))
   }
 
   func wrongValue(_ name: String, _ expected: String) -> Problem { wrong(name, expected) }

@@ -30,7 +30,8 @@ package final class HTTPServer: Sendable {
   let clock: ConnectionClock
   /// Whole requests whose reply has not been sent yet.
   let inFlight = Monitor<[UInt64: Exchange]>([:])
-  private let executor: AnswerExecutor
+  /// Requests are answered on a thread of their own: what blocks elsewhere does not silence them.
+  private let executor: ThreadExecutor
   private let isStopping = Locked(false)
   private let limits: HTTPLimits
   private let daemons = Locked<[Daemon]>([])
@@ -42,7 +43,7 @@ package final class HTTPServer: Sendable {
     self.router = router
     self.logger = logger
     self.limits = limits
-    executor = try AnswerExecutor()
+    executor = try ThreadExecutor(name: "http-answers")
     clock = try ConnectionClock(limits)
   }
 

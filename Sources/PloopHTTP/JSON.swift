@@ -23,11 +23,6 @@ package indirect enum JSON: Equatable, Sendable {
 
   package static func count(_ value: UInt64) -> JSON { .integer(Int64(clamping: value)) }
 
-  /// The place of a value inside another, as RFC 6901 writes it.
-  static func pointer(_ path: [String]) -> String {
-    path.map { "/" + $0.replacing("~", with: "~0").replacing("/", with: "~1") }.joined()
-  }
-
   /// The text of the value, in UTF-8.
   package var encoded: [UInt8] {
     var out: [UInt8] = []

@@ -1,3 +1,5 @@
+internal import PloopControl
+
 /// Reads JSON strictly: valid UTF-8, no key twice, bounded depth and lists, nothing behind the value.
 struct JSONParser {
   static let depthLimit = 32
@@ -76,7 +78,7 @@ struct JSONParser {
       path.append(name)
       guard names.insert(name).inserted else {
         throw Problem(
-          "duplicate-key", "the member \(name) is there twice", pointer: JSON.pointer(path))
+          "duplicate-key", "the member \(name) is there twice", pointer: ServiceError.pointer(path))
       }
       skipSpace()
       guard take(":") else { throw malformed("no colon") }

@@ -59,31 +59,4 @@ struct RequestTarget: Sendable {
     }
     return decoded
   }
-
-  /// Percent-encodes every byte that is not kept.
-  static func encoded(_ bytes: some Sequence<UInt8>, keeping isKept: (UInt8) -> Bool) -> String {
-    var text: [UInt8] = []
-    for byte in bytes {
-      if isKept(byte) {
-        text.append(byte)
-      } else {
-        text += (byte < 16 ? "%0" : "%").utf8
-        text += String(byte, radix: 16, uppercase: true).utf8
-      }
-    }
-    return String(decoding: text, as: UTF8.self)
-  }
-
-  /// The text for a place inside a query, with everything encoded that RFC 3986 reserves.
-  static func encoded(_ text: String) -> String {
-    encoded(text.utf8) { byte in
-      switch byte {
-      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "."),
-        UInt8(ascii: "_"), UInt8(ascii: "~"):
-        true
-      default: false
-      }
-    }
-  }
 }

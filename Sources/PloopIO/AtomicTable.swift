@@ -44,14 +44,18 @@ package final class AtomicTable: @unchecked Sendable {
       guard let words = page_(index >> pageShift) else { return defaultWord }
       return words[index & ((1 << pageShift) - 1)].load(ordering: .acquiring)
     }
-    set {
-      precondition(index >= 0 && index < count)
-      let page = index >> pageShift
-      guard let words = page_(page) ?? (newValue == defaultWord ? nil : makePage(page)) else {
-        return
-      }
-      words[index & ((1 << pageShift) - 1)].store(newValue, ordering: .releasing)
+    set { _ = exchange(index, newValue) }
+  }
+
+  /// Sets a word and returns what it was.
+  package func exchange(_ index: Int, _ newValue: UInt64) -> UInt64 {
+    precondition(index >= 0 && index < count)
+    let page = index >> pageShift
+    guard let words = page_(page) ?? (newValue == defaultWord ? nil : makePage(page)) else {
+      return defaultWord
     }
+    return words[index & ((1 << pageShift) - 1)].exchange(
+      newValue, ordering: .acquiringAndReleasing)
   }
 
   /// Whether any word of the page may differ from the default.

@@ -1,8 +1,9 @@
-/// A serial executor with a thread of its own, for actors that make blocking calls.
+/// An executor with a thread of its own, for actors that make blocking calls and for tasks that must
+/// not wait for them.
 ///
 /// Swift's shared pool has as many threads as cores; two blocking calls on it would freeze every
-/// actor of the process. Device controllers share a small set of these executors instead.
-package final class ThreadExecutor: SerialExecutor, @unchecked Sendable {
+/// actor and every task of the process.
+package final class ThreadExecutor: SerialExecutor, TaskExecutor {
   private struct State {
     var jobs: [UnownedJob] = []
     var stopping = false
@@ -19,7 +20,8 @@ package final class ThreadExecutor: SerialExecutor, @unchecked Sendable {
           return state.stopping ? .some(nil) : nil
         }
         guard let job = job ?? nil, let self else { return }
-        job.runSynchronously(on: self.asUnownedSerialExecutor())
+        job.runSynchronously(
+          isolatedTo: self.asUnownedSerialExecutor(), taskExecutor: self.asUnownedTaskExecutor())
       }
     }.detach()
   }
@@ -32,6 +34,8 @@ package final class ThreadExecutor: SerialExecutor, @unchecked Sendable {
   package func asUnownedSerialExecutor() -> UnownedSerialExecutor {
     UnownedSerialExecutor(ordinary: self)
   }
+
+  deinit { stop() }
 
   /// Ends the thread once every job that was enqueued has run.
   package func stop() { state.update { $0.stopping = true } }

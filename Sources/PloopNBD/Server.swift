@@ -1,4 +1,3 @@
-internal import Glibc
 package import PloopIO
 internal import Synchronization
 
@@ -54,14 +53,11 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   }
 
   private func serve(_ socket: StreamSocket) {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    let since = Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
     let id = lastID.wrappingAdd(1, ordering: .relaxed).newValue
     guard
       let connection = try? Connection(
         id: id, socket: socket, directory: directory, engine: engine, budget: budget,
-        limits: limits, since: since)
+        limits: limits, since: wallClockSeconds())
     else { return socket.shutDown() }
     // One step with the look at the limits: nobody gets in beside them, or while the server stops.
     let isTaken = state.update { state in

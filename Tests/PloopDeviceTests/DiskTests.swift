@@ -158,6 +158,9 @@ struct DiskTests {
       for _ in 0..<2 {
         let device = try disk.attach(names)
         for _ in 0..<120 { try step(device, &model, &random) }
+        let mapped = try device.runs(offset: 0, length: UInt64(size), limit: .max)
+          .filter { $0.level != nil }.reduce(0) { $0 + ($1.length + 4095) / 4096 }
+        #expect(device.mappedClusters == mapped, "seed \(seed)")
         #expect(try device.bytes(0, size) == model, "seed \(seed)")
         try device.close()
       }

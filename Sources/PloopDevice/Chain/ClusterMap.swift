@@ -1,5 +1,6 @@
 internal import PloopFormat
 internal import PloopIO
+internal import Synchronization
 
 /// Where the newest content of a logical cluster is.
 struct Place: Equatable, Sendable {
@@ -19,6 +20,7 @@ final class ClusterMap: Sendable {
 
   let geometry: Geometry
   private let table: AtomicTable
+  private let mapped = Atomic<UInt64>(0)
 
   init(_ geometry: Geometry) {
     self.geometry = geometry
@@ -36,9 +38,15 @@ final class ClusterMap: Sendable {
         physical: word & ((1 << ClusterMap.levelShift) - 1))
     }
     set {
-      table[Int(cluster + Geometry.headerSlots)] =
+      let word =
         newValue.map { UInt64($0.level) << ClusterMap.levelShift | $0.physical }
         ?? ClusterMap.unmapped
+      let old = table.exchange(Int(cluster + Geometry.headerSlots), word)
+      switch (old == ClusterMap.unmapped, word == ClusterMap.unmapped) {
+      case (true, false): mapped.wrappingAdd(1, ordering: .relaxed)
+      case (false, true): mapped.wrappingSubtract(1, ordering: .relaxed)
+      default: break
+      }
     }
   }
 
@@ -87,11 +95,6 @@ final class ClusterMap: Sendable {
     }
   }
 
-  var mappedCount: UInt64 {
-    var count: UInt64 = 0
-    for page in 0..<geometry.pageCount where table.hasPage(page) {
-      for cluster in geometry.clusters(inPage: page) where self[cluster] != nil { count += 1 }
-    }
-    return count
-  }
+  /// Clusters that some delta maps: counted as they come and go, since a disk may have billions.
+  var mappedCount: UInt64 { mapped.load(ordering: .relaxed) }
 }

@@ -111,7 +111,7 @@ func list<Item>(_ page: Page<Item>, of call: Call, _ json: (Item) -> JSON) -> HT
     ]))
   guard let next = page.next else { return reply }
   let query = (call.target.query.filter { $0.name != "cursor" } + [("cursor", next)])
-    .map { "\(RequestTarget.encoded($0.name))=\(RequestTarget.encoded($0.value))" }
+    .map { "\(PercentEncoding.encode($0.name))=\(PercentEncoding.encode($0.value))" }
   let path = "/\(call.target.segments.joined(separator: "/"))"
   return reply.with("Link", "<\(path)?\(query.joined(separator: "&"))>; rel=\"next\"")
 }

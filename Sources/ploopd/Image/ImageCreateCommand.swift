@@ -40,25 +40,22 @@ struct ImageCreateCommand: ParsableCommand {
     guard let version = ImageVersion(rawValue: version) else {
       throw ValidationError("The version is 1 or 2.")
     }
-    let cluster = clusterSize.bytes
-    let shift = cluster.trailingZeroBitCount
-    guard cluster.nonzeroBitCount == 1, Geometry.clusterShifts.contains(shift) else {
-      throw ValidationError("A cluster is a power of two from 4K to 64M.")
+    do throws(NewDiskFault) {
+      return try Geometry(
+        newDisk: version, clusterBytes: clusterSize.bytes, sizeBytes: size.bytes)
+    } catch {
+      switch error {
+      case .clusterSize: throw ValidationError("A cluster is a power of two from 4K to 64M.")
+      case .empty: throw ValidationError("A disk has at least one cluster.")
+      case .tooLarge(let limit):
+        throw ValidationError(
+          "Version \(version.rawValue) with clusters of \(clusterSize.rounded) ends at \(limit) bytes."
+        )
+      case .misaligned(let nearest):
+        throw ValidationError(
+          "\(size.bytes) bytes are no whole number of clusters of \(clusterSize.rounded); nearest: "
+            + nearest.map(String.init).joined(separator: " or ") + ".")
+      }
     }
-    let limit = Geometry.sizeLimit(version: version, clusterShift: shift)
-    guard size.bytes > 0 else { throw ValidationError("A disk has at least one cluster.") }
-    guard size.bytes <= limit else {
-      throw ValidationError(
-        "Version \(version.rawValue) with clusters of \(clusterSize.rounded) ends at \(limit) bytes."
-      )
-    }
-    guard size.bytes % cluster == 0 else {
-      let below = size.bytes / cluster * cluster
-      let nearest = [below, below + cluster].filter { $0 > 0 && $0 <= limit }
-      throw ValidationError(
-        "\(size.bytes) bytes are no whole number of clusters of \(clusterSize.rounded); nearest: "
-          + nearest.map(String.init).joined(separator: " or ") + ".")
-    }
-    return Geometry(version: version, clusterShift: shift, sizeBytes: size.bytes)
   }
 }
