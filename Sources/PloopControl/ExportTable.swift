@@ -6,8 +6,10 @@ package final class ExportTable: ExportDirectory {
   struct Entry: Sendable {
     let device: String
     var record: DeviceRecord.Export
-    /// Nil while nobody may come in: the device is being attached or detached.
+    /// Nil until the device is attached.
     var door: DeviceExport?
+    /// Whether clients may come in.
+    var isOpen = false
   }
 
   private let entries = Locked<[String: Entry]>([:])
@@ -16,7 +18,7 @@ package final class ExportTable: ExportDirectory {
 
   package func list() -> [(name: [UInt8], summary: String)] {
     entries.withLock { entries in
-      entries.filter { $0.value.door != nil }.sorted { $0.key < $1.key }
+      entries.filter { $0.value.isOpen }.sorted { $0.key < $1.key }
         .map { (Array($0.key.utf8), $0.value.record.summary) }
     }
   }
@@ -25,7 +27,7 @@ package final class ExportTable: ExportDirectory {
     guard let text = String(validating: name, as: UTF8.self) else { return nil }
     let entry = entries.withLock { $0[text] }
     guard let entry else { return nil }
-    guard let door = entry.door else {
+    guard entry.isOpen, let door = entry.door else {
       throw NBDError(.shuttingDown, "the export \(text) takes no clients now")
     }
     return door
@@ -57,12 +59,18 @@ package final class ExportTable: ExportDirectory {
     }
   }
 
+  /// Gives a name its disk, and lets clients in.
   func open(_ name: String, _ door: DeviceExport) {
     entries.withLock { $0[name]?.door = door }
+    set([name], open: true)
   }
 
-  /// Lets nobody in any more; those inside stay.
-  func close(_ name: String) { entries.withLock { $0[name]?.door = nil } }
+  /// Lets clients in again, or lets nobody in any more; those inside stay.
+  func set(_ names: [String], open isOpen: Bool) {
+    entries.withLock { entries in
+      for name in names { entries[name]?.isOpen = isOpen }
+    }
+  }
 
   func remove(_ name: String) { entries.withLock { _ = $0.removeValue(forKey: name) } }
 

@@ -1,7 +1,6 @@
 internal import Logging
 internal import PloopDevice
 internal import PloopIO
-internal import PloopNBD
 
 extension Service {
   /// Closes a disk and forgets it.
@@ -30,59 +29,34 @@ extension Service {
       throw ServiceError(
         .deviceBusy, "the device \(controller.id) is being attached or detached", errno: "EBUSY")
     case .failed: break
-    case .attached(let device):
-      try empty(device, controller, mode)
-      try close(device, controller)
+    case .attached(let device): try close(device, controller, mode)
     }
     try store.remove(controller.id)
     forget(controller.id)
   }
 
-  /// Gets every client out, or says who is in the way and leaves everything as it was.
-  private func empty(
+  private func close(
     _ device: Device, _ controller: DeviceController, _ mode: DetachMode
   ) throws(ServiceError) {
-    let names = table.entries(of: controller.id).map(\.record.name)
-    if mode == .safe {
-      let patience = Deadline.after(milliseconds: configuration.leavingMilliseconds)
-      for name in names {
-        _ = server.waitForClientsLeaving(of: Array(name.utf8), until: patience)
-      }
-    }
-    controller.enter(.detaching(device))
-    names.forEach(table.close)
-    let clients = names.flatMap { self.clients(of: $0) }
-    guard mode == .safe, !clients.isEmpty else { return }
-    serve(device, controller)
-    throw ServiceError(
-      .deviceInUse,
-      "\(clients.count == 1 ? "a client is" : "\(clients.count) clients are") connected to the device \(controller.id)",
-      errno: "EBUSY", facts: ["clients": .clients(clients)])
-  }
-
-  private func close(_ device: Device, _ controller: DeviceController) throws(ServiceError) {
+    let doors = table.entries(of: controller.id).map(\.record.name)
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
-    let names = table.entries(of: controller.id).map { Array($0.record.name.utf8) }
-    // Requests that wait at a suspended disk would never end: they are refused by its closing.
-    if !device.isSuspended {
-      for name in names where !server.disconnectClients(of: name, until: deadline) {
-        serve(device, controller)
-        throw ServiceError(
-          .quiesceTimeout, "requests in flight on \(controller.id) did not end in time",
-          errno: "EBUSY")
-      }
-    }
-    do throws(DeviceError) {
-      try device.detach(until: deadline)
+    try closeDoors(doors, mode, refusal: .deviceInUse, of: "the device \(controller.id)")
+    controller.enter(.detaching(device))
+    // Requests that wait at a suspended disk would never end: its closing refuses them.
+    let isSuspended = device.isSuspended
+    do throws(ServiceError) {
+      if !isSuspended { try dropClients(of: doors, until: deadline) }
+      try converting { () throws(DeviceError) in try device.detach(until: deadline) }
     } catch {
-      if case .timeout = error.kind {
-        serve(device, controller)
+      if error.code == .quiesceTimeout {
+        controller.enter(.attached(device))
+        table.set(doors, open: true)
       } else {
         // It is closed, but not cleanly: kept, so that nobody thinks that all is well.
-        controller.enter(.failed(ServiceError(error)))
+        controller.enter(.failed(error))
       }
-      throw ServiceError(error)
+      throw error
     }
-    for name in names { _ = server.disconnectClients(of: name, until: deadline) }
+    if isSuspended { try? dropClients(of: doors, until: deadline) }
   }
 }

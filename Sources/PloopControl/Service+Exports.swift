@@ -1,11 +1,12 @@
 internal import PloopDevice
 internal import PloopIO
-internal import PloopNBD
 
 extension Service {
   package func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
     let all = table.entries().filter { entry in after.map { entry.record.name > $0 } ?? true }
-    let items = all.prefix(limit).compactMap { info(of: $0) }
+    let items = all.prefix(limit).compactMap { entry in
+      record(of: entry.device).map { info(of: entry.record, $0) }
+    }
     return Page(
       items: items, next: all.count > limit ? items.last?.name : nil,
       revision: store.lastRevision)
@@ -16,11 +17,11 @@ extension Service {
   }
 
   private func exportInfo(_ name: String) throws(ServiceError) -> ExportInfo {
-    guard let entry = table.entry(name), let info = info(of: entry) else {
+    guard let entry = table.entry(name), let record = record(of: entry.device) else {
       throw ServiceError(
         .exportNotFound, "there is no export \(name.prefix(80))", errno: "ENOENT")
     }
-    return info
+    return info(of: entry.record, record)
   }
 
   /// Opens a further door to a disk; it is durable when this returns.
@@ -66,39 +67,17 @@ extension Service {
   private func close(
     _ name: String, of controller: DeviceController, mode: DetachMode, ifRevision: UInt64?
   ) throws(ServiceError) {
-    let device = try controller.device()
     guard var record = controller.now.record,
       let export = record.exports.first(where: { $0.name == name })
     else { throw ServiceError(.exportNotFound, "there is no export \(name)", errno: "ENOENT") }
     try Service.require(ifRevision, is: export.revision)
-    let bytes = Array(name.utf8)
-    if mode == .safe {
-      _ = server.waitForClientsLeaving(
-        of: bytes, until: .after(milliseconds: configuration.leavingMilliseconds))
-    }
-    func reopen() {
-      table.open(
-        name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
-    }
-    table.close(name)
-    let clients = clients(of: name)
-    guard mode == .hard || clients.isEmpty else {
-      reopen()
-      throw ServiceError(
-        .exportInUse, "clients are connected to the export \(name)", errno: "EBUSY",
-        facts: ["clients": .clients(clients)])
-    }
-    guard
-      server.disconnectClients(of: bytes, until: .after(seconds: configuration.quiesceSeconds))
-    else {
-      reopen()
-      throw ServiceError(
-        .quiesceTimeout, "requests in flight on the export \(name) did not end in time",
-        errno: "EBUSY")
-    }
-    record.exports.removeAll { $0.name == name }
-    do throws(ServiceError) { try commit(record, of: controller) } catch {
-      reopen()
+    try closeDoors([name], mode, refusal: .exportInUse, of: "the export \(name)")
+    do throws(ServiceError) {
+      try dropClients(of: [name], until: .after(seconds: configuration.quiesceSeconds))
+      record.exports.removeAll { $0.name == name }
+      try commit(record, of: controller)
+    } catch {
+      table.set([name], open: true)
       throw error
     }
     table.remove(name)

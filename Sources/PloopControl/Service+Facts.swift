@@ -100,7 +100,7 @@ extension Service {
         : sizeBytes / clusterBytes
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
-      exports: table.entries(of: controller.id).compactMap { info(of: $0) },
+      exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
       conditions: [Service.readyCondition(facts, state, device)], repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
@@ -181,7 +181,9 @@ extension Service {
         ops: values.ops, bytes: values.bytes, errors: values.errors,
         latencyNanoseconds: values.latencyNanoseconds, histogram: values.histogram)
     }
-    let clients = table.entries(of: id).reduce(0) { $0 + self.clients(of: $1.record.name).count }
+    let clients = (controller.now.record?.exports ?? []).reduce(0) {
+      $0 + self.clients(of: $1.name).count
+    }
     return DeviceStatistics(
       device: id, since: controller.now.attachedAt,
       boundariesMicroseconds: Statistics.boundariesMicroseconds, read: operation(.read),
@@ -196,21 +198,15 @@ extension Service {
 
   // MARK: Exports
 
-  func info(of entry: ExportTable.Entry) -> ExportInfo? {
-    guard let record = state.withLock({ $0.devices[entry.device] })?.now.record else { return nil }
-    return ExportInfo(
-      name: entry.record.name, device: entry.device, readonly: entry.record.readonly,
-      summary: entry.record.summary, sizeBytes: record.sizeBytes,
-      uris: uris(of: entry.record.name), clients: clients(of: entry.record.name),
-      revision: entry.record.revision)
+  func record(of device: String) -> DeviceRecord? {
+    state.withLock { $0.devices[device] }?.now.record
   }
 
-  func clients(of export: String) -> [ExportInfo.Client] {
-    server.clients(of: Array(export.utf8)).map {
-      ExportInfo.Client(
-        id: $0.id, peer: $0.peer, since: $0.since, receivedBytes: $0.receivedBytes,
-        sentBytes: $0.sentBytes)
-    }
+  func info(of export: DeviceRecord.Export, _ record: DeviceRecord) -> ExportInfo {
+    ExportInfo(
+      name: export.name, device: record.id, readonly: export.readonly, summary: export.summary,
+      sizeBytes: record.sizeBytes, uris: uris(of: export.name),
+      clients: clients(of: export.name), revision: export.revision)
   }
 
   /// Where clients find an export: an NBD URI for each socket.
