@@ -20,6 +20,8 @@ package struct HTTPLimits: Sendable {
 /// Serves the router's replies over libmicrohttpd: a daemon for each listening socket collects a
 /// request, suspends its connection, and is resumed with the reply.
 package final class HTTPServer: Sendable {
+  /// Unchecked: the library allows its daemon to be quiesced and stopped by any thread, and only the
+  /// one that takes it out of ``daemons`` does so.
   private struct Daemon: @unchecked Sendable {
     let handle: OpaquePointer
     let socket: ListeningSocket
@@ -105,13 +107,16 @@ package final class HTTPServer: Sendable {
   }
 
   /// Lets the router answer while the connection is suspended.
-  func answer(_ exchange: Exchange) {
+  ///
+  /// - Returns: false when there is a reply already.
+  func answer(_ exchange: Exchange) -> Bool {
     inFlight.withLock { $0[exchange.number] = exchange }
-    exchange.suspend()
+    guard exchange.suspend() else { return false }
     let request = exchange.request
     Task(executorPreference: executor) { [router] in
       exchange.finish(with: await router.answer(request, requestID: exchange.requestID))
     }
+    return true
   }
 
   func completed(_ exchange: Exchange) {

@@ -3,6 +3,10 @@ internal import Glibc
 internal import PloopIO
 
 // What libmicrohttpd calls, always on its daemon's thread.
+//
+// It is a C library: what it keeps for us comes back as raw pointers, and here, nowhere else, they
+// become objects. The server is passed unretained, since it stops its daemons before it goes; an
+// exchange is retained from the first callback of its request to the last one.
 
 func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {
   cmicrohttpd_callbacks(
@@ -11,6 +15,9 @@ func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {
 }
 
 /// One request on its way through the callbacks.
+///
+/// Unchecked: only the daemon's thread changes the request, and it no longer does once others see it;
+/// the connection may be resumed by any thread, which is what the lock around the reply is for.
 final class Exchange: @unchecked Sendable {
   let number: UInt64
   let began = monotonicNanoseconds()
@@ -31,9 +38,15 @@ final class Exchange: @unchecked Sendable {
 
   var reply: HTTPReply? { answer.withLock { $0 } }
 
-  func suspend() {
-    isSuspended = true
-    MHD_suspend_connection(connection)
+  /// - Returns: false when there is a reply already, which can be sent at once: the server may have
+  ///   been told to stop a moment ago.
+  func suspend() -> Bool {
+    answer.withLock { answer in
+      guard answer == nil else { return false }
+      isSuspended = true
+      MHD_suspend_connection(connection)
+      return true
+    }
   }
 
   /// The first reply counts. The lock is held meanwhile: whoever comes second finds the connection
@@ -93,12 +106,12 @@ private func receiveRequest(
     uploadSize.pointee = 0
     return MHD_Result.YES
   }
-  if let reply = exchange.reply {
-    return send(server.isClosing ? reply.with("Connection", "close") : reply, on: connection)
+  if exchange.reply == nil {
+    server.clock.requestEnded(connection)
+    if server.answer(exchange) { return MHD_Result.YES }
   }
-  server.clock.requestEnded(connection)
-  server.answer(exchange)
-  return MHD_Result.YES
+  guard let reply = exchange.reply else { return MHD_Result.NO }
+  return send(server.isClosing ? reply.with("Connection", "close") : reply, on: connection)
 }
 
 private func beginBody(

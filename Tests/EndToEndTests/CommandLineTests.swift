@@ -135,4 +135,22 @@ struct CommandLineTests {
     ).output
     #expect(limits.split(separator: " ").filter { $0 == "5000" }.count == 2, "\(limits)")
   }
+
+  @Test("Somebody who only names a folder of images has a service on it, from an empty folder on")
+  func onlyARoot() throws {
+    let folder = try TemporaryFolder()
+    try Tool.shell(
+      """
+      cd '\(folder.path)' && mkdir images && qemu-img create -q -f parallels images/a.hds 16M
+      '\(RunningService.program)' serve --root mine=images --http-listen none --nbd-listen none 2> log & service=$!
+      until grep -q ready log; do kill -0 $service || { cat log; exit 1; }; sleep 0.02; done
+      curl -sSf --unix-socket var/api.sock http://localhost/v1/devices -H 'Content-Type: application/json' \
+        -d '{"id":"a","deltas":[{"path":"a.hds"}],"export":{"name":"a"}}'
+      nbdinfo "nbd+unix:///a?socket=$PWD/var/nbd.sock"
+      kill $service; wait $service
+      """)
+    #expect(
+      try Tool.shell("ls '\(folder.path)/var' '\(folder.path)/var/state'").output
+        .contains("images") == false)
+  }
 }

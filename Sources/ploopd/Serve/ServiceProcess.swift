@@ -24,7 +24,7 @@ struct ServiceProcess {
   func run() throws -> Bool {
     let signals = Signals()
     ProcessLimits.raiseOpenFiles()
-    if settings.isEmbedded { try makeFolders() }
+    try makeFolders()
     let engine = IOEngine()
     let service: Service
     do {
@@ -40,14 +40,14 @@ struct ServiceProcess {
     // so at once.
     let httpSockets = try listen(settings.httpSocket, settings.httpListen)
     let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen)
-    let http: HTTPServer
+    let http = try startHTTP(service, on: httpSockets)
     do {
-      http = try HTTPServer(Router(service), logger: log)
-      for socket in httpSockets { try http.listen(on: socket) }
       try service.recover()
       for socket in nbdSockets { try service.serveNBD(on: socket) }
     } catch {
-      throw Settings.Fault(description: "\(error)")
+      http.stop(until: .after(seconds: 0))
+      throw Settings.Fault(
+        description: (error as? ServiceError)?.detail ?? "the service cannot begin: \(error)")
     }
     announce(httpSockets, nbdSockets)
 
@@ -65,7 +65,7 @@ struct ServiceProcess {
   }
 
   private func makeFolders() throws(Settings.Fault) {
-    for path in ["var", settings.stateFolder] + settings.roots.map(\.path) {
+    for path in settings.ownFolders {
       guard mkdir(path, 0o750) == 0 || errno == EEXIST else {
         throw Settings.Fault(description: "\(path) cannot be made: \(IOError.text(of: errno))")
       }
@@ -82,6 +82,18 @@ struct ServiceProcess {
       return sockets
     } catch {
       throw Settings.Fault(description: "cannot listen: \(error)")
+    }
+  }
+
+  private func startHTTP(
+    _ service: Service, on sockets: [ListeningSocket]
+  ) throws(Settings.Fault) -> HTTPServer {
+    do {
+      let http = try HTTPServer(Router(service), logger: log)
+      for socket in sockets { try http.listen(on: socket) }
+      return http
+    } catch {
+      throw Settings.Fault(description: "cannot serve HTTP: \(error)")
     }
   }
 

@@ -15,11 +15,14 @@ struct Settings {
     let description: String
   }
 
-  var stateFolder = "var/state"
-  var roots: [(name: String, path: String)] = [("main", "var/images")]
-  var httpSocket: String? = "var/api.sock"
+  static let ownFolder = "var"
+  private static let ownRoot = "\(ownFolder)/images"
+
+  var stateFolder = "\(ownFolder)/state"
+  var roots: [(name: String, path: String)] = [("main", ownRoot)]
+  var httpSocket: String? = "\(ownFolder)/api.sock"
   var httpListen: HostPort? = HostPort(host: "127.0.0.1", port: 7447)
-  var nbdSocket: String? = "var/nbd.sock"
+  var nbdSocket: String? = "\(ownFolder)/nbd.sock"
   var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
   var logLevel = Logger.Level.info
   var logJSON = false
@@ -28,6 +31,15 @@ struct Settings {
 
   /// What is written for a listener that is not wanted.
   static let none = "none"
+
+  /// Folders to be made where they are missing: the state's, and all that was not chosen by anybody.
+  /// A chosen root has to be there: made by a slip of the pen it would hide the images.
+  var ownFolders: [String] {
+    let chosen = [stateFolder] + roots.map(\.path).filter { $0 == Settings.ownRoot }
+    let sockets = [httpSocket, nbdSocket].compactMap { $0 }
+    let usesOwn = (chosen + sockets).contains { $0.hasPrefix("\(Settings.ownFolder)/") }
+    return (usesOwn ? [Settings.ownFolder] : []) + chosen
+  }
 
   // MARK: Values as they are written
 
