@@ -49,6 +49,14 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    // What measures; it knows the service only as its users do.
+    .target(
+      name: "BenchKit", dependencies: ["PloopIO"], path: "Benchmarks/BenchKit",
+      swiftSettings: settings),
+    .executableTarget(
+      name: "bench", dependencies: ["BenchKit", argumentParser], path: "Benchmarks/bench",
+      swiftSettings: settings),
+
     .target(
       name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
