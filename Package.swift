@@ -51,10 +51,11 @@ let package = Package(
 
     // What measures; it knows the service only as its users do.
     .target(
-      name: "BenchKit", dependencies: ["PloopIO"], path: "Benchmarks/BenchKit",
+      name: "BenchKit", dependencies: ["PloopIO", "TestSupport"], path: "Benchmarks/BenchKit",
       swiftSettings: settings),
     .executableTarget(
-      name: "bench", dependencies: ["BenchKit", argumentParser], path: "Benchmarks/bench",
+      name: "bench", dependencies: ["BenchKit", "TestSupport", argumentParser],
+      path: "Benchmarks/bench",
       swiftSettings: settings),
 
     .target(

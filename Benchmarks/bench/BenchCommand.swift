@@ -5,5 +5,5 @@ struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract: "Measures NBD servers: loads, the ceiling, and ploopd beside its peers.",
-    subcommands: [LoadCommand.self, NullServerCommand.self])
+    subcommands: [RunCommand.self, LoadCommand.self, NullServerCommand.self])
 }

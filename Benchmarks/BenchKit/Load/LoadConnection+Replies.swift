@@ -104,6 +104,7 @@ extension LoadConnection {
     if !slots[slot].reads { units.noteWritten(slots[slot].offset, job) }
     latencies.record(now &- slots[slot].start)
     operations &+= 1
+    slots[slot].isBusy = false
     free[freeCount] = slot
     freeCount &+= 1
   }

@@ -21,6 +21,7 @@ struct LoadConnection: ~Copyable {
     var offset: UInt64
     var start: UInt64
     var reads: Bool
+    var isBusy: Bool
   }
 
   private let client: NBDClient
@@ -64,7 +65,8 @@ struct LoadConnection: ~Copyable {
     self.job = job
     plan = RequestPlan(job, connection: index)
     slots = .allocate(capacity: job.depth)
-    slots.initialize(repeating: Slot(offset: 0, start: 0, reads: false), count: job.depth)
+    slots.initialize(
+      repeating: Slot(offset: 0, start: 0, reads: false, isBusy: false), count: job.depth)
     free = .allocate(capacity: job.depth)
     for slot in 0..<job.depth { free[slot] = slot }
     freeCount = job.depth
@@ -93,6 +95,7 @@ struct LoadConnection: ~Copyable {
         now = monotonicNanoseconds()
         try takeReplies()
       }
+      disconnect()
     } catch { outcome.failure = error }
     outcome.end = now
     outcome.operations = operations
@@ -130,10 +133,13 @@ struct LoadConnection: ~Copyable {
       guard freeCount > 0, !plan.isDone, now < end,
         outEnd &+ NBDWire.requestBytes <= LoadConnection.outBytes
       else { return }
-      let (offset, reads) = plan.next()
+      var (offset, reads) = plan.next()
+      if job.kind == .mix {
+        while isInFlight(offset), !plan.isDone { (offset, reads) = plan.next() }
+      }
       freeCount &-= 1
       let slot = free[freeCount]
-      slots[slot] = Slot(offset: offset, start: now, reads: reads)
+      slots[slot] = Slot(offset: offset, start: now, reads: reads, isBusy: true)
       NBDWire.put(
         out + outEnd, command: command(reads: reads), cookie: UInt64(slot), offset: offset,
         length: UInt32(job.blockBytes))
@@ -141,6 +147,13 @@ struct LoadConnection: ~Copyable {
       guard !reads, job.kind == .write || job.kind == .mix else { continue }
       (writeLeft, writeOffset) = (job.blockBytes, offset)
     }
+  }
+
+  private func isInFlight(_ offset: UInt64) -> Bool {
+    for slot in 0..<job.depth where slots[slot].isBusy && slots[slot].offset == offset {
+      return true
+    }
+    return false
   }
 
   private func command(reads: Bool) -> UInt16 {
@@ -151,6 +164,12 @@ struct LoadConnection: ~Copyable {
     case .zeroes: NBDWire.Command.writeZeroes
     case .trim: NBDWire.Command.trim
     }
+  }
+
+  /// Says goodbye; a server that is gone already does not matter.
+  private func disconnect() {
+    NBDWire.put(out, command: NBDWire.Command.disconnect, cookie: 0, offset: 0, length: 0)
+    _ = send(socket, out, NBDWire.requestBytes, Int32(MSG_NOSIGNAL))
   }
 
   private mutating func sendWhatFits() throws(BenchFailure) {

@@ -54,7 +54,9 @@ package struct LoadJob: Sendable {
     guard (1...1024).contains(depth), (1...64).contains(connections) else {
       throw BenchFailure("depth is 1 to 1024, connections 1 to 64")
     }
-    guard positions >= connections else { throw BenchFailure("the span has too few positions") }
+    guard positions >= connections * (kind == .mix ? 2 * depth : 1) else {
+      throw BenchFailure("the span has too few positions")
+    }
     if case .pass = limit, order == .random {
       throw BenchFailure("a pass is sequential or scattered")
     }
@@ -75,7 +77,9 @@ struct RequestPlan {
     self.job = job
     let share = job.positions / job.connections
     switch job.order {
-    case .random: (first, count) = (0, job.positions)
+    // A read beside a write of the same place may return some of both; so a mix keeps them apart.
+    case .random:
+      (first, count) = job.kind == .mix ? (connection * share, share) : (0, job.positions)
     case .sequential, .scatter: (first, count) = (connection * share, share)
     }
     generator = job.seed &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(connection) &* 0xD1B5_4A32_D192_ED03

@@ -54,6 +54,8 @@ private struct NullSession: ~Copyable {
     byteCount: bufferBytes, alignment: 4096)
   private let out = UnsafeMutableRawPointer.allocate(byteCount: bufferBytes, alignment: 4096)
   private var outEnd = 0
+  /// Whose payload is being received.
+  private var writeCookie: UInt64 = 0
 
   init(_ socket: Int32, stamp: UInt8) {
     self.socket = socket
@@ -115,7 +117,7 @@ private struct NullSession: ~Copyable {
           start &+= part
           payloadLeft &-= part
           if payloadLeft > 0 { break }
-          outEnd &+= 16
+          try putReply(writeCookie)
           continue
         }
         guard end &- start >= NBDWire.requestBytes else { break }
@@ -130,25 +132,28 @@ private struct NullSession: ~Copyable {
     }
   }
 
-  /// Writes a reply's header, and all of the reply but for a write, whose payload is to come.
+  private mutating func putReply(_ cookie: UInt64) throws(BenchFailure) {
+    if outEnd &+ 16 > NullSession.bufferBytes { try flush() }
+    let header = out + outEnd
+    header.storeBytes(of: NBDWire.simpleReply.bigEndian, as: UInt32.self)
+    header.storeBytes(of: 0, toByteOffset: 4, as: UInt32.self)
+    header.storeBytes(of: cookie, toByteOffset: 8, as: UInt64.self)
+    outEnd &+= 16
+  }
+
+  /// Answers a request, but for a write, whose payload is to come.
   private mutating func begin(
     _ request: UnsafeRawPointer, _ payloadLeft: inout Int
   ) throws(BenchFailure) -> Bool {
     let command = request.big16(6)
     guard command != NBDWire.Command.disconnect else { return false }
-    if outEnd &+ 16 > NullSession.bufferBytes { try flush() }
-    let header = out + outEnd
-    header.storeBytes(of: NBDWire.simpleReply.bigEndian, as: UInt32.self)
-    header.storeBytes(of: 0, toByteOffset: 4, as: UInt32.self)
-    header.storeBytes(
-      of: request.loadUnaligned(fromByteOffset: 8, as: UInt64.self), toByteOffset: 8,
-      as: UInt64.self)
     let length = Int(request.big32(24))
+    let cookie = request.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
     if command == NBDWire.Command.write, length > 0 {
-      payloadLeft = length
+      (payloadLeft, writeCookie) = (length, cookie)
       return true
     }
-    outEnd &+= 16
+    try putReply(cookie)
     guard command == NBDWire.Command.read else { return true }
     var (offset, left) = (request.big64(16), length)
     while left > 0 {
