@@ -92,6 +92,9 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(
+      name: "BenchTests", dependencies: ["BenchKit", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
       name: "InteropTests", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
       swiftSettings: settings),
     .testTarget(

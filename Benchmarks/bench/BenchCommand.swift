@@ -5,5 +5,8 @@ struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract: "Measures NBD servers: loads, the ceiling, and ploopd beside its peers.",
-    subcommands: [RunCommand.self, LoadCommand.self, NullServerCommand.self])
+    subcommands: [
+      RunCommand.self, CompareCommand.self, RenderCommand.self, LoadCommand.self,
+      NullServerCommand.self,
+    ])
 }

@@ -32,10 +32,7 @@ struct RunCommand: ParsableCommand {
         })
     }
     let report = try suite.run(settings)
-    guard writeDocs else { return }
-    try Table.document(report).write(
-      toFile: "docs/benchmarks.md", atomically: true, encoding: .utf8)
-    try Chart.svg(report).write(toFile: "docs/benchmarks.svg", atomically: true, encoding: .utf8)
+    if writeDocs { try report.writeDocuments() }
   }
 }
 

@@ -133,9 +133,11 @@ struct LoadConnection: ~Copyable {
       guard freeCount > 0, !plan.isDone, now < end,
         outEnd &+ NBDWire.requestBytes <= LoadConnection.outBytes
       else { return }
-      var (offset, reads) = plan.next()
-      if job.kind == .mix {
-        while isInFlight(offset), !plan.isDone { (offset, reads) = plan.next() }
+      let (offset, reads) = plan.next()
+      // What comes of a read beside a write of the same place, nobody can say.
+      if job.kind == .mix, isInFlight(offset) {
+        plan.takeBack()
+        return
       }
       freeCount &-= 1
       let slot = free[freeCount]

@@ -77,7 +77,7 @@ struct RequestPlan {
     self.job = job
     let share = job.positions / job.connections
     switch job.order {
-    // A read beside a write of the same place may return some of both; so a mix keeps them apart.
+    // Connections of a mix stay apart: one's reads must not meet another's writes.
     case .random:
       (first, count) = job.kind == .mix ? (connection * share, share) : (0, job.positions)
     case .sequential, .scatter: (first, count) = (connection * share, share)
@@ -132,4 +132,7 @@ struct RequestPlan {
     let stride = UInt64(job.strideBytes ?? job.blockBytes)
     return (job.offset &+ UInt64(position) &* stride, reads)
   }
+
+  /// The request that ``next()`` gave last is not made.
+  mutating func takeBack() { done &-= 1 }
 }

@@ -15,7 +15,7 @@ package enum Chart {
           continue
         }
         bars.append(
-          ("\(row.title) / \(goal.against)", ratio.median, goal, row.isReached(goal) == true))
+          ("\(row.title(goal)) / \(goal.against)", ratio.median, goal, row.isReached(goal) == true))
       }
     }
     let height = line * Double(bars.count) + 50

@@ -116,4 +116,10 @@ extension Report.Row {
       goal.atMost ? $0.median <= goal.ratio : $0.median >= goal.ratio
     }
   }
+
+  /// What a goal is about: the row, and who, where it is not ploopd itself.
+  package func title(_ goal: Report.Goal) -> String {
+    let isPlain = goal.of == Peer.ploopd.rawValue || title.contains("chain")
+    return isPlain ? title : "\(title), \(goal.of)"
+  }
 }

@@ -13,7 +13,7 @@ package enum Table {
         else { continue }
         let verdict = row.isReached(goal) == true ? "pass" : "**short**"
         lines.append(
-          "| \(row.title) | \(number(own.median)) \(row.unit) | \(goal.against) | \(fixed(ratio.median)) | "
+          "| \(row.title(goal)) | \(number(own.median)) \(row.unit) | \(goal.against) | \(fixed(ratio.median)) | "
             + "\(fixed(ratio.least)) … \(fixed(ratio.most)) | \(goal.atMost ? "≤" : "≥") \(fixed(goal.ratio)) | \(verdict) |"
         )
       }

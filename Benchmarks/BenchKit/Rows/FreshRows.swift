@@ -51,7 +51,7 @@ extension Suite {
         try servers.serve(peer, [base, top]), bytes: settings.spanBytes, accepted: 1...2)
     }
     pins = []
-    for base in bases.values { try Tool.shell("rm -f '\(base)'") }
+    for base in bases.values { try servers.remove(base) }
   }
 
   /// Writes 4 KiB into each cluster, looks whether all are there, and removes the image.
@@ -65,7 +65,7 @@ extension Suite {
     try verify(
       contender, bytes: bytes, accepted: accepted, stamp: 2, least: result.writtenUnits)
     try contender.stop()
-    if let top = contender.files.last { try Tool.shell("rm -f '\(top)'") }
+    if let top = contender.files.last { try servers.remove(top) }
     return Report.Sample(result)
   }
 
@@ -81,7 +81,7 @@ extension Suite {
       }
       try verify(
         contender, bytes: settings.diskBytes, accepted: 0...1, stamp: 1,
-        least: written.writtenUnits)
+        least: written.writtenUnits, structuredReplies: true)
       return contender
     }
     try measure(
@@ -100,9 +100,6 @@ extension Suite {
         value: 1 / seconds,
         serverMicroseconds: after.flatMap { after in before.map { Double(after - $0) / 1e3 } })
     }
-    for contender in contenders {
-      try contender.stop()
-      for file in contender.files { try Tool.shell("rm -f '\(file)'") }
-    }
+    for contender in contenders { try finish(contender) }
   }
 }

@@ -40,8 +40,13 @@ extension Suite {
         neighbour.limit = .seconds(seconds)
         loads.append((subject.address, neighbour))
       }
-      let result = try Load.run(loads, server: subject.process)[0]
+      let results = try Load.run(loads, server: subject.process)
+      let result = results[0]
+      for other in results.dropFirst() where other.kind != .stall && other.operations == 0 {
+        throw BenchFailure("the neighbour did nothing")
+      }
       try chain?.stop()
+      if let top = chain?.files.last { try servers.remove(top) }
       return Report.Sample(value: result.p99, p50: result.p50, p99: result.p99)
     }
   }

@@ -66,6 +66,7 @@ package final class Suite {
     for round in 0..<settings.rounds {
       for turn in subjects.indices {
         let index = (turn + round) % subjects.count
+        try servers.settle()
         do { samples[index].samples.append(try body(subjects[index], round)) } catch {
           throw BenchFailure("\(title), \(samples[index].name): \(error)")
         }
@@ -113,20 +114,27 @@ package final class Suite {
     }
   }
 
+  /// Ends a server and removes its images.
+  func finish(_ contender: Contender) throws {
+    try contender.stop()
+    for file in contender.files { try servers.remove(file) }
+  }
+
   /// Reads a range once and looks at every byte.
   ///
   /// - Parameters:
   ///   - least: how many units must bear `stamp`: those whose writes were acknowledged.
+  ///   - structuredReplies: asks for them where the server has them, as nbdcopy does.
   func verify(
     _ contender: Contender, offset: Int = 0, bytes: Int? = nil, accepted: ClosedRange<UInt8>? = nil,
-    stamp: UInt8? = nil, least: Int = 0
+    stamp: UInt8? = nil, least: Int = 0, structuredReplies: Bool = false
   ) throws {
     // The null server has nothing to lose.
     guard contender.peer != .null else { return }
     let result = try load(contender) {
       ($0.order, $0.limit, $0.blockBytes, $0.depth) = (.sequential, .pass, 1 << 20, 4)
       ($0.offset, $0.spanBytes) = (UInt64(offset), UInt64(bytes ?? settings.spanBytes))
-      $0.checksEntirely = true
+      ($0.checksEntirely, $0.structuredReplies) = (true, structuredReplies)
       $0.accepted = accepted ?? $0.accepted
     }
     guard let stamp else { return }

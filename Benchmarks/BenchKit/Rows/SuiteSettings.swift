@@ -26,8 +26,8 @@ package struct SuiteSettings: Sendable {
     guard (1...20).contains(rounds), seconds > 0, seconds <= 60 else {
       throw BenchFailure("rounds are 1 to 20, seconds more than 0 and at most 60")
     }
-    guard spanBytes >= 128 << 20, 2 * spanBytes <= diskBytes, diskBytes % (1 << 20) == 0 else {
-      throw BenchFailure("a working set is at least 128 MiB, and at most half of the disk")
+    guard spanBytes >= 64 << 20, 2 * spanBytes <= diskBytes, diskBytes % (1 << 20) == 0 else {
+      throw BenchFailure("a working set is at least 64 MiB, and at most half of the disk")
     }
     if let wrong = rows?.subtracting(Suite.rowIDs).sorted().first {
       throw BenchFailure("no row \(wrong); there are \(Suite.rowIDs.joined(separator: ", "))")

@@ -1,5 +1,3 @@
-internal import TestSupport
-
 /// A row of plain work on the working set in the page cache.
 private struct WarmRow: Sendable {
   let id: String
@@ -47,15 +45,14 @@ extension Suite {
     if wants("chain"), let short = contenders.first(where: { $0.peer == .ploopd }) {
       let long = try prepare(.ploopd, levels: 16, &pins)
       try measureChain(short, long)
-      try long.stop()
+      try finish(long)
     }
     try fioRows(real)
     if wants("neighbours") { try neighbourRow(real, &pins) }
     if wants("zeroes") { try zeroesRow(real.filter { $0.peer != .qemuRing }) }
     pins = []
     if wants("cold") { try coldRow(real) }
-    for contender in contenders { try contender.stop() }
-    for file in contenders.flatMap(\.files) { try Tool.shell("rm -f '\(file)'") }
+    for contender in contenders { try finish(contender) }
   }
 
   /// An image that is filled through its server, closed, forgotten by the page cache, read through its

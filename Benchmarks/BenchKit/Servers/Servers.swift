@@ -51,6 +51,12 @@ final class Servers {
     }
   }
 
+  /// Waits until the file system has written what is dirty, so that nobody is measured while what
+  /// somebody else wrote is on its way to the disk.
+  func settle() throws { try Tool.shell("sync -f '\(folder)'", seconds: 300) }
+
+  func remove(_ path: String) throws { try Tool.shell("rm -f '\(path)'") }
+
   /// Serves a chain; other peers than ploopd know a chain by its top.
   func serve(_ peer: Peer, _ files: [String], name: String? = nil) throws -> Contender {
     guard let top = files.last else { throw BenchFailure("no file to serve") }
