@@ -29,7 +29,6 @@ extension Suite {
   private func copyOnWriteRow() throws {
     let peers = taking([.ploopd, .qcow2])
     var bases: [Peer: String] = [:]
-    var pins: [PinnedRange] = []
     for peer in peers {
       let base = try servers.path(peer, "base")
       try servers.make(peer, base, sizeBytes: settings.diskBytes)
@@ -37,7 +36,7 @@ extension Suite {
       try fill(writer, bytes: settings.spanBytes)
       try verify(writer)
       try writer.stop()
-      pins.append(try pin(base))
+      try pin(base)
       bases[peer] = base
     }
     try measure(
@@ -50,7 +49,7 @@ extension Suite {
       return try touchEveryCluster(
         try servers.serve(peer, [base, top]), bytes: settings.spanBytes, accepted: 1...2)
     }
-    pins = []
+    unpin(Array(bases.values))
     for base in bases.values { try servers.remove(base) }
   }
 
@@ -58,7 +57,7 @@ extension Suite {
   private func touchEveryCluster(
     _ contender: Contender, bytes: Int, accepted: ClosedRange<UInt8>
   ) throws -> Report.Sample {
-    let result = try load(contender) {
+    let result = try load(contender, isFresh: true) {
       ($0.kind, $0.order, $0.limit, $0.depth) = (.write, .scatter, .pass, 16)
       ($0.strideBytes, $0.spanBytes, $0.stamp) = (1 << 20, UInt64(bytes), 2)
     }

@@ -6,7 +6,7 @@ extension Suite {
     let usesChain: Bool
   }
 
-  func neighbourRow(_ contenders: [Contender], _ pins: inout [PinnedRange]) throws {
+  func neighbourRow(_ contenders: [Contender]) throws {
     guard let contender = contenders.first(where: { $0.peer == .ploopd }) else { return }
     let base = try servers.path(.ploopd, "base")
     try servers.make(.ploopd, base, sizeBytes: settings.diskBytes)
@@ -16,7 +16,7 @@ extension Suite {
     let warmer = try servers.serve(.ploopd, [base])
     try verify(warmer)
     try warmer.stop()
-    pins.append(try pin(base))
+    try pin(base)
     // Copying a cluster is quick: longer, and there would be none left to copy.
     let seconds = min(settings.seconds, 0.4)
     try measure(
@@ -40,6 +40,7 @@ extension Suite {
         neighbour.limit = .seconds(seconds)
         loads.append((subject.address, neighbour))
       }
+      FreeMemory.warm(bytes: settings.spanBytes + settings.spanBytes / 4)
       let results = try Load.run(loads, server: subject.process)
       let result = results[0]
       for other in results.dropFirst() where other.kind != .stall && other.operations == 0 {
@@ -49,6 +50,8 @@ extension Suite {
       if let top = chain?.files.last { try servers.remove(top) }
       return Report.Sample(value: result.p99, p50: result.p50, p99: result.p99)
     }
+    unpin([base])
+    try servers.remove(base)
   }
 
   /// A fresh image on a base that is never written.

@@ -16,7 +16,8 @@ package final class Suite {
   private var rows: [Report.Row] = []
   /// The last stamp that any write has used; reads accept 1 up to this one.
   var stamp: UInt8 = 1
-  var isPinned = true
+  private var isPinned = true
+  private var pins: [String: PinnedRange] = [:]
 
   /// - Parameter say: told what is being done, line by line.
   package init(_ settings: SuiteSettings, say: @escaping (String) -> Void) throws {
@@ -57,23 +58,31 @@ package final class Suite {
   }
 
   /// Measures a row in interleaved rounds and keeps it.
+  ///
+  /// - Returns: the row, or nil when nobody takes part.
+  @discardableResult
   func measure<Subject>(
     _ id: String, _ title: String, unit: String, _ goals: [Report.Goal], of subjects: [Subject],
-    name: (Subject) -> String, _ body: (Subject, _ round: Int) throws -> Report.Sample
-  ) throws {
-    guard !subjects.isEmpty else { return }
+    name: (Subject) -> String,
+    _ body: (Subject, _ round: Int) throws -> Report.Sample
+  ) throws -> Report.Row? {
+    guard !subjects.isEmpty else { return nil }
     var samples = subjects.map { Report.Measured(name: name($0), samples: []) }
-    for round in 0..<settings.rounds {
+    // The first round is not counted where there are several: first uses cost more than later ones,
+    // of memory, of the disk, and of the servers.
+    for round in (settings.rounds > 1 ? -1 : 0)..<settings.rounds {
       for turn in subjects.indices {
-        let index = (turn + round) % subjects.count
+        let index = (turn + max(0, round)) % subjects.count
         try servers.settle()
-        do { samples[index].samples.append(try body(subjects[index], round)) } catch {
-          throw BenchFailure("\(title), \(samples[index].name): \(error)")
-        }
+        do {
+          let sample = try body(subjects[index], max(0, round))
+          if round >= 0 { samples[index].samples.append(sample) }
+        } catch { throw BenchFailure("\(title), \(samples[index].name): \(error)") }
       }
     }
     let row = Report.Row(id: id, title: title, unit: unit, goals: goals, contenders: samples)
     keep(row)
+    return row
   }
 
   func keep(_ row: Report.Row) {
@@ -87,6 +96,25 @@ package final class Suite {
 
   // MARK: What rows are made of
 
+  /// Keeps the working set of an image in the page cache.
+  func pin(_ file: String) throws {
+    // Header and index are in front of the data.
+    let range = try PinnedRange(file, bytes: settings.spanBytes + 8 << 20)
+    if !range.isPinned { isPinned = false }
+    pins[file] = range
+  }
+
+  func unpin(_ files: [String]) { files.forEach { pins[$0] = nil } }
+
+  /// Lets the page cache hold the working set as reading through its server leaves it.
+  func repopulate(_ contender: Contender) throws {
+    guard contender.peer != .null, let oldest = contender.files.first else { return }
+    unpin([oldest])
+    try PageCache.drop(oldest)
+    try verify(contender)
+    try pin(oldest)
+  }
+
   /// A job over the working set that accepts what this suite has written.
   func job(_ change: (inout LoadJob) -> Void) -> LoadJob {
     var job = LoadJob()
@@ -97,8 +125,12 @@ package final class Suite {
     return job
   }
 
+  /// - Parameter isFresh: the work needs memory that nobody has yet, for new pages of files.
   @discardableResult
-  func load(_ contender: Contender, _ change: (inout LoadJob) -> Void) throws -> LoadResult {
+  func load(
+    _ contender: Contender, isFresh: Bool = false, _ change: (inout LoadJob) -> Void
+  ) throws -> LoadResult {
+    if isFresh { FreeMemory.warm(bytes: settings.spanBytes + settings.spanBytes / 4) }
     let results = try Load.run([(contender.address, job(change))], server: contender.process)
     guard let result = results.first else { throw BenchFailure("no result") }
     return result
@@ -117,6 +149,7 @@ package final class Suite {
   /// Ends a server and removes its images.
   func finish(_ contender: Contender) throws {
     try contender.stop()
+    unpin(contender.files)
     for file in contender.files { try servers.remove(file) }
   }
 

@@ -34,65 +34,54 @@ extension Suite {
   func warmRows() throws {
     let ids = Suite.warmRowIDs + ["neighbours", "zeroes", "cold"]
     guard ids.contains(where: wants) else { return }
-    var pins: [PinnedRange] = []
     let contenders = try taking([.ploopd, .qemu, .qemuRing, .nbdkit, .nbdServer, .null]).map {
-      try prepare($0, levels: 1, &pins)
+      try prepare($0, levels: 1)
     }
     for row in WarmRow.all where wants(row.id) || (row.id == "big-read" && wants("cpu")) {
       try measure(row, contenders)
     }
     let real = contenders.filter { $0.peer != .null }
     if wants("chain"), let short = contenders.first(where: { $0.peer == .ploopd }) {
-      let long = try prepare(.ploopd, levels: 16, &pins)
+      let long = try prepare(.ploopd, levels: 16)
       try measureChain(short, long)
       try finish(long)
     }
     try fioRows(real)
-    if wants("neighbours") { try neighbourRow(real, &pins) }
+    if wants("neighbours") { try neighbourRow(real) }
     if wants("zeroes") { try zeroesRow(real.filter { $0.peer != .qemuRing }) }
-    pins = []
+    unpin(contenders.flatMap(\.files))
     if wants("cold") { try coldRow(real) }
     for contender in contenders { try finish(contender) }
   }
 
   /// An image that is filled through its server, closed, forgotten by the page cache, read through its
   /// server, and pinned. Of a chain the oldest image has all the data.
-  private func prepare(
-    _ peer: Peer, levels: Int, _ pins: inout [PinnedRange]
-  ) throws -> Contender {
+  private func prepare(_ peer: Peer, levels: Int) throws -> Contender {
     let files = try (0..<levels).map { _ in try servers.path(peer, "warm") }
     for file in files { try servers.make(peer, file, sizeBytes: settings.diskBytes) }
     guard peer != .null, let oldest = files.first else { return try servers.serve(peer, files) }
     let writer = try servers.serve(peer, [oldest])
     try fill(writer, bytes: 2 * settings.spanBytes)
     try writer.stop()
-    try PageCache.drop(oldest)
     let contender = try servers.serve(
       peer, files, name: levels > 1 ? "\(peer.rawValue), chain of \(levels)" : nil)
-    try verify(contender)
-    pins.append(try pin(oldest))
+    try repopulate(contender)
     return contender
-  }
-
-  func pin(_ file: String) throws -> PinnedRange {
-    // Header and index are in front of the data.
-    let range = try PinnedRange(file, bytes: settings.spanBytes + 8 << 20)
-    if !range.isPinned { isPinned = false }
-    return range
   }
 
   private func measure(_ row: WarmRow, _ contenders: [Contender]) throws {
     let kind = job(row.change).kind
     let isBulk = job(row.change).blockBytes > 4096
     let before = stamp
-    var samples: [Report.Measured] = []
-    try measure(
+    let measured = try measure(
       row.id, row.title, unit: isBulk ? "MiB/s" : "op/s",
       goals([
         Report.Goal(against: Peer.qemu.rawValue, ratio: row.goals.qemu),
         Report.Goal(against: Peer.nbdkit.rawValue, ratio: row.goals.nbdkit),
       ]), of: contenders, name: \.name
     ) { contender, round in
+      // What small writes cost depends on the folios that reading happened to make.
+      if row.id == "overwrite" { try repopulate(contender) }
       if kind != .read { stamp = before + 1 + UInt8(round) }
       let result = try load(contender) {
         row.change(&$0)
@@ -101,32 +90,26 @@ extension Suite {
       if kind != .read, round == settings.rounds - 1 {
         try verify(contender, stamp: stamp, least: result.writtenUnits)
       }
-      let sample = Report.Sample(result, isBulk: isBulk)
-      if row.id == "big-read" { append(sample, contender.name, to: &samples) }
-      return sample
+      return Report.Sample(result, isBulk: isBulk)
     }
-    if row.id == "big-read", wants("cpu") { keepProcessorTime(samples) }
+    if row.id == "big-read", wants("cpu"), let measured { keepProcessorTime(measured) }
   }
 
-  private func append(
-    _ sample: Report.Sample, _ name: String, to samples: inout [Report.Measured]
-  ) {
-    guard let micro = sample.serverMicroseconds else { return }
-    let perGiB = Report.Sample(value: micro * 1024 / 1e6)
-    if let index = samples.firstIndex(where: { $0.name == name }) {
-      samples[index].samples.append(perGiB)
-    } else {
-      samples.append(Report.Measured(name: name, samples: [perGiB]))
+  /// What the reads that were just measured cost the server.
+  private func keepProcessorTime(_ reads: Report.Row) {
+    let contenders = reads.contenders.map { measured in
+      Report.Measured(
+        name: measured.name,
+        samples: measured.samples.compactMap(\.serverMicroseconds).map {
+          Report.Sample(value: $0 * 1024 / 1e6)
+        })
     }
-  }
-
-  private func keepProcessorTime(_ samples: [Report.Measured]) {
     keep(
       Report.Row(
         id: "cpu", title: "server CPU of 1 MiB reads", unit: "s/GiB",
         goals: goals(
           [Report.Goal(against: Peer.qemu.rawValue, ratio: 0.4, atMost: true)], atMost: true),
-        contenders: samples))
+        contenders: contenders.filter { !$0.samples.isEmpty }))
   }
 
   private func measureChain(_ short: Contender, _ long: Contender) throws {
@@ -151,7 +134,7 @@ extension Suite {
     ) { contender, round in
       for file in contender.files { try PageCache.drop(file) }
       return Report.Sample(
-        try load(contender) { ($0.depth, $0.seed) = (16, UInt64(round + 1)) })
+        try load(contender, isFresh: true) { ($0.depth, $0.seed) = (16, UInt64(round + 1)) })
     }
   }
 
@@ -163,7 +146,7 @@ extension Suite {
       goals([Report.Goal(against: Peer.qemu.rawValue, ratio: 5)]), of: contenders, name: \.name
     ) { contender, round in
       try fill(contender, offset: settings.spanBytes, bytes: bytes)
-      let result = try load(contender) {
+      let result = try load(contender, isFresh: true) {
         ($0.kind, $0.order, $0.limit) = (.zeroes, .sequential, .pass)
         ($0.depth, $0.blockBytes) = (4, 1 << 20)
         ($0.offset, $0.spanBytes) = (UInt64(settings.spanBytes), UInt64(bytes))
