@@ -70,6 +70,8 @@ package enum Load {
   ) throws(BenchFailure) -> Thread {
     do {
       return try Thread(name: "load") {
+        // On Linux that is of this thread alone.
+        if job.givesWay { setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19) }
         guard let begin = gate.wait({ $0 }) else { return }
         var connection = LoadConnection(client, job, index: index)
         var end = UInt64.max

@@ -39,6 +39,9 @@ package struct LoadJob: Sendable {
   /// Every word of every read is looked at, instead of the ends of each unit.
   package var checksEntirely = false
   package var structuredReplies = false
+  /// Its threads give way to others: a neighbour is to disturb by what it asks of the server, not by
+  /// what making its requests costs.
+  package var givesWay = false
 
   package init() {}
 

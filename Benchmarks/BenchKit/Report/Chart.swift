@@ -3,8 +3,8 @@ internal import Glibc
 /// The goals as a picture: a bar for each ratio, a mark where its goal is. Ratios are on a scale of
 /// powers of two, so that twice as fast is as far to the right as half as fast to the left.
 package enum Chart {
-  private static let width = 900.0
-  private static let labels = 420.0
+  private static let width = 1000.0
+  private static let labels = 500.0
   private static let line = 22.0
 
   package static func svg(_ report: Report) -> String {

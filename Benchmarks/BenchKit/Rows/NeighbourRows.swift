@@ -66,7 +66,7 @@ extension Suite {
       job {
         $0.offset = UInt64(settings.spanBytes)
         $0.accepted = 0...255
-        $0.stamp = stamp
+        ($0.stamp, $0.givesWay) = (stamp, true)
         change(&$0)
       }
     }

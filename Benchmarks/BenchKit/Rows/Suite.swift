@@ -30,6 +30,7 @@ package final class Suite {
   }
 
   package func run() throws -> Report {
+    let others = try Tool.shell("cut -d ' ' -f 1 /proc/loadavg").output.trimmingNewline
     try warmRows()
     try freshRows()
     try servers.shutDown()
@@ -37,7 +38,9 @@ package final class Suite {
       machine: try Machine.description(program: settings.program),
       settings: [
         "\(settings.rounds) interleaved rounds of \(Table.fixed(settings.seconds)) s, working set \(settings.spanBytes >> 20) MiB of a disk of \(settings.diskBytes >> 20) MiB, "
-          + (isPinned ? "pinned in the page cache" : "not pinned in the page cache (mlock refused)")
+          + (isPinned
+            ? "pinned in the page cache" : "not pinned in the page cache (mlock refused)"),
+        "load average before the run: \(others)",
       ], rows: rows)
   }
 
