@@ -96,7 +96,8 @@ private func serving<Result>(
       case .readOnly: .notPermitted
       case .slow: .notSupported
       case .detached: .shuttingDown
-      case .format, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io, .degraded, .timeout:
+      case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
+        .degraded, .timeout:
         .io
       }
     throw NBDError(kind, error.detail)
