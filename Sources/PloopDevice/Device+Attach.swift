@@ -11,6 +11,8 @@ package struct AttachOptions: Sendable {
   /// Locks of OpenVZ's tools that the caller has taken for this disk, of its descriptor and of the
   /// one beside the top; nil leaves the latter to ``Device/attach(_:_:)``.
   package var descriptorLocks: [DescriptorLock]?
+  /// Bytes of a cluster, where the caller has been told; images with others are refused.
+  package var clusterBytes: UInt64?
 
   package init() {}
 }
@@ -33,6 +35,13 @@ extension Device {
 
     if !options.readonly { try syncBeforeReading(sources) }
     var (geometry, levels) = try opener.readHeaders()
+    if let told = options.clusterBytes, told != geometry.clusterBytes {
+      throw DeviceError(
+        FormatError(
+          .geometryMismatch,
+          "clusters of \(geometry.clusterBytes) bytes; the descriptor says \(told)"),
+        level: levels.count - 1, path: levels[levels.count - 1].source.file.path)
+    }
     if let level = levels.firstIndex(where: \.isUnclean) {
       guard options.repairSafely else {
         throw DeviceError(

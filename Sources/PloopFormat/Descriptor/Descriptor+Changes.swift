@@ -9,7 +9,7 @@ extension Descriptor {
   /// - Parameters:
   ///   - guid: the snapshot's name; neither taken nor reserved.
   ///   - file: of the new top; see ``newFileName(_:)``.
-  /// - Throws: `snapshot-exists`, `too-many-snapshots`, `snapshot-not-possible`.
+  /// - Throws: `snapshot-exists`, `too-many-deltas`, `snapshot-not-possible`.
   package mutating func addSnapshot(_ guid: GUID, newTopFile file: String) throws(DescriptorError) {
     try requireNew(guid)
     try requireNew(file: file)
@@ -155,7 +155,7 @@ extension Descriptor {
   private func requireRoom() throws(DescriptorError) {
     guard shots.count < Descriptor.shotLimit else {
       throw DescriptorError(
-        .tooManySnapshots, "there are \(shots.count - 1) snapshots; that is the limit")
+        .tooManyShots, "there are \(shots.count - 1) snapshots; that is the limit")
     }
   }
 

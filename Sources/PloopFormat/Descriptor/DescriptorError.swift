@@ -10,7 +10,7 @@ package struct DescriptorError: Error, Sendable, Equatable, CustomStringConverti
     case hasBranches = "snapshot-has-branches"
     /// What was asked for makes no sense for this shot of the tree.
     case notPossible = "snapshot-not-possible"
-    case tooManySnapshots = "too-many-snapshots"
+    case tooManyShots = "too-many-deltas"
   }
 
   package let code: Code

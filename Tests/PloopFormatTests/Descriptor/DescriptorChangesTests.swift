@@ -86,7 +86,7 @@ struct DescriptorChangesTests {
     let error = #expect(throws: DescriptorError.self) {
       try descriptor.addSnapshot(new, newTopFile: "more")
     }
-    #expect(error?.code == .tooManySnapshots && descriptor == full)
+    #expect(error?.code == .tooManyShots && descriptor == full)
     #expect(try Descriptor(parsing: full.file) == full)
   }
 
