@@ -46,7 +46,7 @@ extension Service {
       let chain: ChainPlan
       switch request.source {
       case .deltas(let references):
-        chain = try plan(try located(references), readonly: request.readonly)
+        chain = ChainPlan(deltas: try located(references), readonly: request.readonly)
       case .descriptor(let reference):
         chain = try plan(
           descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)

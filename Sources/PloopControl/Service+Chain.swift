@@ -23,11 +23,6 @@ struct ChainPlan {
 }
 
 extension Service {
-  /// The chain of a list of files.
-  func plan(_ deltas: [DeviceRecord.Delta], readonly: Bool) throws(ServiceError) -> ChainPlan {
-    ChainPlan(deltas: deltas, readonly: readonly)
-  }
-
   /// The chain that a descriptor names, read under its lock, so that OpenVZ's tools change nothing
   /// between reading and attaching. A snapshot is only ever read.
   func plan(
@@ -69,7 +64,7 @@ extension Service {
   /// The chain that a device had, or that its descriptor has by now.
   func plan(_ record: DeviceRecord) throws(ServiceError) -> ChainPlan {
     guard let path = record.descriptor else {
-      return try plan(record.deltas, readonly: record.readonly)
+      return ChainPlan(deltas: record.deltas, readonly: record.readonly)
     }
     return try plan(
       descriptor: path, at: record.snapshot.flatMap { GUID($0) }, readonly: record.readonly)
