@@ -68,7 +68,9 @@ let package = Package(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
       swiftSettings: settings),
     .testTarget(
-      name: "CrashTests", dependencies: ["CrashKit", "TestSupport"], swiftSettings: settings),
+      name: "CrashTests",
+      dependencies: ["CrashKit", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
     .testTarget(

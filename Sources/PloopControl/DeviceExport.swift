@@ -122,7 +122,8 @@ extension NBDError {
       case .readOnly: .notPermitted
       case .slow: .notSupported
       case .detached: .shuttingDown
-      case .format, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io, .degraded, .timeout:
+      case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
+        .degraded, .timeout:
         .io
       }
     self.init(kind, error.detail)

@@ -42,16 +42,20 @@ extension Service {
       export = new
     }
     var created: CreatedImage?
-    let deltas: [DeviceRecord.Delta]
-    switch request.source {
-    case .deltas(let references): deltas = try located(references)
-    case .create(let create):
-      let image = try make(create)
-      created = image
-      deltas = [DeviceRecord.Delta(path: image.location.path, isRaw: false)]
-    }
     do throws(ServiceError) {
-      try open(deltas, request, export, controller)
+      let chain: ChainPlan
+      switch request.source {
+      case .deltas(let references):
+        chain = ChainPlan(deltas: try located(references), readonly: request.readonly)
+      case .descriptor(let reference):
+        chain = try plan(
+          descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)
+      case .create(let create):
+        let image = try make(create)
+        created = image
+        chain = try plan(descriptor: image.descriptor.path, at: nil, readonly: request.readonly)
+      }
+      try open(chain, request, export, controller)
     } catch {
       created?.remove()
       throw error
@@ -59,19 +63,20 @@ extension Service {
   }
 
   private func open(
-    _ deltas: [DeviceRecord.Delta], _ request: AttachRequest, _ export: DeviceRecord.Export?,
+    _ chain: ChainPlan, _ request: AttachRequest, _ export: DeviceRecord.Export?,
     _ controller: DeviceController
   ) throws(ServiceError) {
     var options = AttachOptions()
-    options.readonly = request.readonly
+    options.readonly = chain.readonly
     options.suspended = request.suspended
-    options.repairSafely = request.repair == .safe || wasOurs(request.id, deltas)
-    let device = try openChain(deltas, for: request.id, options)
+    options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
+    let device = try openChain(chain, for: request.id, options)
     let now = wallClockSeconds()
     do throws(ServiceError) {
       var record = DeviceRecord(
-        id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: deltas,
-        readonly: request.readonly, suspended: request.suspended, autostart: request.autostart,
+        id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: chain.deltas,
+        descriptor: chain.descriptor?.path, snapshot: chain.snapshot?.description,
+        readonly: chain.readonly, suspended: request.suspended, autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
@@ -86,8 +91,8 @@ extension Service {
     log.info(
       "attached",
       metadata: [
-        "device": "\(request.id)", "top": "\(deltas.last?.path ?? "")",
-        "deltas": "\(deltas.count)", "repairs": "\(device.repairs.count)",
+        "device": "\(request.id)", "top": "\(chain.deltas.last?.path ?? "")",
+        "deltas": "\(chain.deltas.count)", "repairs": "\(device.repairs.count)",
       ])
   }
 
@@ -102,7 +107,12 @@ extension Service {
 
   /// Whether an image that was not closed was left so by this service itself.
   private func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
-    state.withLock { $0.unclosed[id]?.deltas == deltas }
+    let ours = state.withLock { $0.unclosed[id] }
+    return ours.map { Service.haveSameFiles($0.deltas, deltas) } ?? false
+  }
+
+  static func haveSameFiles(_ one: [DeviceRecord.Delta], _ other: [DeviceRecord.Delta]) -> Bool {
+    one.count == other.count && zip(one, other).allSatisfy { $0.hasSameFile(as: $1) }
   }
 
   private func located(
@@ -121,42 +131,18 @@ extension Service {
     }
     return deltas
   }
-
-  /// Opens the files, keeps other devices from them, and attaches the disk.
-  func openChain(
-    _ deltas: [DeviceRecord.Delta], for id: String, _ options: AttachOptions
-  ) throws(ServiceError) -> Device {
-    var sources: [DeltaSource] = []
-    var files: [(location: Roots.Location, identity: FileIdentity?)] = []
-    for (level, delta) in deltas.enumerated() {
-      let pointer = "/deltas/\(level)/path"
-      let location = try roots.locate(delta.path, pointer: pointer)
-      let folder = try roots.folder(of: location, pointer: pointer)
-      let isWritten = level == deltas.count - 1 && !options.readonly
-      let file = try roots.open(location, in: folder, writable: isWritten, pointer: pointer)
-      sources.append(
-        DeltaSource(file: file, folder: folder, name: location.name, isRaw: delta.isRaw))
-      files.append((location, file.identity))
-    }
-    try state.withLock { [files] state throws(ServiceError) in
-      try state.files.claim(files, for: id, readonly: options.readonly)
-    }
-    do throws(ServiceError) {
-      return try converting { () throws(DeviceError) in try Device.attach(sources, options) }
-    } catch {
-      state.withLock { $0.files.release(id) }
-      throw error
-    }
-  }
 }
 
 /// An image that was made for a device, and can be unmade while nobody has used it.
 private struct CreatedImage {
   let location: Roots.Location
+  let descriptor: Roots.Location
   let folder: ImageFolder
 
   func remove() {
-    try? folder.unlink(location.name)
+    for name in [descriptor.name, "\(descriptor.name).lck", location.name] {
+      try? folder.unlink(name)
+    }
     try? folder.sync()
   }
 }
@@ -176,15 +162,24 @@ extension Service {
         errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
     }
     let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
-    guard !folder.contains(location.name) else {
+    let descriptor = location.sibling(Descriptor.fileName)
+    for file in [location, descriptor] where folder.contains(file.name) {
       throw ServiceError(
-        .imageExists, "\(location.path) exists", remedy: "attach it, or choose another directory",
+        .imageExists, "\(file.path) exists", remedy: "attach it, or choose another directory",
         errno: "EEXIST", pointer: "/create/directory")
     }
+    let created = CreatedImage(location: location, descriptor: descriptor, folder: folder)
     try converting { () throws(DeviceError) in
       try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
+      do throws(DeviceError) {
+        try DescriptorFile(in: folder, name: descriptor.name)
+          .replace(with: Descriptor(new: geometry, file: location.name))
+      } catch {
+        created.remove()
+        throw error
+      }
     }
-    return CreatedImage(location: location, folder: folder)
+    return created
   }
 
   private static func geometry(
