@@ -14,24 +14,36 @@ package final class Device: Sendable {
 
   /// Oldest to newest; the last is the top.
   let deltas: [Delta]
+  /// The deltas' files, for reads that count no references.
+  let files: FileTable
   let map: ClusterMap
   let gate: Gate
   let locks = ClusterLocks()
   let condition = Condition()
   let counters = Statistics()
+  let streams = StreamDetector()
   /// Nil on a read-only disk.
   let writing: Writing?
+  /// The same for writes in place, which count no references.
+  let borrowedWriting: Unmanaged<Writing>?
   /// Held as long as the disk is attached.
   let descriptorLocks: Locked<[DescriptorLock]>
   private let suspension = Locked(false)
 
   /// What only a disk that can be written has.
-  struct Writing: Sendable {
+  final class Writing: Sendable {
     let file: ImageFile
     let allocator: ClusterAllocator
     let index: IndexWriter
     /// Whether space can be given back and ranges zeroed without writing them.
     let canPunch: Bool
+
+    init(file: ImageFile, allocator: ClusterAllocator, index: IndexWriter, canPunch: Bool) {
+      self.file = file
+      self.allocator = allocator
+      self.index = index
+      self.canPunch = canPunch
+    }
   }
 
   init(
@@ -40,6 +52,7 @@ package final class Device: Sendable {
   ) {
     self.geometry = geometry
     self.deltas = deltas
+    files = FileTable(deltas.map(\.file))
     self.map = map
     self.repairs = repairs
     isReadOnly = readonly
@@ -49,6 +62,7 @@ package final class Device: Sendable {
       writing = nil
     } else {
       let file = deltas[deltas.count - 1].file
+      file.expectRandomAccess()
       let allocator = ClusterAllocator(file: file, geometry: geometry, gate: gate, used: topUse)
       writing = Writing(
         file: file, allocator: allocator,
@@ -57,6 +71,7 @@ package final class Device: Sendable {
           condition: condition),
         canPunch: canPunch)
     }
+    borrowedWriting = writing.map(Unmanaged.passUnretained)
   }
 
   var topLevel: Int { deltas.count - 1 }

@@ -183,6 +183,13 @@ package final class ImageFile: Sendable {
     _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_DONTNEED)
   }
 
+  /// Says that reads follow no order: nothing is read that was not asked for. So the page cache
+  /// holds small pieces of this file, into which small writes are several times cheaper than into the
+  /// large ones that reading ahead makes (docs/performance.md, "Overwrites").
+  package func expectRandomAccess() {
+    _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_RANDOM)
+  }
+
   /// Starts reading the range into the page cache, without waiting for it.
   package func readAhead(offset: UInt64, length: UInt64) {
     _ = posix_fadvise(descriptor.number, off_t(offset), off_t(length), POSIX_FADV_WILLNEED)

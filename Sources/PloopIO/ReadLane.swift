@@ -97,6 +97,11 @@ package final class ReadLane: @unchecked Sendable {
     return isQueued ? .queued : .refused
   }
 
+  /// Has the engine ask for a range of a file that will be wanted soon.
+  package func readAhead(_ file: ImageFile, offset: UInt64, length: UInt64) {
+    engine.submit { file.readAhead(offset: offset, length: length) }
+  }
+
   /// Gives the kernel what was begun, with one call.
   package func submit() {
     guard queued, let ring else { return }

@@ -3,6 +3,10 @@ internal import Glibc
 
 /// A POSIX thread with a name and a bounded stack.
 package struct Thread: @unchecked Sendable {
+  /// Short turns: whoever has a lot to do here does not hold up whoever has a little, at the price of
+  /// more changes between them when processors are short (docs/performance.md, "Neighbours").
+  private static let turnNanoseconds: UInt64 = 200_000
+
   private let handle: pthread_t
 
   private final class Start {
@@ -33,6 +37,7 @@ package struct Thread: @unchecked Sendable {
         guard let argument else { return nil }
         let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
         clinux_name_thread(start.name)
+        clinux_shorten_turns(Thread.turnNanoseconds)
         start.body()
         return nil
       }, start.toOpaque())

@@ -12,11 +12,20 @@ extension Transmission {
       append(format.nothing(request))
       return nil
     }
-    let door = self.door
-    let length = UInt64(request.length)
     switch request.type {
     case Command.read: return read(request)
     case Command.write: return write(request, data)
+    case Command.blockStatus: return status(request)
+    default: change(request)
+    }
+    return nil
+  }
+
+  /// What the engine does, and what is answered with its success alone.
+  private func change(_ request: Request) {
+    let door = self.door
+    let length = UInt64(request.length)
+    switch request.type {
     case Command.flush:
       slow(request) { () throws(NBDError) in
         try door.flush()
@@ -32,7 +41,7 @@ extension Transmission {
         try door.cache(offset: request.offset, length: length)
         return nil
       }
-    case Command.writeZeroes:
+    default:  // WRITE_ZEROES, the only one left that a request without a fault can be
       var mode: ZeroMode = []
       if request.flags & CommandFlags.noHole != 0 { mode.insert(.keepAllocated) }
       if request.flags & CommandFlags.fastZero != 0 { mode.insert(.onlyIfFast) }
@@ -41,9 +50,7 @@ extension Transmission {
           offset: request.offset, length: length, mode: mode, durable: request.isDurable)
         return nil
       }
-    default: return status(request)
     }
-    return nil
   }
 
   // MARK: Reading

@@ -6,7 +6,7 @@ struct StreamedWrite {
   /// Shorter payloads are carried out as one, from the input.
   static let leastBytes = 128 << 10
   /// What is worth a call of its own.
-  private static let pieceBytes = 128 << 10
+  private static let pieceBytes = 64 << 10
   /// Pieces end at such places of the disk, so that no page is written in two parts.
   private static let pageBytes: UInt64 = 4096
 
@@ -21,9 +21,10 @@ struct StreamedWrite {
   /// How many of the bytes that are there to write now; nil when more should come first.
   func piece(of available: Int) -> Int? {
     let left = request.payloadBytes - done
-    guard available < left else { return left }
-    guard available >= StreamedWrite.pieceBytes else { return nil }
-    return available - Int((offset + UInt64(available)) % StreamedWrite.pageBytes)
+    let count = min(available, left, StreamedWrite.pieceBytes)
+    guard count < left else { return left }
+    guard count == StreamedWrite.pieceBytes else { return nil }
+    return count - Int((offset + UInt64(count)) % StreamedWrite.pageBytes)
   }
 
   mutating func wrote(_ count: Int) { done += count }

@@ -88,5 +88,8 @@ void clinux_bell_silence(int fd);
 
 // thread.c: man 3 pthread_setname_np; longer names are cut to what the kernel shows.
 void clinux_name_thread(const char *name);
+// How long the calling thread may run before others get their turn (man 2 sched_setattr, Linux 6.12); where the
+// kernel does not know it, nothing changes.
+void clinux_shorten_turns(uint64_t nanoseconds);
 
 #endif

@@ -9,6 +9,8 @@ final class Condition: Sendable {
 
   var failure: String? { reason.withLock { $0 } }
 
+  var isWritable: Bool { !isDegraded.load(ordering: .acquiring) }
+
   /// The first reason stays.
   func degrade(_ words: String) {
     reason.withLock { $0 = $0 ?? words }
@@ -16,7 +18,7 @@ final class Condition: Sendable {
   }
 
   func requireWritable() throws(DeviceError) {
-    guard isDegraded.load(ordering: .acquiring) else { return }
+    if isWritable { return }
     throw DeviceError(.degraded, failure ?? "a sync failed")
   }
 }

@@ -19,7 +19,7 @@ extension Device {
         holes.append(start: piece.start, count: piece.count)
         continue
       }
-      guard deltas[place.level].file.readNow(into: part, at: piece.fileOffset) else {
+      guard files.readNow(place.level, into: part, at: piece.fileOffset) else {
         return false
       }
     }
@@ -90,7 +90,23 @@ extension Device {
         read.ended(result, part)
       }
     }
+    readAhead(offset: offset, length: UInt64(region.count), on: lane)
     return true
+  }
+
+  /// Asks for what a reader in order will want next, where the kernel does not: in the top.
+  private func readAhead(offset: UInt64, length: UInt64, on lane: ReadLane) {
+    guard writing != nil, let range = streams.missed(offset: offset, length: length),
+      range.lowerBound < geometry.sizeBytes
+    else { return }
+    let length = range.upperBound - range.lowerBound
+    for run in runs(from: range.lowerBound, length: length, limit: 64) where run.level == topLevel {
+      guard let physical = run.physical else { continue }
+      let inCluster = run.start & (geometry.clusterBytes - 1)
+      lane.readAhead(
+        deltas[topLevel].file, offset: physical << UInt64(geometry.clusterShift) + inCluster,
+        length: run.length)
+    }
   }
 
   /// Asks for the range to be read into the page cache, without waiting for it.

@@ -15,13 +15,16 @@ extension Device {
   /// - Returns: false when the request has to be made again with ``write(_:at:durable:)``, which
   ///   writes the same bytes once more; nobody has been told that they are there.
   package func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool {
-    guard let writing, condition.failure == nil else { return false }
+    guard let borrowedWriting, condition.isWritable else { return false }
     let start = monotonicNanoseconds()
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
     for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
       let part = region.slice(Int(piece.start), Int(piece.length))
-      guard (try? writeNow(part, piece, writing)) == true else { return false }
+      let isWritten = borrowedWriting._withUnsafeGuaranteedRef { writing in
+        (try? writeNow(part, piece, writing)) == true
+      }
+      guard isWritten else { return false }
     }
     counters.count(.write, bytes: UInt64(region.count), since: start)
     return true
