@@ -7,11 +7,14 @@ internal import PloopIO
 extension Service {
   /// Opens a disk, remembers it, and serves it.
   ///
-  /// The order: names are taken in memory; the image is created if asked for; the chain is checked,
-  /// repaired if asked for and marked as in use (`Device.attach`); the record is durable; the export
-  /// is opened; the caller is answered. A crash before the record is durable leaves an image with
-  /// its in-use mark and no device: the caller was told nothing, and attaches it with safe repair.
-  package func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo {
+  /// The order: names are taken in memory; the intent is durable; the image is created if asked for;
+  /// the chain is checked, repaired if asked for and marked as in use (`Device.attach`); the record
+  /// is durable, and with it the answer that is to be kept, and the end of the intent; the export is
+  /// opened; the caller is answered. A crash before the record is durable leaves an image and no
+  /// device: the intent says that the image is as we left it, so the same request does it all.
+  package func attach(
+    _ request: AttachRequest, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
     try Names.require(request.id, as: "the id", pointer: "/id")
     try Names.require(labels: request.labels)
     if let name = request.exportName {
@@ -19,7 +22,9 @@ extension Service {
     }
     let controller = try reserve(request.id)
     do throws(ServiceError) {
-      try await controller.run { () throws(ServiceError) in try self.open(request, controller) }
+      return try await controller.run { () throws(ServiceError) in
+        try self.open(request, controller, keeping: keeper)
+      }
     } catch {
       forget(request.id)
       log.info(
@@ -27,61 +32,80 @@ extension Service {
         metadata: ["device": "\(request.id)", "code": "\(error.code.rawValue)"])
       throw error
     }
-    return info(of: controller)
   }
 
   private func open(
-    _ request: AttachRequest, _ controller: DeviceController
-  ) throws(ServiceError) {
+    _ request: AttachRequest, _ controller: DeviceController,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
     var export: DeviceRecord.Export?
     if let name = request.exportName {
       let new = DeviceRecord.Export(
-        name: name, readonly: request.readonly, sharedWriters: false, summary: "",
-        revision: try store.nextRevision())
+        name: name, readonly: request.readonly, sharedWriters: false, summary: "", revision: 0)
       try table.reserve(new, device: request.id)
       export = new
     }
-    var created: CreatedImage?
-    let deltas: [DeviceRecord.Delta]
     switch request.source {
-    case .deltas(let references): deltas = try located(references)
+    case .deltas(let references):
+      let deltas = try located(references)
+      let intent = try begin(AttachIntent(id: request.id, deltas: deltas, wasClosed: false))
+      return try ending(intent) { () throws(ServiceError) in
+        try open(deltas, request, export, controller, keeping: keeper)
+      }
     case .create(let create):
-      let image = try make(create)
-      created = image
-      deltas = [DeviceRecord.Delta(path: image.location.path, isRaw: false)]
-    }
-    do throws(ServiceError) {
-      try open(deltas, request, export, controller)
-    } catch {
-      created?.remove()
-      throw error
+      let image = try plan(create)
+      let deltas = [DeviceRecord.Delta(path: image.location.path, isRaw: false)]
+      let intent = try begin(
+        AttachIntent(
+          id: request.id, deltas: deltas, creates: image.location.path, wasClosed: true))
+      return try ending(intent) { () throws(ServiceError) in
+        try image.make()
+        do throws(ServiceError) {
+          return try open(deltas, request, export, controller, keeping: keeper)
+        } catch {
+          image.remove()
+          throw error
+        }
+      }
     }
   }
 
   private func open(
     _ deltas: [DeviceRecord.Delta], _ request: AttachRequest, _ export: DeviceRecord.Export?,
-    _ controller: DeviceController
-  ) throws(ServiceError) {
+    _ controller: DeviceController, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
     var options = AttachOptions()
     options.readonly = request.readonly
     options.suspended = request.suspended
     options.repairSafely = request.repair == .safe || wasOurs(request.id, deltas)
     let device = try openChain(deltas, for: request.id, options)
     let now = wallClockSeconds()
+    let info: DeviceInfo
     do throws(ServiceError) {
-      var record = DeviceRecord(
+      let record = DeviceRecord(
         id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: deltas,
         readonly: request.readonly, suspended: request.suspended, autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
-      record.exports = export.map { [$0] } ?? []
-      try commit(record, of: controller)
+      info = try commit(record, of: controller, as: .deviceCreated) {
+        (record, transaction) throws(ServiceError) -> DeviceInfo in
+        if let export { _ = try add(export, to: &record, in: transaction) }
+        try transaction.endIntent(of: request.id)
+        let facts = DeviceController.Facts(
+          phase: .attached(device), record: record, since: now, attachedAt: now)
+        let info = self.info(of: request.id, facts)
+        try keeper?.keep(info, in: transaction)
+        return info
+      }
     } catch {
       try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
       throw error
     }
-    state.withLock { _ = $0.unclosed.removeValue(forKey: request.id) }
+    state.withLock { state in
+      state.unclosed[request.id] = nil
+      state.unfinished[request.id] = nil
+    }
     serve(device, controller)
     log.info(
       "attached",
@@ -89,6 +113,7 @@ extension Service {
         "device": "\(request.id)", "top": "\(deltas.last?.path ?? "")",
         "deltas": "\(deltas.count)", "repairs": "\(device.repairs.count)",
       ])
+    return info
   }
 
   /// Opens the doors of a device that has just been attached.
@@ -96,13 +121,8 @@ extension Service {
     controller.enter(.attached(device))
     for export in controller.now.record?.exports ?? [] {
       table.open(
-        export.name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+        export, DeviceExport(device, readonly: export.readonly, summary: export.summary))
     }
-  }
-
-  /// Whether an image that was not closed was left so by this service itself.
-  private func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
-    state.withLock { $0.unclosed[id]?.deltas == deltas }
   }
 
   private func located(
@@ -150,10 +170,20 @@ extension Service {
   }
 }
 
-/// An image that was made for a device, and can be unmade while nobody has used it.
-private struct CreatedImage {
+/// An image that is made for a device, and can be unmade while nobody has used it.
+private struct NewImage {
   let location: Roots.Location
   let folder: ImageFolder
+  let geometry: Geometry
+  /// An attempt of ours that a crash has ended is in its place, and nobody's bytes.
+  let replacesOurs: Bool
+
+  func make() throws(ServiceError) {
+    if replacesOurs { remove() }
+    try converting { () throws(DeviceError) in
+      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
+    }
+  }
 
   func remove() {
     try? folder.unlink(location.name)
@@ -165,7 +195,8 @@ extension Service {
   /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
   private static let imageName = "root.hds"
 
-  private func make(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> CreatedImage {
+  /// Everything that can be refused about a new image, before it is made.
+  private func plan(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> NewImage {
     let geometry = try Service.geometry(create)
     let location = try roots.locate(create.directory, pointer: "/create/directory")
       .appending(Service.imageName)
@@ -176,15 +207,14 @@ extension Service {
         errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
     }
     let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
-    guard !folder.contains(location.name) else {
+    let isThere = folder.contains(location.name)
+    guard !isThere || wasBegun(location, in: folder) else {
       throw ServiceError(
         .imageExists, "\(location.path) exists", remedy: "attach it, or choose another directory",
         errno: "EEXIST", pointer: "/create/directory")
     }
-    try converting { () throws(DeviceError) in
-      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
-    }
-    return CreatedImage(location: location, folder: folder)
+    return NewImage(
+      location: location, folder: folder, geometry: geometry, replacesOurs: isThere)
   }
 
   private static func geometry(

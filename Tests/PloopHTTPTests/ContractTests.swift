@@ -118,7 +118,7 @@ struct ContractTests {
 
   @Test("replies have the members, headers and status that the contract gives them")
   func replies() async throws {
-    let service = FakeService(devices: ["vm1", "vm2"])
+    let service = try FakeService(devices: ["vm1", "vm2"])
     var asked: Set<String> = []
     for (id, target, body, status) in Self.requests {
       let operation = try #require(
@@ -179,7 +179,7 @@ struct ContractTests {
           method: String(words[0]), target: words[1].replacing("{id}", with: "vm1").utf8,
           headers: [("Host", "localhost"), ("Content-Type", "application/json")],
           body: value.encoded)
-        let reply = await Router(FakeService()).answer(request, requestID: "r1")
+        let reply = try await Router(FakeService()).answer(request, requestID: "r1")
         #expect(reply.status == 200 || reply.status == 201 || reply.status == 409)
         count += 1
       }

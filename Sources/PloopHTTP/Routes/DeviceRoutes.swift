@@ -22,7 +22,7 @@ let deviceRoutes: [Route] = [
   Route("POST", "/v1/devices", "attachDevice") { call throws(Problem) in
     let request = try attachRequest(try call.body())
     let device = try await converting { () async throws(ServiceError) in
-      try await call.service.attach(request)
+      try await call.service.attach(request, keeping: nil)
     }
     return reply(201, device).with("Location", "/v1/devices/\(device.id)")
   },

@@ -17,7 +17,7 @@ let exportRoutes: [Route] = [
     request.summary = try body.text("description") ?? ""
     try body.finish()
     let export = try await converting { [request] () async throws(ServiceError) in
-      try await call.service.addExport(request)
+      try await call.service.addExport(request, keeping: nil)
     }
     return reply(201, export).with("Location", "/v1/exports/\(export.name)")
   },
