@@ -7,8 +7,9 @@ internal import PloopNBD
 
 extension Service {
   private static let features = [
-    "attach.deltas", "attach.create", "attach.readonly", "attach.repair", "exports", "map", "stats",
-    "suspend",
+    "attach.deltas", "attach.create", "attach.readonly", "attach.repair", "exports",
+    "idempotency-keys", "map",
+    "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {

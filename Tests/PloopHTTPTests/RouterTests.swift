@@ -247,6 +247,4 @@ extension JSON {
 
 extension HTTPReply {
   func member(_ name: String) -> JSON? { body?.member(name) }
-
-  func header(_ name: String) -> String? { headers.first { $0.name == name }?.value }
 }
