@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash faults format lint clean
+.PHONY: run test build crash faults bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -21,11 +21,23 @@ faults: ## every fault at every system call of every operation
 	swift build -c release --product crash-enumeration
 	.build/release/crash-enumeration --faults
 
+bench: ## ploopd beside qemu-nbd, nbdkit and others; BENCH="--rows read-1,cow --rounds 3" chooses
+	scripts/install-packages bench
+	swift build -c release --product ploopd
+	swift build -c release --product bench
+	.build/release/bench run $(BENCH)
+
+bench-compare: ## ploopd beside that of another commit: make bench-compare BASE=main
+	scripts/install-packages bench
+	swift build -c release --product ploopd
+	swift build -c release --product bench
+	.build/release/bench compare $(BASE) $(BENCH)
+
 format:
-	swift format -i -r Sources Tests Package.swift
+	swift format -i -r Sources Tests Benchmarks Package.swift
 
 lint:
-	swift format lint --strict -r Sources Tests Package.swift
+	swift format lint --strict -r Sources Tests Benchmarks Package.swift
 	scripts/check-imports
 
 clean:

@@ -51,6 +51,15 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    // What measures; it knows the service only as its users do.
+    .target(
+      name: "BenchKit", dependencies: ["PloopIO", "TestSupport"], path: "Benchmarks/BenchKit",
+      swiftSettings: settings),
+    .executableTarget(
+      name: "bench", dependencies: ["BenchKit", "TestSupport", argumentParser],
+      path: "Benchmarks/bench",
+      swiftSettings: settings),
+
     .target(
       name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
@@ -61,7 +70,9 @@ let package = Package(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
       swiftSettings: settings),
     .testTarget(
-      name: "CrashTests", dependencies: ["CrashKit", "TestSupport"], swiftSettings: settings),
+      name: "CrashTests",
+      dependencies: ["CrashKit", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
     .testTarget(
       name: "PloopIOTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
     .testTarget(
@@ -85,6 +96,9 @@ let package = Package(
       dependencies: [
         "PloopControl", "PloopFormat", "PloopHTTP", "PloopIO", "TestSupport", logging, yams,
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "BenchTests", dependencies: ["BenchKit", "PloopIO", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "InteropTests", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],

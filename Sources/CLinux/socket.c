@@ -28,7 +28,7 @@ int clinux_unsent_bytes(int fd) {
   return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
 }
 
-int clinux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK); }
+int clinux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }
 
 int clinux_bell(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 

@@ -28,6 +28,15 @@ package final class DeviceExport: Export {
     device.writeNow(region, at: offset)
   }
 
+  package func beginRead(
+    into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
+    completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void
+  ) -> Bool {
+    device.beginRead(into: region, at: offset, on: lane) { result in
+      completion(result.mapError(NBDError.init))
+    }
+  }
+
   package func read(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) throws(NBDError) {
@@ -40,6 +49,10 @@ package final class DeviceExport: Export {
     try serving { () throws(DeviceError) in
       try device.write(region, at: offset, durable: durable)
     }
+  }
+
+  package func commit() throws(NBDError) {
+    try serving { () throws(DeviceError) in try device.commit() }
   }
 
   package func flush() throws(NBDError) {
@@ -66,12 +79,21 @@ package final class DeviceExport: Export {
     try serving { () throws(DeviceError) in try device.cache(offset: offset, length: length) }
   }
 
+  package func extentsNow(offset: UInt64, length: UInt64, limit: Int) -> [Extent]? {
+    device.runsNow(offset: offset, length: length, limit: limit).map(merged)
+  }
+
   package func extents(
     offset: UInt64, length: UInt64, limit: Int
   ) throws(NBDError) -> [Extent] {
-    let runs = try serving { () throws(DeviceError) in
-      try device.runs(offset: offset, length: length, limit: limit)
-    }
+    merged(
+      try serving { () throws(DeviceError) in
+        try device.runs(offset: offset, length: length, limit: limit)
+      })
+  }
+
+  /// Clients see only what is allocated, not where.
+  private func merged(_ runs: [Device.Run]) -> [Extent] {
     var extents: [Extent] = []
     for run in runs {
       let isHole = run.level == nil
@@ -89,16 +111,21 @@ package final class DeviceExport: Export {
 private func serving<Result>(
   _ body: () throws(DeviceError) -> Result
 ) throws(NBDError) -> Result {
-  do throws(DeviceError) { return try body() } catch {
+  do throws(DeviceError) { return try body() } catch { throw NBDError(error) }
+}
+
+extension NBDError {
+  fileprivate init(_ error: DeviceError) {
     let kind: NBDError.Kind =
       switch error.kind {
       case .outOfSpace: .noSpace
       case .readOnly: .notPermitted
       case .slow: .notSupported
       case .detached: .shuttingDown
-      case .format, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io, .degraded, .timeout:
+      case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
+        .degraded, .timeout:
         .io
       }
-    throw NBDError(kind, error.detail)
+    self.init(kind, error.detail)
   }
 }

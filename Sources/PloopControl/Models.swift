@@ -8,7 +8,20 @@ package struct AttachRequest: Sendable {
   package enum Source: Sendable {
     /// Oldest to newest; the last is the top, the one that is written.
     case deltas([DeltaReference])
+    case descriptor(DescriptorReference)
     case create(CreateRequest)
+  }
+
+  package struct DescriptorReference: Sendable, Equatable {
+    /// `root:relative`, or `relative` when there is only one root.
+    package var path: String
+    /// A snapshot, to be attached for reading; nil for the top.
+    package var snapshot: GUID?
+
+    package init(path: String, snapshot: GUID? = nil) {
+      self.path = path
+      self.snapshot = snapshot
+    }
   }
 
   package struct DeltaReference: Sendable, Equatable {
@@ -73,6 +86,8 @@ package enum DeviceState: String, Sendable {
 package struct DeltaInfo: Sendable {
   package var level: Int
   package var path: String
+  /// The snapshot, or the top, whose delta it is, where a descriptor says so.
+  package var guid: String?
   package var isRaw: Bool
   package var readonly: Bool
   package var isTop: Bool
@@ -82,7 +97,31 @@ package struct DeltaInfo: Sendable {
   package var diskBytes: UInt64
 }
 
+/// A restore point of a disk, as its descriptor has it.
+package struct SnapshotInfo: Sendable {
+  package var guid: GUID
+  /// Nil for the oldest.
+  package var parent: GUID?
+  /// What builds on it, the top included.
+  package var children: [GUID]
+  /// Of its delta in the device's chain; nil on another branch.
+  package var level: Int?
+  /// Whether the top builds on it.
+  package var isCurrent: Bool
+  /// Taken out of use, until somebody merges it away.
+  package var isTemporary: Bool
+  package var path: String
+  package var isRaw: Bool
+}
+
 package struct DeviceInfo: Sendable {
+  /// Where the chain is taken from.
+  package enum Source: Sendable {
+    case deltas
+    /// `snapshot` is nil for the top.
+    case descriptor(path: String, snapshot: String?)
+  }
+
   package struct Condition: Sendable {
     package var type: String
     package var isTrue: Bool
@@ -102,6 +141,7 @@ package struct DeviceInfo: Sendable {
   package var suspended: Bool
   package var autostart: Bool
   package var labels: [String: String]
+  package var source: Source
   package var deltas: [DeltaInfo]
   package var clustersTotal: UInt64
   package var clustersMapped: UInt64

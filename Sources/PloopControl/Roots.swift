@@ -1,3 +1,4 @@
+internal import Glibc
 internal import PloopIO
 
 /// The folders that images may lie in, by name. A path in the API is `root:relative`; nothing opens
@@ -16,15 +17,23 @@ package struct Roots: Sendable {
     func appending(_ name: String) -> Location {
       Location(root: root, components: components + [name])
     }
+
+    /// Another file of the same folder.
+    func sibling(_ name: String) -> Location {
+      Location(root: root, components: components.dropLast() + [name])
+    }
   }
 
   private let folders: [String: ImageFolder]
+  /// Where the roots lie, for absolute paths in descriptors: as they were given, and without links.
+  private let places: [(name: String, components: [String])]
   package let names: [String]
 
   /// - Parameter folders: name and path of each; a name is one that ``Names`` allows.
   /// - Throws: `invalid-value` for a wrong name, or the error of opening a folder.
   package init(_ roots: [(name: String, path: String)]) throws(ServiceError) {
     var folders: [String: ImageFolder] = [:]
+    var places: [(name: String, components: [String])] = []
     for (name, path) in roots {
       try Names.require(name, as: "the root", pointer: "")
       guard folders[name] == nil else {
@@ -32,11 +41,18 @@ package struct Roots: Sendable {
       }
       do throws(IOError) {
         folders[name] = try ImageFolder(path: path, label: "\(name):")
+        if path.hasPrefix("/") { places.append((name, Roots.components(path))) }
+        if let real = realpath(path, nil) {
+          places.append((name, Roots.components(String(cString: real))))
+          free(real)
+        }
       } catch {
         throw ServiceError(.imageUnreadable, "the root \(name) cannot be opened: \(error)")
       }
     }
     self.folders = folders
+    // The innermost root of a path comes first.
+    self.places = places.sorted { $0.components.count > $1.components.count }
     names = roots.map(\.name)
   }
 
@@ -69,6 +85,40 @@ package struct Roots: Sendable {
       throw ServiceError(.invalidValue, "\(path) names the root itself", pointer: pointer)
     }
     return Location(root: root, components: components)
+  }
+
+  /// Where a file lies that a descriptor names: from the descriptor's own folder, or absolutely. It
+  /// must end beneath a root, its own or another one, whatever way leads there.
+  func resolve(
+    _ file: String, from descriptor: Location, pointer: String
+  ) throws(ServiceError) -> Location {
+    let outside = ServiceError(
+      .pathOutsideRoot, "\(descriptor.path) names \(file.prefix(200)), which lies beneath no root",
+      remedy: "make a root of its folder, or correct the descriptor", errno: "EXDEV",
+      pointer: pointer)
+    guard let own = places.last(where: { $0.name == descriptor.root })?.components else {
+      throw outside
+    }
+    let isAbsolute = file.utf8.first == UInt8(ascii: "/")
+    var path = isAbsolute ? [] : own + descriptor.components.dropLast()
+    for part in Roots.components(file) {
+      guard part == ".." else {
+        path.append(part)
+        continue
+      }
+      guard path.popLast() != nil else { throw outside }
+    }
+    // The descriptor's own root first: others may lie inside of it.
+    let place =
+      places.first { $0.name == descriptor.root && path.starts(with: $0.components) }
+      ?? places.first { path.starts(with: $0.components) }
+    guard let place, path.count > place.components.count else { throw outside }
+    return Location(root: place.name, components: Array(path[place.components.count...]))
+  }
+
+  /// The parts of a path, as the kernel takes it apart.
+  private static func components(_ path: String) -> [String] {
+    path.unicodeScalars.split(separator: "/").map(String.init).filter { $0 != "." }
   }
 
   /// Opens the folder that holds a file.

@@ -47,21 +47,25 @@ extension Service {
     }
     switch request.source {
     case .deltas(let references):
-      let deltas = try located(references)
-      let intent = try begin(AttachIntent(id: request.id, deltas: deltas, wasClosed: false))
-      return try ending(intent) { () throws(ServiceError) in
-        try open(deltas, request, export, controller, keeping: keeper)
-      }
+      return try open(
+        ChainPlan(deltas: try located(references), readonly: request.readonly), request, export,
+        controller, keeping: keeper)
+    case .descriptor(let reference):
+      let chain = try plan(
+        descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)
+      return try open(chain, request, export, controller, keeping: keeper)
     case .create(let create):
       let image = try plan(create)
-      let deltas = [DeviceRecord.Delta(path: image.location.path, isRaw: false)]
       let intent = try begin(
         AttachIntent(
-          id: request.id, deltas: deltas, creates: image.location.path, wasClosed: true))
+          id: request.id, deltas: [DeviceRecord.Delta(path: image.location.path, isRaw: false)],
+          creates: image.location.path, wasClosed: true))
       return try ending(intent) { () throws(ServiceError) in
         try image.make()
         do throws(ServiceError) {
-          return try open(deltas, request, export, controller, keeping: keeper)
+          let chain = try plan(
+            descriptor: image.descriptor.path, at: nil, readonly: request.readonly)
+          return try serve(chain, request, export, controller, keeping: keeper)
         } catch {
           image.remove()
           throw error
@@ -70,21 +74,34 @@ extension Service {
     }
   }
 
+  /// A chain that is there.
   private func open(
-    _ deltas: [DeviceRecord.Delta], _ request: AttachRequest, _ export: DeviceRecord.Export?,
+    _ chain: ChainPlan, _ request: AttachRequest, _ export: DeviceRecord.Export?,
+    _ controller: DeviceController, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
+    let intent = try begin(
+      AttachIntent(id: request.id, deltas: chain.deltas, wasClosed: false))
+    return try ending(intent) { () throws(ServiceError) in
+      try serve(chain, request, export, controller, keeping: keeper)
+    }
+  }
+
+  private func serve(
+    _ chain: ChainPlan, _ request: AttachRequest, _ export: DeviceRecord.Export?,
     _ controller: DeviceController, keeping keeper: AnswerKeeper<DeviceInfo>?
   ) throws(ServiceError) -> DeviceInfo {
     var options = AttachOptions()
-    options.readonly = request.readonly
+    options.readonly = chain.readonly
     options.suspended = request.suspended
-    options.repairSafely = request.repair == .safe || wasOurs(request.id, deltas)
-    let device = try openChain(deltas, for: request.id, options)
+    options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
+    let device = try openChain(chain, for: request.id, options)
     let now = wallClockSeconds()
     let info: DeviceInfo
     do throws(ServiceError) {
       let record = DeviceRecord(
-        id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: deltas,
-        readonly: request.readonly, suspended: request.suspended, autostart: request.autostart,
+        id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: chain.deltas,
+        descriptor: chain.descriptor?.path, snapshot: chain.snapshot?.description,
+        readonly: chain.readonly, suspended: request.suspended, autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
@@ -110,8 +127,8 @@ extension Service {
     log.info(
       "attached",
       metadata: [
-        "device": "\(request.id)", "top": "\(deltas.last?.path ?? "")",
-        "deltas": "\(deltas.count)", "repairs": "\(device.repairs.count)",
+        "device": "\(request.id)", "top": "\(chain.deltas.last?.path ?? "")",
+        "deltas": "\(chain.deltas.count)", "repairs": "\(device.repairs.count)",
       ])
     return info
   }
@@ -123,6 +140,10 @@ extension Service {
       table.open(
         export, DeviceExport(device, readonly: export.readonly, summary: export.summary))
     }
+  }
+
+  static func haveSameFiles(_ one: [DeviceRecord.Delta], _ other: [DeviceRecord.Delta]) -> Bool {
+    one.count == other.count && zip(one, other).allSatisfy { $0.hasSameFile(as: $1) }
   }
 
   private func located(
@@ -140,108 +161,5 @@ extension Service {
       deltas.append(DeviceRecord.Delta(path: location.path, isRaw: reference.isRaw))
     }
     return deltas
-  }
-
-  /// Opens the files, keeps other devices from them, and attaches the disk.
-  func openChain(
-    _ deltas: [DeviceRecord.Delta], for id: String, _ options: AttachOptions
-  ) throws(ServiceError) -> Device {
-    var sources: [DeltaSource] = []
-    var files: [(location: Roots.Location, identity: FileIdentity?)] = []
-    for (level, delta) in deltas.enumerated() {
-      let pointer = "/deltas/\(level)/path"
-      let location = try roots.locate(delta.path, pointer: pointer)
-      let folder = try roots.folder(of: location, pointer: pointer)
-      let isWritten = level == deltas.count - 1 && !options.readonly
-      let file = try roots.open(location, in: folder, writable: isWritten, pointer: pointer)
-      sources.append(
-        DeltaSource(file: file, folder: folder, name: location.name, isRaw: delta.isRaw))
-      files.append((location, file.identity))
-    }
-    try state.withLock { [files] state throws(ServiceError) in
-      try state.files.claim(files, for: id, readonly: options.readonly)
-    }
-    do throws(ServiceError) {
-      return try converting { () throws(DeviceError) in try Device.attach(sources, options) }
-    } catch {
-      state.withLock { $0.files.release(id) }
-      throw error
-    }
-  }
-}
-
-/// An image that is made for a device, and can be unmade while nobody has used it.
-private struct NewImage {
-  let location: Roots.Location
-  let folder: ImageFolder
-  let geometry: Geometry
-  /// An attempt of ours that a crash has ended is in its place, and nobody's bytes.
-  let replacesOurs: Bool
-
-  func make() throws(ServiceError) {
-    if replacesOurs { remove() }
-    try converting { () throws(DeviceError) in
-      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
-    }
-  }
-
-  func remove() {
-    try? folder.unlink(location.name)
-    try? folder.sync()
-  }
-}
-
-extension Service {
-  /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
-  private static let imageName = "root.hds"
-
-  /// Everything that can be refused about a new image, before it is made.
-  private func plan(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> NewImage {
-    let geometry = try Service.geometry(create)
-    let location = try roots.locate(create.directory, pointer: "/create/directory")
-      .appending(Service.imageName)
-    let needed = geometry.headerBytes + geometry.clusterBytes
-    if let free = roots.freeBytes(of: location.root), free < needed {
-      throw ServiceError(
-        .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
-        errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
-    }
-    let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
-    let isThere = folder.contains(location.name)
-    guard !isThere || wasBegun(location, in: folder) else {
-      throw ServiceError(
-        .imageExists, "\(location.path) exists", remedy: "attach it, or choose another directory",
-        errno: "EEXIST", pointer: "/create/directory")
-    }
-    return NewImage(
-      location: location, folder: folder, geometry: geometry, replacesOurs: isThere)
-  }
-
-  private static func geometry(
-    _ create: AttachRequest.CreateRequest
-  ) throws(ServiceError) -> Geometry {
-    do throws(NewDiskFault) {
-      return try Geometry(
-        newDisk: create.version, clusterBytes: create.clusterBytes, sizeBytes: create.sizeBytes)
-    } catch {
-      switch error {
-      case .clusterSize:
-        throw ServiceError(
-          .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
-          pointer: "/create/cluster_size")
-      case .empty:
-        throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
-      case .tooLarge(let limit):
-        throw ServiceError(
-          .sizeTooLarge,
-          "\(create.sizeBytes) bytes; with clusters of \(create.clusterBytes) bytes \(limit) are the most",
-          errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
-      case .misaligned(let nearest):
-        throw ServiceError(
-          .sizeMisaligned,
-          "\(create.sizeBytes) bytes are no whole number of clusters of \(create.clusterBytes) bytes",
-          errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
-      }
-    }
   }
 }

@@ -7,9 +7,8 @@ internal import PloopNBD
 
 extension Service {
   private static let features = [
-    "attach.deltas", "attach.create", "attach.readonly", "attach.repair", "exports",
-    "idempotency-keys", "map",
-    "stats", "suspend", "watch",
+    "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
+    "exports", "idempotency-keys", "map", "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -98,6 +97,8 @@ extension Service {
       version: ImageVersion(rawValue: record?.version ?? 2) ?? .v2,
       readonly: record?.readonly ?? false, suspended: record?.suspended ?? false,
       autostart: record?.autostart ?? true, labels: record?.labels ?? [:],
+      source: record?.descriptor.map { .descriptor(path: $0, snapshot: record?.snapshot) }
+        ?? .deltas,
       deltas: Service.deltas(of: device, record),
       clustersTotal: clusterBytes == 0
         ? 0
@@ -110,20 +111,24 @@ extension Service {
   }
 
   private static func deltas(of device: Device?, _ record: DeviceRecord?) -> [DeltaInfo] {
+    let deltas = record?.deltas ?? []
+    func guid(_ level: Int) -> String? {
+      deltas.indices.contains(level) ? deltas[level].guid : nil
+    }
     if let device {
       let levels = device.levels()
       return levels.enumerated().map { level, status in
         DeltaInfo(
-          level: level, path: status.path, isRaw: status.isRaw, readonly: status.isReadOnly,
+          level: level, path: status.path, guid: guid(level), isRaw: status.isRaw,
+          readonly: status.isReadOnly,
           isTop: level == levels.count - 1, clusters: status.mappedClusters,
           fileBytes: status.fileBytes, diskBytes: status.diskBytes)
       }
     }
-    let deltas = record?.deltas ?? []
     return deltas.enumerated().map { level, delta in
       let isTop = level == deltas.count - 1
       return DeltaInfo(
-        level: level, path: delta.path, isRaw: delta.isRaw,
+        level: level, path: delta.path, guid: delta.guid, isRaw: delta.isRaw,
         readonly: record?.readonly == true || !isTop, isTop: isTop, clusters: 0, fileBytes: 0,
         diskBytes: 0)
     }

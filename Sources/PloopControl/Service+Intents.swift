@@ -39,8 +39,9 @@ extension Service {
   /// Whether an image that was not closed was left so by this service itself.
   func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
     state.withLock { state in
-      state.unclosed[id]?.deltas == deltas
-        || state.unfinished.values.contains { $0.wasClosed && $0.deltas == deltas }
+      let ours = state.unfinished.values.filter(\.wasClosed).map(\.deltas)
+      return (ours + [state.unclosed[id]?.deltas].compactMap { $0 })
+        .contains { Service.haveSameFiles($0, deltas) }
     }
   }
 

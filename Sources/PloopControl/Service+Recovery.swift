@@ -59,13 +59,17 @@ extension Service {
   private func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
     do throws(ServiceError) {
       for export in record.exports { try table.reserve(export, device: record.id) }
+      let chain = try plan(record)
       var options = AttachOptions()
       options.readonly = record.readonly
       options.suspended = record.suspended
-      options.repairSafely = record.isAttached
-      let device = try openChain(record.deltas, for: record.id, options)
+      // Of another chain than the one that we had, the mark may be somebody else's.
+      options.repairSafely =
+        record.isAttached && Service.haveSameFiles(record.deltas, chain.deltas)
+      let device = try openChain(chain, for: record.id, options)
       do throws(ServiceError) {
         var record = record
+        record.deltas = chain.deltas
         record.isAttached = true
         record.failure = nil
         try commit(record, of: controller, as: .deviceState)

@@ -53,6 +53,7 @@ package final class Service: ServiceAPI {
   let log: Logger
   let engine: IOEngine
   let table = ExportTable()
+  let descriptorLocks = DescriptorLocks()
   let server: Server<ExportTable>
   let state = Monitor(State())
   let startedAt = wallClockSeconds()

@@ -10,6 +10,7 @@ package protocol ServiceAPI: Sendable {
   func change(_ id: String, _ change: DeviceChange, ifRevision: UInt64?) async throws(ServiceError)
     -> DeviceInfo
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError)
+  func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo>
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics

@@ -45,6 +45,8 @@ extension ServiceError {
         facts["entry"] = .number(UInt64(fault.entry))
       }
       self.init(Code(rawValue: format.code.rawValue), error.detail, errno: "EPROTO", facts: facts)
+    case .descriptor(let descriptor):
+      self.init(Code(rawValue: descriptor.code.rawValue), error.detail)
     case .locked:
       self.init(
         .imageInUse, error.detail, cause: "another program holds a lock on it", errno: "EBUSY")

@@ -1,5 +1,5 @@
 internal import PloopFormat
-internal import PloopIO
+package import PloopIO
 
 package struct AttachOptions: Sendable {
   /// Not a byte of any file is written.
@@ -8,6 +8,11 @@ package struct AttachOptions: Sendable {
   package var repairSafely = false
   /// No request is admitted until ``Device/resume()``.
   package var suspended = false
+  /// Locks of OpenVZ's tools that the caller has taken for this disk, of its descriptor and of the
+  /// one beside the top; nil leaves the latter to ``Device/attach(_:_:)``.
+  package var descriptorLocks: [DescriptorLock]?
+  /// Bytes of a cluster, where the caller has been told; images with others are refused.
+  package var clusterBytes: UInt64?
 
   package init() {}
 }
@@ -24,12 +29,19 @@ extension Device {
   ) throws(DeviceError) -> Device {
     let opener = ChainOpener(sources: sources, options: options)
     try opener.checkSources()
-    let descriptorLock = try lock(sources, options)
+    let descriptorLocks = try lock(sources, options)
     var handedOver = false
     defer { if !handedOver { sources.forEach { ImageLock.release($0.file) } } }
 
     if !options.readonly { try syncBeforeReading(sources) }
     var (geometry, levels) = try opener.readHeaders()
+    if let told = options.clusterBytes, told != geometry.clusterBytes {
+      throw DeviceError(
+        FormatError(
+          .geometryMismatch,
+          "clusters of \(geometry.clusterBytes) bytes; the descriptor says \(told)"),
+        level: levels.count - 1, path: levels[levels.count - 1].source.file.path)
+    }
     if let level = levels.firstIndex(where: \.isUnclean) {
       guard options.repairSafely else {
         throw DeviceError(
@@ -58,7 +70,7 @@ extension Device {
       geometry: geometry,
       deltas: levels.map { Delta(source: $0.source, layout: $0.layout, mappedAtAttach: $0.mapped) },
       map: map, topUse: levels[levels.count - 1].used, readonly: options.readonly,
-      canPunch: canPunch, repairs: repairs, descriptorLock: descriptorLock)
+      canPunch: canPunch, repairs: repairs, descriptorLocks: descriptorLocks)
     if options.suspended { try device.suspend(until: .never) }
     handedOver = true
     return device
@@ -67,7 +79,7 @@ extension Device {
   /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.
   private static func lock(
     _ sources: [DeltaSource], _ options: AttachOptions
-  ) throws(DeviceError) -> DescriptorLock? {
+  ) throws(DeviceError) -> [DescriptorLock] {
     var locked: [ImageFile] = []
     do throws(LockError) {
       for (level, source) in sources.enumerated() {
@@ -75,8 +87,10 @@ extension Device {
         try ImageLock.acquire(source.file, for: writes ? .write : .read)
         locked.append(source.file)
       }
-      return try DescriptorLock.acquire(
+      if let taken = options.descriptorLocks { return taken }
+      let lock = try DescriptorLock.acquire(
         in: sources[sources.count - 1].folder, exclusive: !options.readonly)
+      return lock.map { [$0] } ?? []
     } catch {
       locked.forEach { ImageLock.release($0) }
       throw DeviceError(error)

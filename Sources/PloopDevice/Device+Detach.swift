@@ -15,7 +15,10 @@ extension Device {
       // Whoever still punches freed clusters does so before another may open the image.
       writing?.allocator.reap()
       deltas.forEach { ImageLock.release($0.file) }
-      descriptorLock.withLock { $0 = nil }
+      _ = descriptorLocks.withLock { locks in
+        defer { locks = [] }
+        return locks
+      }
     }
     guard let writing, failure == nil else { return }
     do {

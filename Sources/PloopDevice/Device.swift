@@ -22,7 +22,7 @@ package final class Device: Sendable {
   /// Nil on a read-only disk.
   let writing: Writing?
   /// Held as long as the disk is attached.
-  let descriptorLock: Locked<DescriptorLock?>
+  let descriptorLocks: Locked<[DescriptorLock]>
   private let suspension = Locked(false)
 
   /// What only a disk that can be written has.
@@ -36,7 +36,7 @@ package final class Device: Sendable {
 
   init(
     geometry: Geometry, deltas: [Delta], map: ClusterMap, topUse: Bitmap, readonly: Bool,
-    canPunch: Bool, repairs: [String], descriptorLock: DescriptorLock?
+    canPunch: Bool, repairs: [String], descriptorLocks: [DescriptorLock]
   ) {
     self.geometry = geometry
     self.deltas = deltas
@@ -44,7 +44,7 @@ package final class Device: Sendable {
     self.repairs = repairs
     isReadOnly = readonly
     gate = Gate()
-    self.descriptorLock = Locked(descriptorLock)
+    self.descriptorLocks = Locked(descriptorLocks)
     if readonly {
       writing = nil
     } else {

@@ -6,6 +6,8 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
   package enum Kind: Sendable {
     /// An image is not what it should be; its code is the problem's slug. Level 0 is the oldest.
     case format(FormatError, level: Int)
+    /// A descriptor is not what it should be, or what was asked for does not fit it.
+    case descriptor(DescriptorError)
     /// QEMU, OpenVZ's tools or another ploopd have the image open.
     case locked
     case sameFileTwice
@@ -33,6 +35,10 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
 
   package init(_ error: FormatError, level: Int, path: String) {
     self.init(.format(error, level: level), "\(path): \(error.detail)")
+  }
+
+  package init(_ error: DescriptorError, path: String) {
+    self.init(.descriptor(error), "\(path): \(error.detail)")
   }
 
   package init(_ error: IOError) {

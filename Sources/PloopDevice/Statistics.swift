@@ -28,24 +28,16 @@ package final class Statistics: Sendable {
     package var nanosecondsSinceLastRequest: UInt64
   }
 
-  private final class Counters: Sendable {
-    let ops = Atomic<UInt64>(0)
-    let bytes = Atomic<UInt64>(0)
-    let errors = Atomic<UInt64>(0)
-    let latency = Atomic<UInt64>(0)
-    let buckets: [Counter] = (0...Statistics.boundariesMicroseconds.count).map { _ in Counter() }
-  }
+  /// All counters of all operations in one piece of memory: counting touches no object.
+  private let table: AtomicCounters
+  private enum Column { static let ops = 0, bytes = 1, errors = 2, latency = 3, buckets = 4 }
+  private static let columns = Column.buckets + boundariesMicroseconds.count + 1
 
-  private final class Counter: Sendable {
-    let value = Atomic<UInt64>(0)
-  }
-
-  private let counters: [Counters] = Operation.allCases.map { _ in Counters() }
   private let copied = Atomic<UInt64>(0)
   private let allocated = Atomic<UInt64>(0)
   private let lastRequest = Atomic<UInt64>(monotonicNanoseconds())
 
-  init() {}
+  init() { table = AtomicCounters(count: Operation.allCases.count * Statistics.columns) }
 
   func countCopy() { copied.wrappingAdd(1, ordering: .relaxed) }
   func countAllocation() { allocated.wrappingAdd(1, ordering: .relaxed) }
@@ -53,31 +45,45 @@ package final class Statistics: Sendable {
   /// Counts a request that began at `start` and has just ended.
   func count(_ operation: Operation, bytes: UInt64, since start: UInt64, failed: Bool = false) {
     let now = monotonicNanoseconds()
-    let counters = self.counters[operation.rawValue]
-    counters.ops.wrappingAdd(1, ordering: .relaxed)
+    let row = operation.rawValue * Statistics.columns
+    table.add(1, at: row + Column.ops)
     if failed {
-      counters.errors.wrappingAdd(1, ordering: .relaxed)
+      table.add(1, at: row + Column.errors)
     } else {
-      counters.bytes.wrappingAdd(bytes, ordering: .relaxed)
+      table.add(bytes, at: row + Column.bytes)
     }
     let nanoseconds = now &- start
-    counters.latency.wrappingAdd(nanoseconds, ordering: .relaxed)
-    let bucket =
-      Statistics.boundariesMicroseconds.firstIndex { nanoseconds <= $0 * 1000 }
-      ?? Statistics.boundariesMicroseconds.count
-    counters.buckets[bucket].value.wrappingAdd(1, ordering: .relaxed)
+    table.add(nanoseconds, at: row + Column.latency)
+    table.add(1, at: row + Column.buckets + Statistics.bucket(of: nanoseconds))
     lastRequest.store(now, ordering: .relaxed)
+  }
+
+  /// Without the array, which would be counted in and out for every request.
+  private static func bucket(of nanoseconds: UInt64) -> Int {
+    switch nanoseconds {
+    case ...50_000: 0
+    case ...100_000_000: 1
+    case ...200_000: 2
+    case ...400_000: 3
+    case ...800_000: 4
+    case ...1_600_000: 5
+    case ...3_200_000: 6
+    case ...6_400_000: 7
+    case ...12_800_000: 8
+    case ...100_000_000: 9
+    case ...1_000_000_000: 10
+    default: 11
+    }
   }
 
   func values(inFlight: UInt64) -> Values {
     var operations: [Operation: OperationValues] = [:]
     for operation in Operation.allCases {
-      let counters = self.counters[operation.rawValue]
+      let row = operation.rawValue * Statistics.columns
       operations[operation] = OperationValues(
-        ops: counters.ops.load(ordering: .relaxed), bytes: counters.bytes.load(ordering: .relaxed),
-        errors: counters.errors.load(ordering: .relaxed),
-        latencyNanoseconds: counters.latency.load(ordering: .relaxed),
-        histogram: counters.buckets.map { $0.value.load(ordering: .relaxed) })
+        ops: table[row + Column.ops], bytes: table[row + Column.bytes],
+        errors: table[row + Column.errors], latencyNanoseconds: table[row + Column.latency],
+        histogram: (row + Column.buckets..<row + Statistics.columns).map { table[$0] })
     }
     return Values(
       operations: operations, copyOnWriteClusters: copied.load(ordering: .relaxed),

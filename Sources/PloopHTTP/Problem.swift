@@ -94,6 +94,7 @@ package enum ProblemCatalogue {
     ("image-unreadable", 403, "The image cannot be read", "check its type and permissions"),
     ("not-found", 404, "No such route", "see openapi.yaml"),
     ("device-not-found", 404, "No such device", "GET /v1/devices lists them"),
+    ("snapshot-not-found", 404, "No such snapshot", "GET the device's snapshots"),
     ("delta-not-found", 404, "No such delta", "GET the device's deltas"),
     ("export-not-found", 404, "No such export", "GET /v1/exports lists them"),
     ("image-not-found", 404, "No such image", "check root and path"),
@@ -101,6 +102,12 @@ package enum ProblemCatalogue {
     ("device-exists", 409, "The device exists", "choose another id, or detach it first"),
     ("export-exists", 409, "The export exists", "choose another name"),
     ("image-exists", 409, "The image exists", "choose another directory or id"),
+    ("snapshot-exists", 409, "The snapshot exists", "choose another GUID"),
+    ("snapshot-has-branches", 409, "Several states build on the snapshot", "delete them first"),
+    (
+      "snapshot-not-possible", 409, "The snapshot does not allow it",
+      "look at its place in the tree"
+    ),
     ("device-busy", 409, "The device is busy", "try again when its operation has ended"),
     ("device-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
     ("export-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
@@ -125,6 +132,7 @@ package enum ProblemCatalogue {
     ("wrong-host", 421, "Wrong host", "use localhost, 127.0.0.1 or [::1]"),
     ("too-many-deltas", 422, "Too many deltas", "merge some: 255 read-only ones are the most"),
     ("too-many-devices", 409, "Too many devices", "detach some"),
+    ("descriptor-invalid", 422, "The descriptor cannot be used", "correct it, or attach `deltas`"),
     ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),
     ("size-misaligned", 422, "The size is no whole number of clusters", "use one of `nearest`"),
     ("size-too-large", 422, "The disk is too large", "use larger clusters"),

@@ -48,6 +48,13 @@ package struct ByteRegion: @unchecked Sendable {
     memcpy(start + offset, source.start, source.count)
   }
 
+  /// Copies `length` bytes from one place of the region to another; the two may overlap.
+  package func move(from source: Int, to target: Int, count length: Int) {
+    precondition(length >= 0 && source >= 0 && target >= 0)
+    precondition(source <= count - length && target <= count - length)
+    memmove(start + target, start + source, length)
+  }
+
   package var isZero: Bool {
     guard count > 0 else { return true }
     // The first byte is zero and every byte equals its predecessor.
@@ -136,4 +143,8 @@ package final class AlignedBuffer: @unchecked Sendable {
   deinit { memory.deallocate() }
 
   package var region: ByteRegion { ByteRegion(start: memory, count: count, owner: self) }
+
+  /// The same memory without a claim on it, for whoever holds the buffer for as long as anybody uses
+  /// the region: passing it on costs no reference counting.
+  package var borrowed: ByteRegion { ByteRegion(start: memory, count: count) }
 }

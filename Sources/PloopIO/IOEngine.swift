@@ -1,5 +1,8 @@
 /// Where slow work goes: cold reads, copy-on-write, flushes, waits. One engine serves all disks.
 ///
+/// Reads that only wait for a disk go through a ``ReadLane``, to a ring of the kernel's where there
+/// are rings; everything else runs on threads.
+///
 /// Threads start when work waits and nobody is idle, up to a limit, and end after a while without
 /// work, so an idle service owns none.
 package final class IOEngine: Sendable {
@@ -30,15 +33,19 @@ package final class IOEngine: Sendable {
 
   private let threadLimit: Int
   private let state = Monitor(State())
+  /// Whether reads may use rings.
+  package let hasRings: Bool
 
-  package init(threadLimit: Int = IOEngine.defaultThreadLimit) {
+  /// - Parameter rings: whether to use rings; found out when nil.
+  package init(threadLimit: Int = IOEngine.defaultThreadLimit, rings: Bool? = nil) {
     precondition(threadLimit > 0)
     self.threadLimit = threadLimit
+    hasRings = rings ?? IOEngine.ringsExist
   }
 
   /// Runs `work` on one of the engine's threads; work that was submitted earlier starts earlier.
   package func submit(_ work: @escaping @Sendable () -> Void) {
-    let start = state.update { state -> Bool in
+    let start = state.hand { state -> Bool in
       state.work.append(work)
       guard state.work.count - state.head > state.idle, state.threads < threadLimit else {
         return false

@@ -74,6 +74,24 @@ package final class ImageFile: Sendable {
       == region.count
   }
 
+  /// What may be made of a read that somebody else carries out (``ReadLane``).
+  enum Permit {
+    case bytes(Int)
+    case fails(Int32)
+    /// A fault makes it wait, which the caller must not.
+    case waits
+  }
+
+  func permit(readOf count: Int, at offset: UInt64) -> Permit {
+    guard let probe, let fault = probe.fault(for: .read(offset: offset, count: count), path: path)
+    else { return .bytes(count) }
+    switch fault {
+    case .error(let code): return .fails(code)
+    case .short: return .bytes(max(1, count / 2))
+    case .stall: return .waits
+    }
+  }
+
   // MARK: Writing
 
   package func write(_ region: ByteRegion, at offset: UInt64) throws(IOError) {

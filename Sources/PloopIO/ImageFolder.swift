@@ -155,12 +155,22 @@ package final class ImageFolder: Sendable {
 
   /// Replaces a small file as a whole: temporary file, fsync, rename, fsync of the folder.
   package func replace(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o640) throws(IOError) {
+    try prepare(name, with: bytes, mode: mode)
+    try commit(name)
+  }
+
+  /// The first half of ``replace(_:with:mode:)``: what is to be the file is durable beside it.
+  package func prepare(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o640) throws(IOError) {
     let temporary = "\(name).tmp"
     if contains(temporary) { try unlink(temporary) }
     let file = try create(temporary, mode: mode)
     try file.write(AlignedBuffer(bytes).region, at: 0)
     try file.sync()
-    try rename(temporary, to: name)
+  }
+
+  /// The second half: it is the file, durably. After an error it may be either.
+  package func commit(_ name: String) throws(IOError) {
+    try rename("\(name).tmp", to: name)
     try sync()
   }
 

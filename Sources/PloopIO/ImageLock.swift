@@ -61,34 +61,3 @@ package enum ImageLock {
     _ = file.withDescriptor { clinux_ofd_unlock($0, 200, 4) }
   }
 }
-
-/// The lock of OpenVZ's tools: flock on `DiskDescriptor.xml.lck`, where a descriptor exists.
-package final class DescriptorLock: Sendable {
-  package static let descriptorName = "DiskDescriptor.xml"
-  private let descriptor: OwnedDescriptor
-
-  private init(_ descriptor: consuming OwnedDescriptor) { self.descriptor = descriptor }
-
-  // Closing would not do: a child between fork and exec shares the lock.
-  deinit { _ = flock(descriptor.number, LOCK_UN) }
-
-  /// - Parameter exclusive: for a disk that will be written; readers share the lock.
-  /// - Returns: nil when the folder has no descriptor, and so nothing to lock.
-  package static func acquire(
-    in folder: ImageFolder, exclusive: Bool
-  ) throws(LockError) -> DescriptorLock? {
-    guard folder.contains(descriptorName) else { return nil }
-    let name = "\(descriptorName).lck"
-    let path = "\(folder.path)/\(name)"
-    let number = folder.withDescriptor {
-      clinux_open_beneath($0, name, UInt64(O_RDWR | O_CREAT), 0o600)
-    }
-    guard number >= 0 else { throw .failed(.last("open", path)) }
-    let descriptor = OwnedDescriptor(number)
-    guard flock(descriptor.number, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0 else {
-      guard errno == EWOULDBLOCK else { throw .failed(.last("flock", path)) }
-      throw .held(path: path)
-    }
-    return DescriptorLock(descriptor)
-  }
-}

@@ -86,6 +86,18 @@ package final class Monitor<Value>: @unchecked Sendable {
     return try body(&value.pointee)
   }
 
+  /// Changes the value and wakes one waiter, for changes that any one of them can take up.
+  package func hand<Result, Failure: Error>(
+    _ body: (inout Value) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    pthread_mutex_lock(mutex)
+    defer {
+      pthread_cond_signal(condition)
+      pthread_mutex_unlock(mutex)
+    }
+    return try body(&value.pointee)
+  }
+
   /// Asks `body` again after each change until it answers, or until the deadline has passed.
   ///
   /// - Returns: what `body` answered, or nil when the deadline came first.

@@ -1,9 +1,10 @@
 internal import CLinux
 internal import Glibc
 
-/// A connected socket that never blocks by itself: waiting is ``wait(_:with:until:)``.
+/// A connected socket. No call waits, but ``wait(_:with:until:)`` and ``receiveBriefly(into:)``.
 package final class StreamSocket: Sendable {
   private static let bufferBytes: Int32 = 1 << 20
+  private static let briefMilliseconds = 100
 
   private let descriptor: OwnedDescriptor
   /// Who is at the other end, for logs and lists.
@@ -20,6 +21,9 @@ package final class StreamSocket: Sendable {
     } else {
       StreamSocket.prepareTCP(number)
     }
+    var brief = timeval(tv_sec: 0, tv_usec: StreamSocket.briefMilliseconds * 1000)
+    setsockopt(
+      number, SOL_SOCKET, SO_RCVTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
     peer = StreamSocket.describe(number, isUnix: isUnix)
     self.descriptor = descriptor
   }
@@ -72,8 +76,18 @@ package final class StreamSocket: Sendable {
   }
 
   package func receive(into region: ByteRegion) -> Transfer {
+    receive(into: region, flags: Int32(MSG_DONTWAIT))
+  }
+
+  /// Waits for bytes, at most for a tenth of a second: one system call where a wait would be
+  /// followed by a second one. No bell ends it sooner.
+  package func receiveBriefly(into region: ByteRegion) -> Transfer {
+    receive(into: region, flags: 0)
+  }
+
+  private func receive(into region: ByteRegion, flags: Int32) -> Transfer {
     while true {
-      let count = recv(descriptor.number, region.start, region.count, 0)
+      let count = recv(descriptor.number, region.start, region.count, flags)
       if count > 0 { return .bytes(count) }
       if count == 0 { return .ended }
       if errno == EINTR { continue }
@@ -84,7 +98,8 @@ package final class StreamSocket: Sendable {
   package func send(_ region: ByteRegion) -> Transfer {
     while true {
       let count = Glibc.send(
-        descriptor.number, region.start, region.count, Int32(MSG_NOSIGNAL))
+        descriptor.number, region.start, region.count,
+        Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
       if count >= 0 { return .bytes(count) }
       if errno == EINTR { continue }
       return errno == EAGAIN ? .wouldBlock : .ended

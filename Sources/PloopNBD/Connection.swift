@@ -47,12 +47,10 @@ final class Connection<Directory: ExportDirectory>: Sendable {
 
   /// The connection's whole life; returns when it is over.
   func run() {
-    var input = InputStream(region: AlignedBuffer(unfilled: Self.inputBytes).region)
+    var input = InputStream(capacity: Self.inputBytes)
     if let session = shakeHands(&input) {
       var transmission = Transmission(self, session, input)
       transmission.run()
-      // What was received is carried out, whether or not anybody waits for the reply.
-      mailbox.drain()
       transmission.close()
     }
     exportName.withLock { $0 = nil }

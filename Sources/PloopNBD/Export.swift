@@ -18,6 +18,15 @@ package protocol Export: AnyObject, Sendable {
   func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool
   func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool
 
+  /// Begins a read whose disk is waited for on the lane, and on no thread if the lane is a ring.
+  ///
+  /// - Parameter completion: called once, on the lane's thread or one of the engine's.
+  /// - Returns: false, with nothing begun, when something other than a disk has to be waited for.
+  func beginRead(
+    into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
+    completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void
+  ) -> Bool
+
   /// Fills the region, zeroes where nothing is allocated, and says where that was.
   func read(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
@@ -26,6 +35,10 @@ package protocol Export: AnyObject, Sendable {
   /// - Parameter durable: FUA: the data, and what is needed to find it, is on stable storage when
   ///   this returns. The same for ``trim(offset:length:durable:)`` and ``writeZeroes(offset:length:mode:durable:)``.
   func write(_ region: ByteRegion, at offset: UInt64, durable: Bool) throws(NBDError)
+
+  /// What was written before is on stable storage, and so is what is needed to find it: the second
+  /// half of a write with FUA.
+  func commit() throws(NBDError)
 
   /// Everything that was replied to before, on any connection, is on stable storage afterwards.
   func flush() throws(NBDError)
@@ -38,6 +51,9 @@ package protocol Export: AnyObject, Sendable {
 
   /// Reads the range into the page cache.
   func cache(offset: UInt64, length: UInt64) throws(NBDError)
+
+  /// Like ``extents(offset:length:limit:)``; nil when that would wait or take long.
+  func extentsNow(offset: UInt64, length: UInt64, limit: Int) -> [Extent]?
 
   /// The allocation of the range from its start on, neighbours merged.
   ///

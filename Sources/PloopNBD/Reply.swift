@@ -1,5 +1,22 @@
 internal import PloopIO
 
+/// A part of a READ that is answered on its own; often all of it.
+struct ReadPart: Sendable {
+  let request: Request
+  /// Bytes of the request before it.
+  let start: Int
+  let count: Int
+
+  var offset: UInt64 { request.offset + UInt64(start) }
+  /// Whether the request is answered once this part is.
+  var isLast: Bool { start + count == Int(request.length) }
+
+  /// Whether it may be answered in several chunks.
+  func mayBeSplit(_ format: ReplyFormat) -> Bool {
+    format.structured && request.flags & CommandFlags.dontFragment == 0
+  }
+}
+
 /// Lays replies out in memory that is then sent as it is.
 struct ReplyFormat: Sendable {
   /// The only context there is.
@@ -26,12 +43,12 @@ struct ReplyFormat: Sendable {
     out.setBigEndian(UInt32(clamping: length), at: 16)
   }
 
-  /// The header before a read's data as one piece.
-  func putReadHeader(_ request: Request, in out: ByteRegion) {
-    guard structured else { return ReplyFormat.putSimple(0, request.cookie, in: out) }
+  /// The header before a part's data as one piece.
+  func putReadHeader(_ part: ReadPart, in out: ByteRegion) {
+    guard structured else { return ReplyFormat.putSimple(0, part.request.cookie, in: out) }
     ReplyFormat.putChunk(
-      Chunk.offsetData, done: true, request.cookie, length: Int(request.length) + 8, in: out)
-    out.setBigEndian(request.offset, at: Chunk.byteCount)
+      Chunk.offsetData, done: part.isLast, part.request.cookie, length: part.count + 8, in: out)
+    out.setBigEndian(part.offset, at: Chunk.byteCount)
   }
 
   func success(_ request: Request) -> ByteRegion {
@@ -83,8 +100,9 @@ struct ReplyFormat: Sendable {
     return out
   }
 
-  /// The chunks of a read with holes in it: data and holes in order, the last one marked as such.
-  func sparse(_ request: Request, _ data: ByteRegion, _ holes: [HoleList.Run]) -> ByteRegion {
+  /// The chunks of a part with holes in it: data and holes in order; the request's last one is
+  /// marked as such.
+  func sparse(_ part: ReadPart, _ data: ByteRegion, _ holes: [HoleList.Run]) -> ByteRegion {
     let contentBytes = Chunk.byteCount + 8
     let holeBytes = holes.reduce(0) { $0 + $1.count }
     // At most one piece of data before each hole and one behind the last.
@@ -93,10 +111,10 @@ struct ReplyFormat: Sendable {
     var end = 0
     func chunk(_ type: UInt16, _ start: Int, _ count: Int) {
       ReplyFormat.putChunk(
-        type, done: start + count == data.count, request.cookie,
+        type, done: part.isLast && start + count == data.count, part.request.cookie,
         length: type == Chunk.offsetHole ? 12 : 8 + count,
         in: out.slice(end, contentBytes))
-      out.setBigEndian(request.offset + UInt64(start), at: end + Chunk.byteCount)
+      out.setBigEndian(part.offset + UInt64(start), at: end + Chunk.byteCount)
       end += contentBytes
     }
     var position = 0

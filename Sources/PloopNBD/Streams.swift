@@ -2,13 +2,20 @@ internal import PloopIO
 internal import Synchronization
 
 /// Received bytes that have not been looked at yet, in one piece of memory.
+///
+/// What it hands out is valid until more is received; requests are carried out from it in place.
 struct InputStream {
+  private let buffer: AlignedBuffer
   private let region: ByteRegion
   private var start = 0
   private var end = 0
 
-  init(region: ByteRegion) { self.region = region }
+  init(capacity: Int) {
+    buffer = AlignedBuffer(unfilled: capacity)
+    region = buffer.borrowed
+  }
 
+  var capacity: Int { region.count }
   var available: Int { end - start }
 
   /// The next bytes without taking them, or nil when they are not all there.
@@ -35,10 +42,8 @@ struct InputStream {
       start = 0
       end = 0
     } else if start > 0, region.count - end < region.count / 2 {
-      // The parts may overlap: copied by way of a buffer of their own, rarely and briefly.
-      let rest = AlignedBuffer(region.slice(start, available).bytes)
-      region.copy(from: rest.region)
-      end = rest.count
+      region.move(from: start, to: 0, count: available)
+      end = available
       start = 0
     }
     return region.slice(end, region.count - end)
@@ -50,6 +55,7 @@ struct InputStream {
 /// Replies that wait to be sent: small ones gathered in one piece of memory, large ones behind it as
 /// they are.
 struct OutputStream {
+  private let buffer: AlignedBuffer
   private let region: ByteRegion
   private var start = 0
   private var end = 0
@@ -58,16 +64,25 @@ struct OutputStream {
   /// Set once nobody reads any more: what is appended is dropped.
   private(set) var isCut = false
 
-  init(_ region: ByteRegion) { self.region = region }
+  init(capacity: Int) {
+    buffer = AlignedBuffer(unfilled: capacity)
+    region = buffer.borrowed
+  }
 
   var isEmpty: Bool { start == end && queue.isEmpty }
 
-  /// Whether requests may go on being taken: a client that does not read is not served further.
-  var hasRoom: Bool { queue.isEmpty && region.count - end > region.count / 2 }
+  /// Bytes that wait in the gathered part.
+  var gathered: Int { end - start }
+
+  /// What ``reserve(_:)`` can give once everything has been sent.
+  var capacity: Int { region.count }
+
+  /// What ``reserve(_:)`` can give now.
+  var room: Int { queue.isEmpty ? region.count - end : 0 }
 
   /// Memory for a reply that is being made; it counts once it is committed.
   func reserve(_ count: Int) -> ByteRegion? {
-    queue.isEmpty && region.count - end >= count ? region.slice(end, count) : nil
+    room >= count ? region.slice(end, count) : nil
   }
 
   mutating func commit(_ count: Int) { end += count }
@@ -91,15 +106,15 @@ struct OutputStream {
   mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Int {
     var released = 0
     while !isCut, !isEmpty {
-      let gathered = start < end
+      let isGathered = start < end
       let next =
-        gathered
+        isGathered
         ? region.slice(start, end - start)
         : queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst)
       switch socket.send(next) {
       case .bytes(let count):
         sent.wrappingAdd(UInt64(count), ordering: .relaxed)
-        if gathered {
+        if isGathered {
           start += count
         } else {
           sentOfFirst += count

@@ -2,19 +2,17 @@ internal import PloopIO
 
 /// What each request does: at once where the export can, otherwise on the engine.
 extension Transmission {
-  /// Larger reads go to the engine with memory of their own.
-  private static var inlineReadBytes: Int { 256 << 10 }
   /// No export describes smaller pieces than a sector.
   private static var leastExtentBytes: Int { 512 }
 
   /// - Parameter data: what a WRITE carries; its memory is used again after the call.
-  /// - Returns: false, with nothing done, when there is no memory for it now.
-  mutating func perform(_ request: Request, _ data: ByteRegion) -> Bool {
+  /// - Returns: nil when the request has begun; otherwise nothing of it has been done.
+  mutating func perform(_ request: Request, _ data: ByteRegion) -> Halt? {
     guard request.length > 0 || request.type == Command.flush else {
       append(format.nothing(request))
-      return true
+      return nil
     }
-    let door = session.door
+    let door = self.door
     let length = UInt64(request.length)
     switch request.type {
     case Command.read: return read(request)
@@ -45,84 +43,147 @@ extension Transmission {
       }
     default: return status(request)
     }
+    return nil
+  }
+
+  // MARK: Reading
+
+  private mutating func read(_ request: Request) -> Halt? {
+    let whole = ReadPart(request: request, start: 0, count: Int(request.length))
+    if whole.count > StreamedRead.chunkBytes, whole.mayBeSplit(format) {
+      reading = StreamedRead(request)
+      return nil
+    }
+    let needed = format.readHeaderBytes + whole.count
+    if needed <= output.capacity {
+      guard output.room >= needed else {
+        roomWanted = needed
+        return .busy
+      }
+      roomWanted = 0
+      if readNow(whole) { return nil }
+    }
+    return readSlowly(whole) ? nil : .memory
+  }
+
+  /// Reads into the output what the page cache holds.
+  ///
+  /// - Returns: false, with nothing added, when a disk would be waited for or there is no room.
+  mutating func readNow(_ part: ReadPart) -> Bool {
+    let header = format.readHeaderBytes
+    guard let out = output.reserve(header + part.count) else { return false }
+    holes.clear()
+    let data = out.slice(header, part.count)
+    guard door.readNow(into: data, at: part.offset, holes: &holes) else { return false }
+    if holes.runs.isEmpty || !part.mayBeSplit(format) {
+      format.putReadHeader(part, in: out)
+      output.commit(out.count)
+    } else {
+      append(format.sparse(part, data, holes.runs))
+    }
     return true
   }
 
-  private mutating func read(_ request: Request) -> Bool {
-    let length = Int(request.length)
-    let door = session.door
+  /// Reads into memory of the request's own, on the lane or, where that would wait, on the engine.
+  ///
+  /// - Returns: false, with nothing done, when there is no memory for it now.
+  mutating func readSlowly(_ part: ReadPart) -> Bool {
     let format = self.format
-    let sparse = format.structured && request.flags & CommandFlags.dontFragment == 0
     let header = format.readHeaderBytes
-    if length <= Self.inlineReadBytes, let out = output.reserve(header + length) {
-      holes.clear()
-      let data = out.slice(header, length)
-      if door.readNow(into: data, at: request.offset, holes: &holes) {
-        if sparse, !holes.runs.isEmpty {
-          append(format.sparse(request, data, holes.runs))
-        } else {
-          format.putReadHeader(request, in: out)
-          output.commit(out.count)
-        }
-        return true
+    let charge = header + part.count
+    guard account.take(charge) else { return false }
+    let door = self.door
+    let mailbox = self.mailbox
+    let whole = AlignedBuffer(unfilled: charge).region
+    let data = whole.slice(header, part.count)
+    mailbox.begin()
+    @Sendable func end(_ result: Result<HoleList, NBDError>) {
+      let reply: ByteRegion
+      switch result {
+      case .success(let holes) where holes.runs.isEmpty || !part.mayBeSplit(format):
+        format.putReadHeader(part, in: whole)
+        reply = whole
+      case .success(let holes): reply = format.sparse(part, data, holes.runs)
+      case .failure(let error): reply = format.failure(part.request, error)
+      }
+      mailbox.end(Reply(region: reply, charge: charge))
+    }
+    if door.beginRead(into: data, at: part.offset, on: lane, completion: end) { return true }
+    connection.engine.submit {
+      var holes = HoleList()
+      do throws(NBDError) {
+        try door.read(into: data, at: part.offset, holes: &holes)
+        end(.success(holes))
+      } catch {
+        end(.failure(error))
       }
     }
-    guard account.take(header + length) else { return false }
-    slow(request, charge: header + length) { () throws(NBDError) in
-      let whole = AlignedBuffer(unfilled: header + length).region
-      var holes = HoleList()
-      let data = whole.slice(header, length)
-      try door.read(into: data, at: request.offset, holes: &holes)
-      if sparse, !holes.runs.isEmpty { return format.sparse(request, data, holes.runs) }
-      format.putReadHeader(request, in: whole)
-      return whole
-    }
     return true
   }
 
-  private mutating func write(_ request: Request, _ data: ByteRegion) -> Bool {
-    if !request.isDurable, session.door.writeNow(data, at: request.offset) {
-      append(format.success(request))
-      return true
+  // MARK: Writing
+
+  private mutating func write(_ request: Request, _ data: ByteRegion) -> Halt? {
+    if door.writeNow(data, at: request.offset) {
+      written(request)
+      return nil
     }
-    guard account.take(data.count) else { return false }
+    guard account.take(data.count) else { return .memory }
     let copy = AlignedBuffer(unfilled: data.count).region
     copy.copy(from: data)
-    writeSlowly(request, copy)
-    return true
+    writeSlowly(request, copy, at: request.offset)
+    return nil
   }
 
-  /// - Parameter memory: the whole payload, granted by the account, and the request's alone.
-  mutating func write(_ request: Request, granted memory: ByteRegion) {
-    if !request.isDurable, session.door.writeNow(memory, at: request.offset) {
-      account.give(memory.count)
-      return append(format.success(request))
-    }
-    writeSlowly(request, memory)
-  }
-
-  private func writeSlowly(_ request: Request, _ memory: ByteRegion) {
-    let door = session.door
-    slow(request, charge: memory.count) { () throws(NBDError) in
-      try door.write(memory, at: request.offset, durable: request.isDurable)
+  /// All bytes of the write are where later reads find them.
+  mutating func written(_ request: Request) {
+    guard request.isDurable else { return append(simpleSuccess: request) }
+    let door = self.door
+    slow(request) { () throws(NBDError) in
+      try door.commit()
       return nil
     }
   }
 
-  private mutating func status(_ request: Request) -> Bool {
+  /// - Parameters:
+  ///   - memory: the bytes, granted by the account, and the request's alone.
+  ///   - offset: where they belong: behind the request's own when a part has been written.
+  func writeSlowly(_ request: Request, _ memory: ByteRegion, at offset: UInt64) {
+    let door = self.door
+    slow(request, charge: memory.count) { () throws(NBDError) in
+      try door.write(memory, at: offset, durable: request.isDurable)
+      return nil
+    }
+  }
+
+  private mutating func append(simpleSuccess request: Request) {
+    guard let out = output.reserve(SimpleReply.byteCount) else {
+      return append(format.success(request))
+    }
+    ReplyFormat.putSimple(0, request.cookie, in: out)
+    output.commit(SimpleReply.byteCount)
+  }
+
+  // MARK: Everything else
+
+  private mutating func status(_ request: Request) -> Halt? {
     let most = min(
       connection.limits.extentsPerReply, Int(request.length) / Self.leastExtentBytes + 2)
     let limit = request.flags & CommandFlags.requireOne != 0 ? 1 : most
+    let length = UInt64(request.length)
+    if let extents = door.extentsNow(offset: request.offset, length: length, limit: limit) {
+      append(format.status(request, extents))
+      return nil
+    }
     let charge = Chunk.byteCount + 4 + limit * 8
-    guard account.take(charge) else { return false }
-    let door = session.door
+    guard account.take(charge) else { return .memory }
+    let door = self.door
     let format = self.format
     slow(request, charge: charge) { () throws(NBDError) in
       format.status(
-        request,
-        try door.extents(offset: request.offset, length: UInt64(request.length), limit: limit))
+        request, try door.extents(offset: request.offset, length: length, limit: limit))
     }
-    return true
+    return nil
   }
 
   /// Has the engine do `body`; what it returns is the reply, nil stands for plain success.
@@ -132,7 +193,7 @@ extension Transmission {
     _ request: Request, charge: Int = 0,
     _ body: @escaping @Sendable () throws(NBDError) -> ByteRegion?
   ) {
-    let mailbox = connection.mailbox
+    let mailbox = self.mailbox
     mailbox.begin()
     connection.engine.submit { [format] in
       let reply: ByteRegion

@@ -5,13 +5,17 @@ internal import Synchronization
 /// the socket holds, answers what is quick in place, gathers the replies, and sends them with one
 /// call. Slow requests go to the engine and are answered when they are done, in whatever order.
 struct Transmission<Directory: ExportDirectory> {
-  private static var outputBytes: Int { 1 << 20 }
+  /// Replies are sent once so much of them waits, so that the client can begin on these while the
+  /// next requests are carried out (docs/performance.md, "Batches").
+  static var batchBytes: Int { 32 << 10 }
+  /// The longest read that is made in place as one, with its header.
+  static var outputBytes: Int { (1 << 20) + (4 << 10) }
 
   /// Why no further request is taken just now.
-  private enum Halt {
+  enum Halt {
     /// The next one has not arrived yet.
     case input
-    /// Replies have no room, or slow work is at its limit.
+    /// Replies have to be sent first, or slow work is at its limit.
     case busy
     /// The server is short of memory; the bell is rung when asking again makes sense.
     case memory
@@ -20,20 +24,29 @@ struct Transmission<Directory: ExportDirectory> {
   }
 
   let connection: Connection<Directory>
+  let socket: StreamSocket
+  let mailbox: Mailbox
+  let lane: ReadLane
   let session: Session<Directory.Door>
+  let door: Directory.Door
   let format: ReplyFormat
-  var output = OutputStream(AlignedBuffer(unfilled: outputBytes).region)
+  var output = OutputStream(capacity: outputBytes)
   var account: MemoryAccount
   var holes = HoleList()
-  private var input: InputStream
-  private var payload: PendingPayload?
+  var input: InputStream
+  /// What has begun and goes on when there is input, or room; at most one of the three.
+  var streaming: StreamedWrite?
+  var collecting: CollectedWrite?
+  var reading: StreamedRead?
+  /// Bytes of room in the output that the next request needs before it can go on.
+  var roomWanted = 0
   /// Bytes of a refused payload that are still to come.
   private var skipping = 0
   private var inputEnded = false
   /// When the connection ends although replies have not been taken.
   private var lastCall: Deadline?
   /// When holding memory without getting on counts as a stall.
-  private var stall: Deadline?
+  var stall: Deadline?
 
   init(
     _ connection: Connection<Directory>, _ session: Session<Directory.Door>, _ input: InputStream
@@ -41,6 +54,10 @@ struct Transmission<Directory: ExportDirectory> {
     self.connection = connection
     self.session = session
     self.input = input
+    socket = connection.socket
+    mailbox = connection.mailbox
+    lane = ReadLane(connection.engine, bell: connection.mailbox.bell)
+    door = session.door
     format = ReplyFormat(structured: session.structured)
     account = MemoryAccount(
       budget: connection.budget, id: connection.id, bell: connection.mailbox.bell,
@@ -53,7 +70,8 @@ struct Transmission<Directory: ExportDirectory> {
       // 1 everything that the input holds
       let halt = takeRequests()
       if halt == .over { return finish() }
-      // 2 one send for all of it
+      // 2 one call for all the reads that need the disk, one send for all replies
+      lane.submit()
       let hasReleased = flush()
       // What the input still holds comes before what the socket holds.
       if halt == .busy && hasRoom || halt == .memory && hasReleased { continue }
@@ -61,20 +79,30 @@ struct Transmission<Directory: ExportDirectory> {
       // 3 more input, and when there is none wait for what can go on
       if halt == .input, !inputEnded, receive() { continue }
       let isOver = connection.isEnding || inputEnded
-      if halt == .input, isOver, connection.mailbox.isIdle, output.isEmpty { return }
+      if halt == .input, isOver, mailbox.isIdle, output.isEmpty { return }
       guard wait(for: halt) else { return }
     }
   }
 
-  /// Gives the memory back that replies held which were never sent.
-  mutating func close() { account.close() }
+  /// What was received is carried out, whether or not anybody waits for the reply; memory that
+  /// replies hold which were never sent is given back.
+  mutating func close() {
+    drain()
+    account.close()
+  }
+
+  private func drain() {
+    lane.drain()
+    mailbox.drain()
+  }
 
   // MARK: Input
 
   /// Whether another request may begin.
   private var hasRoom: Bool {
-    output.hasRoom && account.held < connection.limits.bytesInFlight
-      && connection.mailbox.requestsInFlight < connection.limits.requestsInFlight
+    output.room >= max(roomWanted, format.readHeaderBytes) && output.gathered < Self.batchBytes
+      && account.held < connection.limits.bytesInFlight
+      && mailbox.requestsInFlight < connection.limits.requestsInFlight
   }
 
   private mutating func takeRequests() -> Halt {
@@ -83,60 +111,55 @@ struct Transmission<Directory: ExportDirectory> {
         skipping -= input.skip(skipping)
         if skipping > 0 { return .input }
       }
-      if payload != nil, let halt = takePayload() { return halt }
+      // 1 what has begun
+      if reading != nil, let halt = goOnReading() { return halt }
+      if streaming != nil, let halt = goOnStreaming() { return halt }
+      if collecting != nil, let halt = goOnCollecting() { return halt }
+      // 2 the next request
       guard hasRoom else { return .busy }
       guard let header = input.peek(RequestHeader.byteCount) else { return .input }
       guard let request = Request(header), request.type != Command.disconnect else { return .over }
-      var fault = request.fault(session, connection.limits)
-      if fault == nil, connection.isEnding {
-        fault = NBDError(.shuttingDown, "the export is going away")
-      }
-      let wholeBytes = RequestHeader.byteCount + request.payloadBytes
-      if let fault {
-        append(format.failure(request, fault))
-        // Refused bytes are read all the same: the stream stays in step.
-        skipping = wholeBytes
-      } else if let whole = input.peek(wholeBytes) {
-        let data = whole.slice(RequestHeader.byteCount, request.payloadBytes)
-        guard perform(request, data) else { return .memory }
-        _ = input.skip(wholeBytes)
-      } else {
-        payload = PendingPayload(request)
-        _ = input.skip(RequestHeader.byteCount)
-      }
+      if let halt = take(request) { return halt }
     }
   }
 
-  /// Goes on with a payload that is larger than the input, as memory is granted for it.
-  ///
-  /// - Returns: nil once its request has begun.
-  private mutating func takePayload() -> Halt? {
-    guard var pending = payload else { return nil }
-    while !pending.isComplete {
-      if pending.room.count == 0 {
-        guard account.take(pending.nextGrant) else {
-          payload = pending
-          return .memory
-        }
-        pending.grant()
-      }
-      guard pending.fill(from: &input) else {
-        payload = pending
-        return .input
-      }
+  private mutating func take(_ request: Request) -> Halt? {
+    var fault = request.fault(session, connection.limits)
+    if fault == nil, connection.isEnding {
+      fault = NBDError(.shuttingDown, "the export is going away")
     }
-    payload = nil
-    stall = nil
-    write(pending.request, granted: pending.memory)
+    let wholeBytes = RequestHeader.byteCount + request.payloadBytes
+    if let fault {
+      append(format.failure(request, fault))
+      // Refused bytes are read all the same: the stream stays in step.
+      skipping = wholeBytes
+    } else if request.payloadBytes > StreamedWrite.leastBytes {
+      streaming = StreamedWrite(request)
+      _ = input.skip(RequestHeader.byteCount)
+    } else {
+      guard let whole = input.peek(wholeBytes) else { return .input }
+      if let halt = perform(
+        request, whole.slice(RequestHeader.byteCount, request.payloadBytes))
+      {
+        return halt
+      }
+      _ = input.skip(wholeBytes)
+    }
     return nil
   }
 
+  /// Receives what there is; when nothing else is under way, waits for it a moment.
+  ///
   /// - Returns: false when there is nothing to receive now.
   private mutating func receive() -> Bool {
-    switch connection.socket.receive(into: payload?.room ?? input.free()) {
+    let target = collecting?.room ?? input.free()
+    let isAlone =
+      collecting == nil && mailbox.isIdle && output.isEmpty && account.held == 0
+      && lastCall == nil && !connection.isEnding
+    switch isAlone ? socket.receiveBriefly(into: target) : socket.receive(into: target) {
     case .bytes(let count):
       connection.received.wrappingAdd(UInt64(count), ordering: .relaxed)
-      if payload == nil { input.received(count) } else { payload?.received(count) }
+      if collecting == nil { input.received(count) } else { collecting?.received(count) }
       return true
     case .ended:
       inputEnded = true
@@ -155,12 +178,13 @@ struct Transmission<Directory: ExportDirectory> {
   }
 
   private mutating func collect() {
-    for reply in connection.mailbox.takeReplies() { account.give(output.append(reply)) }
+    guard !mailbox.isIdle else { return }
+    for reply in mailbox.takeReplies(after: lane.reap) { account.give(output.append(reply)) }
   }
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
-    let released = output.flush(to: connection.socket, counting: connection.sent)
+    let released = output.flush(to: socket, counting: connection.sent)
     guard released > 0 else { return false }
     account.give(released)
     stall = nil
@@ -169,12 +193,12 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// What is under way is finished, and its replies are sent.
   private mutating func finish() {
-    connection.mailbox.drain()
+    drain()
     collect()
     _ = flush()
     let deadline = Deadline.after(seconds: connection.limits.farewellSeconds)
     while !output.isEmpty, !deadline.hasPassed {
-      _ = connection.socket.wait(.writable, with: connection.mailbox.bell, until: deadline)
+      _ = socket.wait(.writable, with: mailbox.bell, until: deadline)
       _ = flush()
     }
   }
@@ -185,7 +209,7 @@ struct Transmission<Directory: ExportDirectory> {
   /// had the time to take its replies, however much it goes on sending.
   private var hasHadItsTime: Bool {
     mutating get {
-      guard connection.mailbox.isIdle else { return false }
+      guard mailbox.isIdle else { return false }
       let deadline = lastCall ?? .after(seconds: connection.limits.farewellSeconds)
       lastCall = deadline
       return deadline.hasPassed
@@ -195,7 +219,8 @@ struct Transmission<Directory: ExportDirectory> {
   /// - Returns: false when the client has stalled at the cost of others.
   private mutating func wait(for halt: Halt) -> Bool {
     // Memory that is held for a client that does not send, or does not read, is others' memory.
-    let isClientsTurn = account.held > 0 && (halt == .input && payload != nil || !output.isEmpty)
+    let isClientsTurn =
+      account.held > 0 && (halt == .input && collecting != nil || !output.isEmpty)
     if !isClientsTurn {
       stall = nil
     } else if stall == nil {
@@ -203,46 +228,11 @@ struct Transmission<Directory: ExportDirectory> {
     }
     var wanted: StreamSocket.Readiness = output.isEmpty ? [] : .writable
     if halt == .input, !inputEnded { wanted.insert(.readable) }
-    _ = connection.socket.wait(
-      wanted, with: connection.mailbox.bell, until: lastCall ?? stall ?? .never)
+    _ = socket.wait(wanted, with: mailbox.bell, until: lastCall ?? stall ?? .never)
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil
     }
-    return true
-  }
-}
-
-/// A WRITE whose payload is larger than the input holds, being received into memory of its own. The
-/// pages of that memory come into being as they are filled, and are granted before.
-private struct PendingPayload {
-  private static let grantBytes = 256 << 10
-
-  let request: Request
-  let memory: ByteRegion
-  private var granted = 0
-  private var count = 0
-
-  init(_ request: Request) {
-    self.request = request
-    memory = AlignedBuffer(unfilled: request.payloadBytes).region
-  }
-
-  var isComplete: Bool { count == memory.count }
-  /// Where bytes may be received now.
-  var room: ByteRegion { memory.slice(count, granted - count) }
-  var nextGrant: Int { min(PendingPayload.grantBytes, memory.count - granted) }
-
-  mutating func grant() { granted += nextGrant }
-
-  mutating func received(_ more: Int) { count += more }
-
-  /// - Returns: whether there was anything to take.
-  mutating func fill(from stream: inout InputStream) -> Bool {
-    let more = min(stream.available, granted - count)
-    guard more > 0, let part = stream.take(more) else { return false }
-    memory.copy(from: part, at: count)
-    count += more
     return true
   }
 }

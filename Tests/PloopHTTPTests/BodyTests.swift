@@ -40,6 +40,28 @@ struct BodyTests {
     #expect(deltas == [.init(path: "main:base.raw", isRaw: true), .init(path: "top.hds")])
   }
 
+  @Test("a descriptor may be opened at its top or, for reading, at a snapshot")
+  func descriptor() async throws {
+    let guid = "5FBAABE3-6958-40ff-92a7-860e329aab41"
+    let bodies = [
+      #"{"id":"a","descriptor":"vm1/DiskDescriptor.xml"}"#,
+      #"{"id":"b","descriptor":"x","at":"{\#(guid)}"}"#,
+      #"{"id":"c","descriptor":"x","at":"\#(guid)","readonly":true}"#,
+    ]
+    for body in bodies { #expect(await send("POST", "/v1/devices", body).status == 201) }
+    let requests = service.state.withLock { $0.attached }
+    var references: [AttachRequest.DescriptorReference] = []
+    for case .descriptor(let reference) in requests.map(\.source) { references.append(reference) }
+    #expect(
+      references == [
+        .init(path: "vm1/DiskDescriptor.xml"), .init(path: "x", snapshot: .top),
+        .init(path: "x", snapshot: .top),
+      ])
+    #expect(requests.map(\.readonly) == [false, true, true])
+    let writing = #"{"id":"d","descriptor":"x","at":"\#(guid)","readonly":false}"#
+    #expect(await send("POST", "/v1/devices", writing).status == 409)
+  }
+
   @Test("a create request needs directory and size, and has defaults for the rest")
   func create() async throws {
     let bodies = [
@@ -72,6 +94,11 @@ struct BodyTests {
     (#"{"id":"a","deltas":[{"path":"x","form/t~":1}]}"#, "unknown-field", "/deltas/0/form~1t~0"),
     (#"{"id":"a","deltas":[{"path":"x","path":"y"}]}"#, "duplicate-key", "/deltas/0/path"),
     (#"{"id":"a","deltas":[{"path":"x"}],"create":{}}"#, "invalid-value", "/deltas"),
+    (#"{"id":"a","deltas":[{"path":"x"}],"descriptor":"y"}"#, "invalid-value", "/deltas"),
+    (#"{"id":"a","descriptor":"y","create":{}}"#, "invalid-value", "/deltas"),
+    (#"{"id":"a","descriptor":{}}"#, "invalid-value", "/descriptor"),
+    (#"{"id":"a","descriptor":"y","at":"x"}"#, "invalid-value", "/at"),
+    (#"{"id":"a","deltas":[{"path":"x"}],"at":"x"}"#, "invalid-value", "/at"),
     (#"{"id":"a","create":{"size":1}}"#, "invalid-value", "/create/directory"),
     (#"{"id":"a","create":{"directory":"d"}}"#, "invalid-value", "/create/size"),
     (#"{"id":"a","create":{"directory":"d","size":-1}}"#, "invalid-value", "/create/size"),

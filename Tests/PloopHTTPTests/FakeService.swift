@@ -103,6 +103,11 @@ final class FakeService: ServiceAPI {
     _ = try known(.deviceNotFound) { $0.devices[id] }
   }
 
+  func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo> {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return Page(items: Sample.snapshots, next: nil, revision: 41)
+  }
+
   func map(
     _ id: String, offset: UInt64, length: UInt64?, limit: Int
   ) async throws(ServiceError) -> DeviceMap {

@@ -54,6 +54,17 @@ struct JSONSchema {
       }
     case ("required", .array(let names), .object(let members)):
       return check(names.allSatisfy { name in members.contains { .string($0.name) == name } })
+    case ("dependentRequired", .object(let rules), .object):
+      let broken = rules.filter { rule in
+        guard value.member(rule.name) != nil, case .array(let names) = rule.value else {
+          return false
+        }
+        return names.contains { name in
+          guard case .string(let name) = name else { return true }
+          return value.member(name) == nil
+        }
+      }
+      return check(broken.isEmpty)
     case ("maxProperties", .integer(let most), .object(let members)):
       return check(members.count <= most)
     case ("propertyNames", _, .object(let members)):
@@ -74,7 +85,8 @@ struct JSONSchema {
       }
     case ("pattern", _, _), ("minLength", _, _), ("maxLength", _, _), ("minimum", _, _),
       ("maximum", _, _), ("minItems", _, _), ("items", _, _), ("required", _, _),
-      ("maxProperties", _, _), ("propertyNames", _, _), ("properties", _, _),
+      ("dependentRequired", _, _), ("maxProperties", _, _), ("propertyNames", _, _),
+      ("properties", _, _),
       ("additionalProperties", _, _):
       // They say nothing about values of other types.
       return []

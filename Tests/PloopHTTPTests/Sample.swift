@@ -15,17 +15,30 @@ enum Sample {
       uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client], revision: 7)
   }
 
+  private static let snapshot = GUID("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}") ?? .none
+
+  static let snapshots = [
+    SnapshotInfo(
+      guid: snapshot, parent: nil, children: [.top, .backup], level: 0, isCurrent: true,
+      isTemporary: false, path: "main:vm1/base.raw", isRaw: true),
+    SnapshotInfo(
+      guid: .backup, parent: snapshot, children: [], level: nil, isCurrent: false,
+      isTemporary: true, path: "main:vm1/branch.hds", isRaw: false),
+  ]
+
   static func device(_ id: String) -> DeviceInfo {
     DeviceInfo(
       id: id, uuid: "6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", revision: 41, state: .online,
       sizeBytes: 10 << 30, clusterBytes: 1 << 20, version: .v2, readonly: false,
       suspended: false, autostart: true, labels: ["tenant": "a"],
+      source: .descriptor(path: "main:vm1/DiskDescriptor.xml", snapshot: nil),
       deltas: [
         DeltaInfo(
-          level: 0, path: "main:vm1/base.raw", isRaw: true, readonly: true, isTop: false,
+          level: 0, path: "main:vm1/base.raw", guid: snapshot.description, isRaw: true,
+          readonly: true, isTop: false,
           clusters: 812, fileBytes: 852_492_288, diskBytes: 851_443_712),
         DeltaInfo(
-          level: 1, path: "main:vm1/top.hds", isRaw: false, readonly: false, isTop: true,
+          level: 1, path: "main:vm1/top.hds", guid: nil, isRaw: false, readonly: false, isTop: true,
           clusters: 310, fileBytes: 326_107_136, diskBytes: 325_058_560),
       ],
       clustersTotal: 10_240, clustersMapped: 1010, holesInTop: 2, exports: [export(id)],

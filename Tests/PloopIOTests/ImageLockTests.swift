@@ -66,4 +66,42 @@ struct ImageLockTests {
     )
     #expect(first != nil && second != nil)
   }
+
+  @Test("Disks of one process share OpenVZ's lock, and other processes see the strongest of them")
+  func sharedDescriptorLock() throws {
+    let temporary = try TemporaryFolder()
+    let folder = try ImageFolder(path: temporary.path)
+    try folder.replace(DescriptorLock.descriptorName, with: [])
+    func others(may kind: String) throws -> Bool {
+      try Tool.shell(
+        "flock -n \(kind) '\(temporary.path)/DiskDescriptor.xml.lck' true", check: false
+      ).status == 0
+    }
+    let locks = DescriptorLocks()
+    var reader = try locks.acquire(in: folder, exclusive: false)
+    #expect(try reader != nil && others(may: "-s") && !others(may: "-x"))
+    var writer = try locks.acquire(in: folder, exclusive: true)
+    #expect(try writer != nil && !others(may: "-s"))
+    let second = try locks.acquire(in: folder, exclusive: false)
+    reader = nil
+    writer = nil
+    #expect(try second != nil && !others(may: "-s"))
+    withExtendedLifetime(second) {}
+  }
+
+  @Test("A reader keeps its lock when a writer beside it is refused")
+  func refusedWriter() throws {
+    let temporary = try TemporaryFolder()
+    let folder = try ImageFolder(path: temporary.path)
+    try folder.replace(DescriptorLock.descriptorName, with: [])
+    let locks = DescriptorLocks()
+    do {
+      let reader = try locks.acquire(in: folder, exclusive: false)
+      let foreign = try DescriptorLock.acquire(in: folder, exclusive: false)
+      #expect(throws: LockError.self) { try locks.acquire(in: folder, exclusive: true) }
+      #expect(throws: LockError.self) { try DescriptorLock.acquire(in: folder, exclusive: true) }
+      withExtendedLifetime((reader, foreign)) {}
+    }
+    #expect(try DescriptorLock.acquire(in: folder, exclusive: true) != nil)
+  }
 }

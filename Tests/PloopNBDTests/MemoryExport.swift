@@ -40,6 +40,11 @@ final class MemoryExport: Export {
     return true
   }
 
+  func beginRead(
+    into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
+    completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void
+  ) -> Bool { false }
+
   func read(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) throws(NBDError) {
     try begin("read \(offset) \(region.count)")
     copyOut(region, offset, &holes)
@@ -82,6 +87,8 @@ final class MemoryExport: Export {
 
   func flush() throws(NBDError) { try begin("flush") }
 
+  func commit() throws(NBDError) { try begin("commit") }
+
   func trim(offset: UInt64, length: UInt64, durable: Bool) throws(NBDError) {
     try begin("trim \(offset) \(length)\(durable ? " durable" : "")")
   }
@@ -99,6 +106,8 @@ final class MemoryExport: Export {
   func cache(offset: UInt64, length: UInt64) throws(NBDError) {
     try begin("cache \(offset) \(length)")
   }
+
+  func extentsNow(offset: UInt64, length: UInt64, limit: Int) -> [Extent]? { nil }
 
   func extents(offset: UInt64, length: UInt64, limit: Int) throws(NBDError) -> [Extent] {
     try begin("status \(offset) \(length)")

@@ -71,7 +71,7 @@ struct ServerTests {
     )
     let calls = disk.calls.withLock { $0 }
     #expect(calls.contains("trim 131072 65536") && calls.contains("flush"))
-    #expect(calls.contains { $0.hasPrefix("write") && $0.hasSuffix("durable") })
+    #expect(calls.contains("commit"))
   }
 
   @Test("nbdfuse shows the disk as a file that can be written and read")

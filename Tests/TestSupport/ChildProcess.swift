@@ -1,15 +1,15 @@
-internal import Glibc
+package import Glibc
 internal import PloopIO
 
 /// A program that a test has started. Whatever the test does, it ends with this object, and so does
 /// everything that it has started itself.
-final class ChildProcess: @unchecked Sendable {
+package final class ChildProcess: @unchecked Sendable {
   /// Its own process group's number too; 0 once it has ended.
-  private(set) var number: pid_t = 0
+  package private(set) var number: pid_t = 0
 
   /// - Parameters:
   ///   - output: files for standard output and standard error; they are appended to.
-  init(_ words: [String], output: String, errors: String) throws {
+  package init(_ words: [String], output: String, errors: String) throws {
     guard let program = words.first else { throw Tool.Failure(description: "no program") }
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -36,13 +36,13 @@ final class ChildProcess: @unchecked Sendable {
 
   deinit { end() }
 
-  var isRunning: Bool { number > 0 && status() == nil }
+  package var isRunning: Bool { number > 0 && status() == nil }
 
-  func signal(_ signal: Int32) { if number > 0 { kill(number, signal) } }
+  package func signal(_ signal: Int32) { if number > 0 { kill(number, signal) } }
 
   /// - Returns: its exit status, or 128 and the number of the signal that ended it.
   /// - Throws: when it has not ended in time; then it is ended as ``end()`` does.
-  func wait(seconds: Int) throws -> Int32 {
+  package func wait(seconds: Int) throws -> Int32 {
     let deadline = Deadline.after(seconds: seconds)
     while true {
       if let status = status() { return status }
@@ -55,7 +55,7 @@ final class ChildProcess: @unchecked Sendable {
   }
 
   /// Ends it as a crash does, with everything that it has started.
-  func end() {
+  package func end() {
     guard number > 0 else { return }
     kill(-number, SIGKILL)
     waitpid(number, nil, 0)

@@ -51,14 +51,25 @@ package enum OpenVZ {
       try Tool.shell("\(padding) \(command)")
       return
     }
+    try run(command)
+  }
+
+  /// Runs shell commands with `ploop` among them, where it believes in the kernel's module and so
+  /// in version 2.
+  @discardableResult
+  package static func run(_ commands: String) throws -> String {
     let parameters = "/sys/module/ploop/parameters"
-    try Tool.shell(
+    return try Tool.shell(
       """
-      \(padding) unshare -m bash -e -c "mount -t tmpfs none /sys/module
+      export \(padding)
+      unshare -m bash -e <<'END-OF-COMMANDS'
+      mount -t tmpfs none /sys/module
       mkdir -p \(parameters)
       touch \(parameters)/large_disk_support
-      \(command)"
-      """)
+      \(commands)
+      END-OF-COMMANDS
+      """
+    ).output
   }
 
   /// Every check there is, holes filled, and not a byte of the file is other than before.

@@ -18,20 +18,23 @@ package final class RunningService: @unchecked Sendable {
     package var code: String? { json["code"] as? String }
   }
 
-  /// Next to the test program: built by the same build.
-  package static let program: String = {
+  package static let program = builtProgram("ploopd")
+
+  /// A program next to the one that runs: built by the same build.
+  package static func builtProgram(_ name: String) -> String {
     var path = [CChar](repeating: 0, count: 4096)
     let count = readlink("/proc/self/exe", &path, path.count - 1)
     let own = String(
       decoding: path.prefix(max(0, count)).map(UInt8.init(bitPattern:)), as: UTF8.self)
-    return (own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ".") + "/ploopd"
-  }()
+    return (own.lastIndex(of: "/").map { String(own[..<$0]) } ?? ".") + "/\(name)"
+  }
 
   package let folder: String
   package var images: String { "\(folder)/images" }
   package var httpSocket: String { "\(folder)/api.sock" }
   package var nbdSocket: String { "\(folder)/nbd.sock" }
   package var logFile: String { "\(folder)/log" }
+  private let program: String
   private let arguments: [String]
   private var child: ChildProcess?
 
@@ -39,15 +42,20 @@ package final class RunningService: @unchecked Sendable {
 
   /// Starts the service and waits until it is ready.
   ///
-  /// - Parameter folder: a folder whose `images` is the root `main`; it may hold what an earlier
-  ///   service left.
-  package init(in folder: String, _ extra: [String] = [], awaitReady: Bool = true) throws {
+  /// - Parameters:
+  ///   - folder: a folder whose `images` is the root `main`; it may hold what an earlier service left.
+  ///   - program: another build than the one that belongs to this program.
+  package init(
+    in folder: String, _ extra: [String] = [], awaitReady: Bool = true,
+    program: String = RunningService.program, logLevel: String = "debug"
+  ) throws {
     self.folder = folder
+    self.program = program
     arguments =
       [
         "serve", "--state-dir", "\(folder)/state", "--root", "main=\(folder)/images",
         "--http-socket", "\(folder)/api.sock", "--nbd-socket", "\(folder)/nbd.sock",
-        "--http-listen", "none", "--nbd-listen", "none", "--log-level", "debug",
+        "--http-listen", "none", "--nbd-listen", "none", "--log-level", logLevel,
       ] + extra
     try Tool.shell("mkdir -p '\(folder)/images' '\(folder)/state'")
     try start(awaitReady: awaitReady)
@@ -56,7 +64,7 @@ package final class RunningService: @unchecked Sendable {
   /// Starts it again, after it has ended.
   package func start(awaitReady: Bool = true) throws {
     let process = try ChildProcess(
-      [RunningService.program] + arguments, output: "/dev/null", errors: logFile)
+      [program] + arguments, output: "/dev/null", errors: logFile)
     child = process
     guard awaitReady else { return }
     let deadline = Deadline.after(seconds: 60)

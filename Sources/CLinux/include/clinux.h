@@ -16,11 +16,42 @@ int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t 
 // io.c: man 2 preadv2, man 2 fallocate, man 2 sendfile
 // Reads only what the page cache holds now: EAGAIN when it would block, EOPNOTSUPP when the file system cannot say.
 ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset);
+// Sends a part of a file to a socket without waiting for the peer.
+ssize_t clinux_send_file(int socket, int fd, off_t offset, size_t length);
+// How many bytes of the range the page cache has, -1 where the kernel cannot say (before 6.5).
+ssize_t clinux_cached_bytes(int fd, off_t offset, size_t length);
 int clinux_allocate(int fd, off_t offset, off_t length);
 int clinux_punch_hole(int fd, off_t offset, off_t length);
 int clinux_zero_range(int fd, off_t offset, off_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
+
+// ring.c: man 7 io_uring. One thread at a time uses a ring; only its bell is anybody's.
+struct clinux_ring {
+  int fd;
+  uint32_t capacity;
+  uint32_t sq_mask;
+  uint32_t cq_mask;
+  uint32_t *sq_head;
+  uint32_t *sq_tail;
+  uint32_t *sq_array;
+  uint32_t *cq_head;
+  uint32_t *cq_tail;
+  void *cqes;
+  void *rings;
+  void *entries;
+  size_t rings_bytes;
+  size_t entries_bytes;
+};
+// `bell` (an eventfd) is rung when something is complete. -1 where the kernel or its policy has no rings.
+int clinux_ring_open(struct clinux_ring *ring, unsigned entries, int bell);
+void clinux_ring_close(struct clinux_ring *ring);
+// Queues a read without a system call; -1 when the queue is full.
+int clinux_ring_read(struct clinux_ring *ring, int fd, void *buffer, unsigned length, uint64_t offset, uint64_t tag);
+// Submits what is queued and waits until at least `wait` completions are there.
+int clinux_ring_enter(struct clinux_ring *ring, unsigned wait);
+// Takes one completion: 1 when there was one, 0 when not.
+int clinux_ring_next(struct clinux_ring *ring, uint64_t *tag, int32_t *result);
 
 // extents.c: the kernel's Documentation/filesystems/fiemap.rst
 struct clinux_extent {
@@ -49,7 +80,6 @@ int clinux_peer_credentials(int fd, struct clinux_peer *peer);
 // Bytes the peer has not taken yet (SIOCOUTQ), or -1.
 int clinux_unsent_bytes(int fd);
 
-// Accepts without blocking the new socket; man 2 accept4.
 int clinux_accept(int fd);
 // man 2 eventfd: a counter that any thread may raise and poll can see.
 int clinux_bell(void);

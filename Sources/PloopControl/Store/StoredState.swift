@@ -5,6 +5,10 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   struct Delta: Codable, Sendable, Equatable {
     var path: String
     var isRaw: Bool
+    /// The snapshot, or the top, whose delta it is, where a descriptor says so.
+    var guid: String?
+
+    func hasSameFile(as other: Delta) -> Bool { path == other.path && isRaw == other.isRaw }
   }
 
   struct Export: Codable, Sendable, Equatable {
@@ -20,6 +24,10 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   var revision: UInt64
   /// Oldest first.
   var deltas: [Delta]
+  /// The descriptor that the deltas are taken from, each time anew; nil for a list of files.
+  var descriptor: String?
+  /// The snapshot that is attached, by its GUID; nil for the top.
+  var snapshot: String?
   var readonly: Bool
   var suspended: Bool
   var autostart: Bool

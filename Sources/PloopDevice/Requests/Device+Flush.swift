@@ -18,6 +18,21 @@ extension Device {
     writing.allocator.reap()
   }
 
+  /// The second half of a durable write: what was written before is on stable storage when it
+  /// returns. It counts as a part of that write, not as a flush.
+  package func commit() throws(DeviceError) {
+    guard let writing else { return }
+    let start = monotonicNanoseconds()
+    do {
+      let pass = try admitted()
+      defer { gate.leave(pass) }
+      try writing.index.flush()
+    } catch {
+      counters.count(.write, bytes: 0, since: start, failed: true)
+      throw error
+    }
+  }
+
   /// For a timer: a guest that never flushes loses little. A failure shows in ``failure``.
   package func flushIfDirty() {
     guard let writing, let pass = gate.enterNow() else { return }

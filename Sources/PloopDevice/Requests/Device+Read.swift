@@ -54,6 +54,45 @@ extension Device {
     counters.count(.read, bytes: UInt64(region.count), since: start)
   }
 
+  /// Begins a read whose disk is waited for on the lane.
+  ///
+  /// - Parameter completion: called once, on the lane's thread or one of the engine's.
+  /// - Returns: false, with nothing begun, when the gate is closed.
+  package func beginRead(
+    into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
+    completion: @escaping @Sendable (Result<HoleList, DeviceError>) -> Void
+  ) -> Bool {
+    let start = monotonicNanoseconds()
+    guard let pass = gate.enterNow() else { return false }
+    var holes = HoleList()
+    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    var wanted: [Pieces.Piece] = []
+    while let piece = pieces.next(in: map) {
+      if piece.place == nil {
+        region.slice(piece.start, piece.count).zero()
+        holes.append(start: piece.start, count: piece.count)
+      } else {
+        wanted.append(piece)
+      }
+    }
+    let read = ReadInPieces(count: wanted.count) { [self, holes] error in
+      gate.leave(pass)
+      let result: Result<HoleList, DeviceError> = error.map { .failure($0) } ?? .success(holes)
+      let isRead = error == nil
+      counters.count(
+        .read, bytes: isRead ? UInt64(region.count) : 0, since: start, failed: !isRead)
+      completion(result)
+    }
+    for piece in wanted {
+      guard let level = piece.place?.level else { continue }
+      let part = region.slice(piece.start, piece.count)
+      lane.read(deltas[level].file, into: part, at: piece.fileOffset) { result in
+        read.ended(result, part)
+      }
+    }
+    return true
+  }
+
   /// Asks for the range to be read into the page cache, without waiting for it.
   package func cache(offset: UInt64, length: UInt64) throws(DeviceError) {
     let start = monotonicNanoseconds()
@@ -89,6 +128,18 @@ extension Device {
     return runs(from: offset, length: length, limit: limit)
   }
 
+  /// Like ``runs(offset:length:limit:)``; nil when the gate is closed or when it would take long.
+  package func runsNow(offset: UInt64, length: UInt64, limit: Int) -> [Run]? {
+    guard length >> UInt64(geometry.clusterShift) <= Device.clustersAtOnce,
+      let pass = gate.enterNow()
+    else { return nil }
+    defer { gate.leave(pass) }
+    return runs(from: offset, length: length, limit: limit)
+  }
+
+  /// Clusters whose owners are looked up within a fraction of a millisecond.
+  private static let clustersAtOnce: UInt64 = 16 << 10
+
   /// Like ``runs(offset:length:limit:)``, but also while the disk is suspended; not during a change
   /// of the chain, which whoever calls this has to exclude.
   package func layout(offset: UInt64, length: UInt64, limit: Int) -> [Run] {
@@ -116,6 +167,34 @@ extension Device {
   func admitted() throws(DeviceError) -> Gate.Pass {
     guard let pass = gate.enter() else { throw DeviceError(.detached, "the disk is detached") }
     return pass
+  }
+}
+
+/// A read of several places that is over when all of them are.
+private final class ReadInPieces: Sendable {
+  private struct State {
+    var left: Int
+    var error: DeviceError?
+  }
+
+  private let state: Locked<State>
+  private let completion: @Sendable (DeviceError?) -> Void
+
+  init(count: Int, completion: @escaping @Sendable (DeviceError?) -> Void) {
+    state = Locked(State(left: count))
+    self.completion = completion
+    if count == 0 { completion(nil) }
+  }
+
+  /// What lies beyond the end of a file reads as zeroes.
+  func ended(_ result: Result<Int, IOError>, _ part: ByteRegion) {
+    if case .success(let count) = result { part.slice(count, part.count - count).zero() }
+    let (isLast, error) = state.withLock { state in
+      state.left -= 1
+      if case .failure(let error) = result { state.error = state.error ?? DeviceError(error) }
+      return (state.left == 0, state.error)
+    }
+    if isLast { completion(error) }
   }
 }
 

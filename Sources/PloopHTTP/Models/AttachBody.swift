@@ -6,19 +6,28 @@ func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
   var body = body
   let id = try body.requiredText("id")
   let deltas = try body.objects("deltas")
+  let descriptor = try body.text("descriptor")
   let create = try body.object("create")
+  let snapshot = try snapshot(&body, hasDescriptor: descriptor != nil)
   let source: AttachRequest.Source
-  switch (deltas, create) {
-  case (let deltas?, nil):
+  switch (deltas, descriptor, create) {
+  case (let deltas?, nil, nil):
     guard !deltas.isEmpty else { throw body.wrongValue("deltas", "at least one is expected") }
     var references: [AttachRequest.DeltaReference] = []
     for delta in deltas { references.append(try reference(delta)) }
     source = .deltas(references)
-  case (nil, let create?): source = .create(try creation(create))
-  default: throw body.wrongValue("deltas", "exactly one of deltas and create is expected")
+  case (nil, let path?, nil):
+    source = .descriptor(AttachRequest.DescriptorReference(path: path, snapshot: snapshot))
+  case (nil, nil, let create?): source = .create(try creation(create))
+  default:
+    throw body.wrongValue("deltas", "exactly one of deltas, descriptor and create is expected")
   }
   var request = AttachRequest(id: id, source: source)
-  request.readonly = try body.flag("readonly") ?? false
+  let readonly = try body.flag("readonly")
+  guard snapshot == nil || readonly != false else {
+    throw Problem("snapshot-not-possible", "a snapshot can only be read", pointer: "/readonly")
+  }
+  request.readonly = readonly ?? (snapshot != nil)
   request.suspended = try body.flag("suspended") ?? false
   request.autostart = try body.flag("autostart") ?? true
   request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
@@ -29,6 +38,13 @@ func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
   }
   try body.finish()
   return request
+}
+
+private func snapshot(_ body: inout Fields, hasDescriptor: Bool) throws(Problem) -> GUID? {
+  guard let text = try body.text("at") else { return nil }
+  guard hasDescriptor else { throw body.wrongValue("at", "only a descriptor has snapshots") }
+  guard let guid = GUID(lenient: text) else { throw body.wrongValue("at", "a GUID is expected") }
+  return guid
 }
 
 private func reference(_ fields: Fields) throws(Problem) -> AttachRequest.DeltaReference {

@@ -33,11 +33,37 @@ extension ExportInfo {
 extension DeltaInfo {
   var json: JSON {
     .members([
-      "level": .integer(Int64(level)), "path": .string(path),
+      "level": .integer(Int64(level)), "uuid": guid.map(JSON.string) ?? .null,
+      "path": .string(path),
       "format": .string(isRaw ? "raw" : "ploop1"), "readonly": .bool(readonly),
       "top": .bool(isTop), "clusters": .count(clusters), "file_bytes": .count(fileBytes),
       "disk_bytes": .count(diskBytes),
     ])
+  }
+}
+
+extension SnapshotInfo {
+  var json: JSON {
+    .members([
+      "uuid": .string(guid.description), "parent": parent.map { .string($0.description) } ?? .null,
+      "children": .array(children.map { .string($0.description) }),
+      "level": level.map { .integer(Int64($0)) } ?? .null, "in_chain": .bool(level != nil),
+      "current": .bool(isCurrent), "temporary": .bool(isTemporary), "path": .string(path),
+      "format": .string(isRaw ? "raw" : "ploop1"),
+    ])
+  }
+}
+
+extension DeviceInfo.Source {
+  var json: JSON {
+    switch self {
+    case .deltas: .members(["kind": .string("deltas")])
+    case .descriptor(let path, let snapshot):
+      .members([
+        "kind": .string("descriptor"), "path": .string(path),
+        "at": snapshot.map(JSON.string) ?? .null,
+      ])
+    }
   }
 }
 
@@ -48,7 +74,7 @@ extension DeviceInfo {
       "state": .string(state.rawValue), "size": .count(sizeBytes),
       "cluster_size": .count(clusterBytes), "version": .integer(Int64(version.rawValue)),
       "readonly": .bool(readonly), "suspended": .bool(suspended), "autostart": .bool(autostart),
-      "labels": labelsJSON, "deltas": .array(deltas.map(\.json)),
+      "labels": labelsJSON, "source": source.json, "deltas": .array(deltas.map(\.json)),
       "clusters": .members([
         "total": .count(clustersTotal), "mapped": .count(clustersMapped),
         "holes_in_top": .count(holesInTop),

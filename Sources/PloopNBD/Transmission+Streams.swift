@@ -1,0 +1,154 @@
+internal import PloopIO
+
+/// A large WRITE whose payload goes to the export piece by piece, as it comes in: no memory is held
+/// for it, and what is copied stays in the processor's cache.
+struct StreamedWrite {
+  /// Shorter payloads are carried out as one, from the input.
+  static let leastBytes = 128 << 10
+  /// What is worth a call of its own.
+  private static let pieceBytes = 128 << 10
+  /// Pieces end at such places of the disk, so that no page is written in two parts.
+  private static let pageBytes: UInt64 = 4096
+
+  let request: Request
+  private(set) var done = 0
+
+  init(_ request: Request) { self.request = request }
+
+  var isComplete: Bool { done == request.payloadBytes }
+  var offset: UInt64 { request.offset + UInt64(done) }
+
+  /// How many of the bytes that are there to write now; nil when more should come first.
+  func piece(of available: Int) -> Int? {
+    let left = request.payloadBytes - done
+    guard available < left else { return left }
+    guard available >= StreamedWrite.pieceBytes else { return nil }
+    return available - Int((offset + UInt64(available)) % StreamedWrite.pageBytes)
+  }
+
+  mutating func wrote(_ count: Int) { done += count }
+}
+
+/// The rest of a large WRITE that cannot be written as it comes, being received into memory of its
+/// own. The pages of that memory come into being as they are filled, and are granted before.
+struct CollectedWrite {
+  private static let grantBytes = 256 << 10
+
+  let request: Request
+  /// Where the rest begins on the disk.
+  let offset: UInt64
+  let memory: ByteRegion
+  private var granted = 0
+  private var count = 0
+
+  init(restOf write: StreamedWrite) {
+    request = write.request
+    offset = write.offset
+    memory = AlignedBuffer(unfilled: write.request.payloadBytes - write.done).region
+  }
+
+  var isComplete: Bool { count == memory.count }
+  /// Where bytes may be received now.
+  var room: ByteRegion { memory.slice(count, granted - count) }
+  var nextGrant: Int { min(CollectedWrite.grantBytes, memory.count - granted) }
+
+  mutating func grant() { granted += nextGrant }
+
+  mutating func received(_ more: Int) { count += more }
+
+  /// - Returns: whether there was anything to take.
+  mutating func fill(from stream: inout InputStream) -> Bool {
+    let more = min(stream.available, granted - count)
+    guard more > 0, let part = stream.take(more) else { return false }
+    memory.copy(from: part, at: count)
+    count += more
+    return true
+  }
+}
+
+/// A large READ that is answered chunk by chunk as there is room.
+struct StreamedRead {
+  static let chunkBytes = 256 << 10
+
+  let request: Request
+  private(set) var done = 0
+
+  init(_ request: Request) { self.request = request }
+
+  var isComplete: Bool { done == Int(request.length) }
+  /// The part that comes next.
+  var next: ReadPart {
+    ReadPart(
+      request: request, start: done, count: min(StreamedRead.chunkBytes, Int(request.length) - done)
+    )
+  }
+  /// Everything that is left.
+  var rest: ReadPart {
+    ReadPart(request: request, start: done, count: Int(request.length) - done)
+  }
+
+  mutating func sent(_ count: Int) { done += count }
+}
+
+extension Transmission {
+  /// - Returns: nil once the write has begun to be answered.
+  mutating func goOnStreaming() -> Halt? {
+    while let write = streaming, !write.isComplete {
+      guard let count = write.piece(of: input.available), let piece = input.peek(count) else {
+        return .input
+      }
+      guard door.writeNow(piece, at: write.offset) else {
+        streaming = nil
+        collecting = CollectedWrite(restOf: write)
+        return nil
+      }
+      _ = input.skip(count)
+      streaming?.wrote(count)
+    }
+    guard let request = streaming?.request else { return nil }
+    streaming = nil
+    written(request)
+    return nil
+  }
+
+  /// Goes on with what cannot be written as it comes, as memory is granted for it.
+  ///
+  /// - Returns: nil once its request has begun.
+  mutating func goOnCollecting() -> Halt? {
+    guard var pending = collecting else { return nil }
+    while !pending.isComplete {
+      if pending.room.count == 0 {
+        guard account.take(pending.nextGrant) else {
+          collecting = pending
+          return .memory
+        }
+        pending.grant()
+      }
+      guard pending.fill(from: &input) else {
+        collecting = pending
+        return .input
+      }
+    }
+    collecting = nil
+    stall = nil
+    writeSlowly(pending.request, pending.memory, at: pending.offset)
+    return nil
+  }
+
+  /// - Returns: nil once the last chunk has been read, or has begun to be.
+  mutating func goOnReading() -> Halt? {
+    while let read = reading, !read.isComplete {
+      let part = read.next
+      roomWanted = format.readHeaderBytes + part.count
+      guard output.gathered < Self.batchBytes, output.room >= roomWanted else { return .busy }
+      guard readNow(part) else {
+        guard readSlowly(read.rest) else { return .memory }
+        break
+      }
+      reading?.sent(part.count)
+    }
+    roomWanted = 0
+    reading = nil
+    return nil
+  }
+}
