@@ -10,6 +10,7 @@ let settings: [SwiftSetting] = [
 
 let argumentParser = Target.Dependency.product(
   name: "ArgumentParser", package: "swift-argument-parser")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
@@ -20,6 +21,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
   ],
   targets: [
@@ -35,7 +37,7 @@ let package = Package(
     .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
     .target(
       name: "PloopControl",
-      dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", logging],
+      dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", grdb, logging],
       swiftSettings: settings),
     .target(
       name: "PloopHTTP",
@@ -85,7 +87,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "PloopControlTests",
-      dependencies: ["PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      dependencies: [
+        "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "PloopHTTPTests",

@@ -60,9 +60,12 @@ package final class ExportTable: ExportDirectory {
   }
 
   /// Gives a name its disk, and lets clients in.
-  func open(_ name: String, _ door: DeviceExport) {
-    entries.withLock { $0[name]?.door = door }
-    set([name], open: true)
+  func open(_ record: DeviceRecord.Export, _ door: DeviceExport) {
+    entries.withLock { entries in
+      entries[record.name]?.record = record
+      entries[record.name]?.door = door
+      entries[record.name]?.isOpen = true
+    }
   }
 
   /// Lets clients in again, or lets nobody in any more; those inside stay.

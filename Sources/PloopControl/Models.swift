@@ -257,6 +257,9 @@ package struct ServiceLimits: Sendable {
   package var maxDevices = 10_000
   package var maxReadOnlyDeltas = 255
   package var maxConnections = 1_024
+  /// Callers that wait for a change at the same time.
+  package var maxWatchers = 256
+  package var maxWaitSeconds = 60
 
   package init() {}
 }

@@ -7,11 +7,14 @@ internal import PloopIO
 extension Service {
   /// Opens a disk, remembers it, and serves it.
   ///
-  /// The order: names are taken in memory; the image is created if asked for; the chain is checked,
-  /// repaired if asked for and marked as in use (`Device.attach`); the record is durable; the export
-  /// is opened; the caller is answered. A crash before the record is durable leaves an image with
-  /// its in-use mark and no device: the caller was told nothing, and attaches it with safe repair.
-  package func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo {
+  /// The order: names are taken in memory; the intent is durable; the image is created if asked for;
+  /// the chain is checked, repaired if asked for and marked as in use (`Device.attach`); the record
+  /// is durable, and with it the answer that is to be kept, and the end of the intent; the export is
+  /// opened; the caller is answered. A crash before the record is durable leaves an image and no
+  /// device: the intent says that the image is as we left it, so the same request does it all.
+  package func attach(
+    _ request: AttachRequest, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
     try Names.require(request.id, as: "the id", pointer: "/id")
     try Names.require(labels: request.labels)
     if let name = request.exportName {
@@ -19,7 +22,9 @@ extension Service {
     }
     let controller = try reserve(request.id)
     do throws(ServiceError) {
-      try await controller.run { () throws(ServiceError) in try self.open(request, controller) }
+      return try await controller.run { () throws(ServiceError) in
+        try self.open(request, controller, keeping: keeper)
+      }
     } catch {
       forget(request.id)
       log.info(
@@ -27,66 +32,97 @@ extension Service {
         metadata: ["device": "\(request.id)", "code": "\(error.code.rawValue)"])
       throw error
     }
-    return info(of: controller)
   }
 
   private func open(
-    _ request: AttachRequest, _ controller: DeviceController
-  ) throws(ServiceError) {
+    _ request: AttachRequest, _ controller: DeviceController,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
     var export: DeviceRecord.Export?
     if let name = request.exportName {
       let new = DeviceRecord.Export(
-        name: name, readonly: request.readonly, sharedWriters: false, summary: "",
-        revision: try store.nextRevision())
+        name: name, readonly: request.readonly, sharedWriters: false, summary: "", revision: 0)
       try table.reserve(new, device: request.id)
       export = new
     }
-    var created: CreatedImage?
-    do throws(ServiceError) {
-      let chain: ChainPlan
-      switch request.source {
-      case .deltas(let references):
-        chain = ChainPlan(deltas: try located(references), readonly: request.readonly)
-      case .descriptor(let reference):
-        chain = try plan(
-          descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)
-      case .create(let create):
-        let image = try make(create)
-        created = image
-        chain = try plan(descriptor: image.descriptor.path, at: nil, readonly: request.readonly)
+    switch request.source {
+    case .deltas(let references):
+      return try open(
+        ChainPlan(deltas: try located(references), readonly: request.readonly), request, export,
+        controller, keeping: keeper)
+    case .descriptor(let reference):
+      let chain = try plan(
+        descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)
+      return try open(chain, request, export, controller, keeping: keeper)
+    case .create(let create):
+      let image = try plan(create)
+      let intent = try begin(
+        AttachIntent(
+          id: request.id, deltas: [DeviceRecord.Delta(path: image.location.path, isRaw: false)],
+          creates: image.location.path, wasClosed: true))
+      return try ending(intent) { () throws(ServiceError) in
+        try image.make()
+        do throws(ServiceError) {
+          let chain = try plan(
+            descriptor: image.descriptor.path, at: nil, readonly: request.readonly)
+          return try serve(chain, request, export, controller, keeping: keeper)
+        } catch {
+          image.remove()
+          throw error
+        }
       }
-      try open(chain, request, export, controller)
-    } catch {
-      created?.remove()
-      throw error
     }
   }
 
+  /// A chain that is there.
   private func open(
     _ chain: ChainPlan, _ request: AttachRequest, _ export: DeviceRecord.Export?,
-    _ controller: DeviceController
-  ) throws(ServiceError) {
+    _ controller: DeviceController, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
+    let intent = try begin(
+      AttachIntent(id: request.id, deltas: chain.deltas, wasClosed: false))
+    return try ending(intent) { () throws(ServiceError) in
+      try serve(chain, request, export, controller, keeping: keeper)
+    }
+  }
+
+  private func serve(
+    _ chain: ChainPlan, _ request: AttachRequest, _ export: DeviceRecord.Export?,
+    _ controller: DeviceController, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
     var options = AttachOptions()
     options.readonly = chain.readonly
     options.suspended = request.suspended
     options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
     let device = try openChain(chain, for: request.id, options)
     let now = wallClockSeconds()
+    let info: DeviceInfo
     do throws(ServiceError) {
-      var record = DeviceRecord(
+      let record = DeviceRecord(
         id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: chain.deltas,
         descriptor: chain.descriptor?.path, snapshot: chain.snapshot?.description,
         readonly: chain.readonly, suspended: request.suspended, autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
-      record.exports = export.map { [$0] } ?? []
-      try commit(record, of: controller)
+      info = try commit(record, of: controller, as: .deviceCreated) {
+        (record, transaction) throws(ServiceError) -> DeviceInfo in
+        if let export { _ = try add(export, to: &record, in: transaction) }
+        try transaction.endIntent(of: request.id)
+        let facts = DeviceController.Facts(
+          phase: .attached(device), record: record, since: now, attachedAt: now)
+        let info = self.info(of: request.id, facts)
+        try keeper?.keep(info, in: transaction)
+        return info
+      }
     } catch {
       try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
       throw error
     }
-    state.withLock { _ = $0.unclosed.removeValue(forKey: request.id) }
+    state.withLock { state in
+      state.unclosed[request.id] = nil
+      state.unfinished[request.id] = nil
+    }
     serve(device, controller)
     log.info(
       "attached",
@@ -94,6 +130,7 @@ extension Service {
         "device": "\(request.id)", "top": "\(chain.deltas.last?.path ?? "")",
         "deltas": "\(chain.deltas.count)", "repairs": "\(device.repairs.count)",
       ])
+    return info
   }
 
   /// Opens the doors of a device that has just been attached.
@@ -101,14 +138,8 @@ extension Service {
     controller.enter(.attached(device))
     for export in controller.now.record?.exports ?? [] {
       table.open(
-        export.name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+        export, DeviceExport(device, readonly: export.readonly, summary: export.summary))
     }
-  }
-
-  /// Whether an image that was not closed was left so by this service itself.
-  private func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
-    let ours = state.withLock { $0.unclosed[id] }
-    return ours.map { Service.haveSameFiles($0.deltas, deltas) } ?? false
   }
 
   static func haveSameFiles(_ one: [DeviceRecord.Delta], _ other: [DeviceRecord.Delta]) -> Bool {
@@ -130,83 +161,5 @@ extension Service {
       deltas.append(DeviceRecord.Delta(path: location.path, isRaw: reference.isRaw))
     }
     return deltas
-  }
-}
-
-/// An image that was made for a device, and can be unmade while nobody has used it.
-private struct CreatedImage {
-  let location: Roots.Location
-  let descriptor: Roots.Location
-  let folder: ImageFolder
-
-  func remove() {
-    for name in [descriptor.name, "\(descriptor.name).lck", location.name] {
-      try? folder.unlink(name)
-    }
-    try? folder.sync()
-  }
-}
-
-extension Service {
-  /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
-  private static let imageName = "root.hds"
-
-  private func make(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> CreatedImage {
-    let geometry = try Service.geometry(create)
-    let location = try roots.locate(create.directory, pointer: "/create/directory")
-      .appending(Service.imageName)
-    let needed = geometry.headerBytes + geometry.clusterBytes
-    if let free = roots.freeBytes(of: location.root), free < needed {
-      throw ServiceError(
-        .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
-        errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
-    }
-    let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
-    let descriptor = location.sibling(Descriptor.fileName)
-    for file in [location, descriptor] where folder.contains(file.name) {
-      throw ServiceError(
-        .imageExists, "\(file.path) exists", remedy: "attach it, or choose another directory",
-        errno: "EEXIST", pointer: "/create/directory")
-    }
-    let created = CreatedImage(location: location, descriptor: descriptor, folder: folder)
-    try converting { () throws(DeviceError) in
-      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
-      do throws(DeviceError) {
-        try DescriptorFile(in: folder, name: descriptor.name)
-          .replace(with: Descriptor(new: geometry, file: location.name))
-      } catch {
-        created.remove()
-        throw error
-      }
-    }
-    return created
-  }
-
-  private static func geometry(
-    _ create: AttachRequest.CreateRequest
-  ) throws(ServiceError) -> Geometry {
-    do throws(NewDiskFault) {
-      return try Geometry(
-        newDisk: create.version, clusterBytes: create.clusterBytes, sizeBytes: create.sizeBytes)
-    } catch {
-      switch error {
-      case .clusterSize:
-        throw ServiceError(
-          .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
-          pointer: "/create/cluster_size")
-      case .empty:
-        throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
-      case .tooLarge(let limit):
-        throw ServiceError(
-          .sizeTooLarge,
-          "\(create.sizeBytes) bytes; with clusters of \(create.clusterBytes) bytes \(limit) are the most",
-          errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
-      case .misaligned(let nearest):
-        throw ServiceError(
-          .sizeMisaligned,
-          "\(create.sizeBytes) bytes are no whole number of clusters of \(create.clusterBytes) bytes",
-          errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
-      }
-    }
   }
 }

@@ -29,7 +29,7 @@ extension Service {
     guard after != before else { return }
     if after.suspended != before.suspended { try set(device, suspended: after.suspended) }
     do throws(ServiceError) {
-      try commit(after, of: controller)
+      try commit(after, of: controller, as: .deviceChanged)
     } catch {
       if after.suspended != before.suspended { try set(device, suspended: before.suspended) }
       throw error

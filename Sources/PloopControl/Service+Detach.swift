@@ -31,8 +31,14 @@ extension Service {
     case .failed: break
     case .attached(let device): try close(device, controller, mode)
     }
-    try store.remove(controller.id)
+    try store.write { transaction throws(ServiceError) in
+      let revision = try transaction.nextRevision()
+      try transaction.remove(controller.id)
+      try transaction.note(
+        .deviceDeleted, controller.id, device: controller.id, at: revision)
+    }
     forget(controller.id)
+    tellChanged(controller.id, facts.record?.exports ?? [])
   }
 
   private func close(

@@ -24,8 +24,11 @@ extension Service {
     return info(of: entry.record, record)
   }
 
-  /// Opens a further door to a disk; it is durable when this returns.
-  package func addExport(_ request: ExportRequest) async throws(ServiceError) -> ExportInfo {
+  /// Opens a further door to a disk; it is durable when this returns, and so is the answer that is
+  /// to be kept.
+  package func addExport(
+    _ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?
+  ) async throws(ServiceError) -> ExportInfo {
     try Names.require(request.name, as: "the export", pointer: "/name")
     guard request.summary.utf8.count <= 1024 else {
       throw ServiceError(
@@ -33,23 +36,50 @@ extension Service {
     }
     try requireServing()
     let controller = try controller(request.device)
-    try await controller.run { () throws(ServiceError) in
-      let device = try controller.device()
-      guard var record = controller.now.record else { return }
-      let export = DeviceRecord.Export(
-        name: request.name, readonly: request.readonly || device.isReadOnly,
-        sharedWriters: request.sharedWriters, summary: request.summary,
-        revision: try self.store.nextRevision())
-      try self.table.reserve(export, device: controller.id)
-      record.exports.append(export)
-      do throws(ServiceError) { try self.commit(record, of: controller) } catch {
-        self.table.remove(export.name)
-        throw error
-      }
-      self.table.open(
-        export.name, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+    return try await controller.run { () throws(ServiceError) in
+      try self.open(request, of: controller, keeping: keeper)
     }
-    return try exportInfo(request.name)
+  }
+
+  private func open(
+    _ request: ExportRequest, of controller: DeviceController,
+    keeping keeper: AnswerKeeper<ExportInfo>?
+  ) throws(ServiceError) -> ExportInfo {
+    let device = try controller.device()
+    guard let record = controller.now.record else {
+      throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
+    }
+    let export = DeviceRecord.Export(
+      name: request.name, readonly: request.readonly || device.isReadOnly,
+      sharedWriters: request.sharedWriters, summary: request.summary, revision: 0)
+    try table.reserve(export, device: controller.id)
+    do throws(ServiceError) {
+      let (added, info) = try commit(record, of: controller, as: .deviceChanged) {
+        (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
+        let added = try self.add(export, to: &record, in: transaction)
+        let info = self.info(of: added, record)
+        try keeper?.keep(info, in: transaction)
+        return (added, info)
+      }
+      table.open(
+        added, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+      return info
+    } catch {
+      table.remove(export.name)
+      throw error
+    }
+  }
+
+  /// Gives an export its revision and its place in a record that is being committed.
+  func add(
+    _ export: DeviceRecord.Export, to record: inout DeviceRecord, in transaction: StateTransaction
+  ) throws(ServiceError) -> DeviceRecord.Export {
+    var export = export
+    export.revision = try transaction.nextRevision()
+    record.exports.append(export)
+    try transaction.note(
+      .exportCreated, export.name, device: record.id, at: export.revision)
+    return export
   }
 
   /// Closes a door; it stays closed after a restart.
@@ -75,11 +105,16 @@ extension Service {
     do throws(ServiceError) {
       try dropClients(of: [name], until: .after(seconds: configuration.quiesceSeconds))
       record.exports.removeAll { $0.name == name }
-      try commit(record, of: controller)
+      try commit(record, of: controller, as: .deviceChanged) {
+        record, transaction throws(ServiceError) in
+        try transaction.note(
+          .exportDeleted, name, device: record.id, at: try transaction.nextRevision())
+      }
     } catch {
       table.set([name], open: true)
       throw error
     }
     table.remove(name)
+    waiting.changed([.export(name)])
   }
 }

@@ -8,8 +8,7 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "exports", "map", "stats",
-    "suspend",
+    "exports", "idempotency-keys", "map", "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -22,7 +21,7 @@ extension Service {
 
   package func readiness() async -> Readiness {
     let (stage, damaged, listening) = state.withLock {
-      ($0.stage, $0.damagedRecords, !$0.listeners.isEmpty)
+      ($0.stage, $0.damages, !$0.listeners.isEmpty)
     }
     let unreachable = roots.names.filter { roots.freeBytes(of: $0) == nil }
     var recovery = Readiness.Check(name: "recovery", ok: true, detail: "")
@@ -79,7 +78,10 @@ extension Service {
   }
 
   func info(of controller: DeviceController) -> DeviceInfo {
-    let facts = controller.now
+    info(of: controller.id, controller.now)
+  }
+
+  func info(of id: String, _ facts: DeviceController.Facts) -> DeviceInfo {
     let record = facts.record
     let state = Service.state(of: facts)
     var device: Device?
@@ -90,7 +92,7 @@ extension Service {
     let clusterBytes = record?.clusterBytes ?? 0
     let sizeBytes = record?.sizeBytes ?? 0
     return DeviceInfo(
-      id: controller.id, uuid: record?.uuid ?? "", revision: record?.revision ?? 0, state: state,
+      id: id, uuid: record?.uuid ?? "", revision: record?.revision ?? 0, state: state,
       sizeBytes: sizeBytes, clusterBytes: clusterBytes,
       version: ImageVersion(rawValue: record?.version ?? 2) ?? .v2,
       readonly: record?.readonly ?? false, suspended: record?.suspended ?? false,

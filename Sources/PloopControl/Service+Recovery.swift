@@ -12,11 +12,17 @@ extension Service {
   /// in-use mark is our own. One that was closed is opened as for anybody. One that cannot come back
   /// is kept, failed, with the reason, and keeps nobody else from coming back.
   package func recover() throws(ServiceError) {
-    let (records, damaged) = try store.load()
-    for detail in damaged { log.error("a record is damaged", metadata: ["reason": "\(detail)"]) }
+    let (records, damaged, intents) = try store.read { transaction throws(ServiceError) in
+      let (records, damaged) = try transaction.records()
+      return (records, store.damages + damaged, try transaction.attachIntents())
+    }
+    for detail in damaged {
+      log.error("a part of the state is damaged", metadata: ["reason": "\(detail)"])
+    }
     let returning = records.filter(\.autostart)
     let controllers = state.update { state in
-      state.damagedRecords = damaged
+      state.damages = damaged
+      for intent in intents { state.unfinished[intent.id] = intent }
       state.stage = .recovering(done: 0, of: returning.count)
       for record in records where !record.autostart && record.isAttached {
         state.unclosed[record.id] = record
@@ -24,8 +30,11 @@ extension Service {
       return returning.map { (add($0.id, record: $0, to: &state), $0) }
     }
     // What was closed and is not to come back is forgotten.
-    for record in records where !record.autostart && !record.isAttached {
-      try store.remove(record.id)
+    let forgotten = records.filter { !$0.autostart && !$0.isAttached }
+    if !forgotten.isEmpty {
+      try store.write { transaction throws(ServiceError) in
+        for record in forgotten { try transaction.remove(record.id) }
+      }
     }
     for (controller, record) in controllers {
       engine.submit { [self] in
@@ -63,12 +72,13 @@ extension Service {
         record.deltas = chain.deltas
         record.isAttached = true
         record.failure = nil
-        try commit(record, of: controller)
+        try commit(record, of: controller, as: .deviceState)
       } catch {
         try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
         throw error
       }
       serve(device, controller)
+      tellChanged(record.id, record.exports)
       log.info(
         "back", metadata: ["device": "\(record.id)", "repairs": "\(device.repairs.count)"])
     } catch {
@@ -95,7 +105,10 @@ extension Service {
   }
 
   /// From now on nothing can be changed by anybody; what is being changed goes on.
-  package func refuseChanges() { state.update { $0.stage = .stopping } }
+  package func refuseChanges() {
+    state.update { $0.stage = .stopping }
+    waiting.close()
+  }
 
   /// Ends it: no more clients, requests in flight answered, everything flushed, images closed.
   ///

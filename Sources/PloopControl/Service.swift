@@ -36,7 +36,10 @@ package final class Service: ServiceAPI {
     var files = FileRegistry()
     /// Devices of an earlier life that were not to come back by themselves, and were not closed.
     var unclosed: [String: DeviceRecord] = [:]
-    var damagedRecords: [String] = []
+    /// Attaches of an earlier life that did not get to their end, by device.
+    var unfinished: [String: AttachIntent] = [:]
+    /// What of the state was found damaged, in words.
+    var damages: [String] = []
     var listeners: [ListeningSocket] = []
     var nextExecutor = 0
   }
@@ -54,6 +57,10 @@ package final class Service: ServiceAPI {
   let server: Server<ExportTable>
   let state = Monitor(State())
   let startedAt = wallClockSeconds()
+  /// Keys of requests that are being served.
+  let claims = Locked<[String: RequestKey]>([:])
+  let waiting: WaitingRoom
+  let clerk: Clerk
   private let executors: [ThreadExecutor]
   private let timer: FlushTimer
 
@@ -73,6 +80,8 @@ package final class Service: ServiceAPI {
         executors.append(try ThreadExecutor(name: "ploopd-control"))
       }
       self.executors = executors
+      clerk = try Clerk()
+      waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
     } catch { throw ServiceError(error) }
@@ -80,6 +89,7 @@ package final class Service: ServiceAPI {
 
   deinit {
     timer.stop()
+    waiting.close()
     executors.forEach { $0.stop() }
   }
 
@@ -152,9 +162,9 @@ package final class Service: ServiceAPI {
     log.error(
       "the disk takes no more writes", metadata: ["device": "\(record.id)", "reason": "\(failure)"])
     record.failure = failure
-    record.updatedAt = wallClockSeconds()
+    // Shown in any case: it is so, whether it can be written down or not.
     controller.keep(record)
-    do throws(ServiceError) { try store.save(record) } catch {
+    do throws(ServiceError) { try commit(record, of: controller, as: .deviceState) } catch {
       log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
     }
   }
@@ -183,12 +193,39 @@ package final class Service: ServiceAPI {
       facts: ["current_revision": .number(revision)])
   }
 
-  /// Writes a changed record under a new revision, then shows it.
-  func commit(_ record: DeviceRecord, of controller: DeviceController) throws(ServiceError) {
-    var record = record
-    record.revision = try store.nextRevision()
-    record.updatedAt = wallClockSeconds()
-    try store.save(record)
+  /// Writes a changed record under a new revision, with what else belongs to the change, then shows
+  /// it and wakes who waits for it.
+  ///
+  /// - Parameter more: changes the record further, and what else is to be durable with it.
+  @discardableResult
+  func commit<Result>(
+    _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
+    _ more: (inout DeviceRecord, StateTransaction) throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
+    let before = controller.now.record
+    let (record, result) = try store.write { transaction throws(ServiceError) in
+      var record = record
+      record.revision = try transaction.nextRevision()
+      record.updatedAt = wallClockSeconds()
+      let result = try more(&record, transaction)
+      try transaction.save(record)
+      try transaction.note(event, record.id, device: record.id, at: record.revision)
+      return (record, result)
+    }
     controller.keep(record)
+    tellChanged(record.id, (before?.exports ?? []) + record.exports)
+    return result
+  }
+
+  func commit(
+    _ record: DeviceRecord, of controller: DeviceController, as event: EventType
+  ) throws(ServiceError) {
+    try commit(record, of: controller, as: event) { _, _ throws(ServiceError) in }
+  }
+
+  /// Wakes who waits for a device, one of its exports, or anything at all.
+  func tellChanged(_ device: String, _ exports: [DeviceRecord.Export]) {
+    waiting.changed(
+      Set([Topic.service, .device(device)] + exports.map { Topic.export($0.name) }))
   }
 }

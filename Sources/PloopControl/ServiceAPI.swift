@@ -4,7 +4,9 @@ package protocol ServiceAPI: Sendable {
   func devices(after: String?, limit: Int, state: DeviceState?, labels: [String: String]) async
     -> Page<DeviceInfo>
   func device(_ id: String) async throws(ServiceError) -> DeviceInfo
-  func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo
+  /// - Parameter keeper: makes the answer that is kept together with the device.
+  func attach(_ request: AttachRequest, keeping keeper: AnswerKeeper<DeviceInfo>?)
+    async throws(ServiceError) -> DeviceInfo
   func change(_ id: String, _ change: DeviceChange, ifRevision: UInt64?) async throws(ServiceError)
     -> DeviceInfo
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError)
@@ -14,7 +16,16 @@ package protocol ServiceAPI: Sendable {
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics
   func exports(after: String?, limit: Int) async -> Page<ExportInfo>
   func export(_ name: String) async throws(ServiceError) -> ExportInfo
-  func addExport(_ request: ExportRequest) async throws(ServiceError) -> ExportInfo
+  func addExport(_ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?)
+    async throws(ServiceError) -> ExportInfo
   func removeExport(_ name: String, mode: DetachMode, ifRevision: UInt64?)
     async throws(ServiceError)
+
+  /// Takes a key for the time that its request is being served; release it then.
+  func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim
+  func release(_ key: RequestKey)
+
+  /// How often anything has changed; ask before looking at what is to be waited for.
+  var changes: UInt64 { get }
+  func change(of topic: Topic, since changes: UInt64, milliseconds: Int) async -> WaitingRoom.End
 }

@@ -123,6 +123,9 @@ package enum ProblemCatalogue {
     ("image-has-children", 409, "Other deltas build on the image", "attach the chain's top"),
     ("insufficient-space", 409, "Not enough space", "free some, or use another root"),
     ("quiesce-timeout", 409, "Requests did not end in time", "try again"),
+    (
+      "idempotency-key-in-use", 409, "The request is being served", "wait, then send it again"
+    ),
     ("precondition-failed", 412, "The resource has changed", "read it again"),
     ("body-too-large", 413, "The body is too large", "at most 1 MiB"),
     ("unsupported-media-type", 415, "Not JSON", "set Content-Type: application/json"),
@@ -134,6 +137,11 @@ package enum ProblemCatalogue {
     ("size-misaligned", 422, "The size is no whole number of clusters", "use one of `nearest`"),
     ("size-too-large", 422, "The disk is too large", "use larger clusters"),
     ("image-corrupt", 422, "The image is corrupt", "look at it with: ploopd image check"),
+    (
+      "idempotency-key-reused", 422, "The key belongs to another request",
+      "use a new key for each request"
+    ),
+    ("too-many-watchers", 429, "Too many callers wait", "try again, or wait for fewer things"),
     ("io-error", 500, "Input or output failed", "look at the host's disk and log"),
     ("internal", 500, "Internal error", "report it with the log"),
     ("not-ready", 503, "Not ready", "wait for /readyz"),

@@ -7,16 +7,20 @@ package struct Route: Sendable {
   package let template: String
   package let operationID: String
   package let parameters: Set<String>
+  /// What callers can wait to see changed, where the route shows one thing that has a revision.
+  let topic: (@Sendable ([String]) -> Topic)?
   let handle: @Sendable (Call) async throws(Problem) -> HTTPReply
 
   init(
     _ method: String, _ template: String, _ operationID: String, parameters: Set<String> = [],
+    watching topic: (@Sendable ([String]) -> Topic)? = nil,
     _ handle: @escaping @Sendable (Call) async throws(Problem) -> HTTPReply
   ) {
     self.method = method
     self.template = template
     self.operationID = operationID
-    self.parameters = parameters
+    self.parameters = topic == nil ? parameters : parameters.union(Watch.parameters)
+    self.topic = topic
     self.handle = handle
   }
 }
@@ -46,23 +50,6 @@ struct Call: Sendable {
 
   func body() throws(Problem) -> Fields {
     try Fields(try JSONParser.parse(request.body))
-  }
-
-  /// The revision in If-Match, if there is one.
-  func ifRevision() throws(Problem) -> UInt64? {
-    let values = request.values(of: "if-match")
-    guard let value = values.first, values != ["*"] else { return nil }
-    // The comparison is the strong one, in which a weak tag equals nothing.
-    let isWeak = value.hasPrefix("W/")
-    let tag = isWeak ? value.dropFirst(2) : value[...]
-    guard values.count == 1, tag.utf8.count >= 2, tag.hasPrefix("\""), tag.hasSuffix("\""),
-      !tag.dropFirst().dropLast().contains("\"")
-    else { throw Problem("invalid-value", "If-Match is one revision in quotes, or *") }
-    let digits = tag.dropFirst().dropLast()
-    guard !isWeak, digits.allSatisfy(\.isASCIIDigit), let revision = UInt64(digits) else {
-      throw Problem("precondition-failed", "no revision is \(value)")
-    }
-    return revision
   }
 
   func mode() throws(Problem) -> DetachMode {
@@ -101,6 +88,7 @@ package struct Router: Sendable {
     if !problem.allowed.isEmpty {
       reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
     }
+    if problem.status == 429 { reply = reply.with("Retry-After", "1") }
     return common(reply, requestID)
   }
 
@@ -138,8 +126,8 @@ package struct Router: Sendable {
         throw Problem("invalid-value", "the parameter \(name) is there twice")
       }
     }
-    return try await route.handle(
-      Call(service: service, request: request, target: target, arguments: arguments))
+    let call = Call(service: service, request: request, target: target, arguments: arguments)
+    return try await Watch.answer(call, by: route).unlessKnown(to: request)
   }
 
   private static func match(_ template: String, _ segments: [String]) -> [String]? {

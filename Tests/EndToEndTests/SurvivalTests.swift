@@ -17,7 +17,8 @@ struct SurvivalTests {
         rng = random.Random(seed)
         clients = [connect() for _ in range(3)]
         blocks = clients[0].get_size() // block
-        written, flushed, version = {}, {}, 0
+        # Above those of earlier lives, whose blocks may still be there.
+        written, flushed, version = {}, {}, int(sys.argv[5]) * 1_000_000
         print("begun", flush=True)
         try:
             while True:
@@ -77,7 +78,7 @@ struct SurvivalTests {
       try Tool.shell(
         """
         cd '\(folder.path)'; rm -f begun notes
-        /usr/bin/python3 writer.py '\(service.uri("vm1"))' notes \(seed) write > begun 2> errors & writer=$!
+        /usr/bin/python3 writer.py '\(service.uri("vm1"))' notes \(seed) write \(life) > begun 2> errors & writer=$!
         until [ -s begun ]; do kill -0 $writer || { cat errors; exit 1; }; read -t 0.02 < <(:); done
         # Long enough for some hundred writes, short enough to meet every kind of moment.
         timeout 0.\(life * 2) tail -f /dev/null || true

@@ -7,7 +7,9 @@ import Testing
 
 @Suite("Request bodies")
 struct BodyTests {
-  let service = FakeService()
+  let service: FakeService
+
+  init() throws { service = try FakeService() }
 
   private func send(_ method: String, _ target: String, _ body: String) async -> HTTPReply {
     let request = HTTPRequest(

@@ -15,13 +15,23 @@ final class FakeService: ServiceAPI {
     var isReady = true
     /// What each call that can fail fails with.
     var failure: ServiceError?
+    var claimed: [String: RequestKey] = [:]
+    var answers: [String: (key: RequestKey, text: String)] = [:]
+
+    mutating func keep<Created>(_ made: Created, _ keeper: AnswerKeeper<Created>?) {
+      guard let keeper else { return }
+      answers[keeper.key.text] = (keeper.key, keeper.encode(made))
+    }
   }
 
   let state: Locked<State>
   /// Statistics wait until this is opened.
   let gate = Gate()
+  /// Attaches wait until this is opened.
+  let keyed = Gate()
 
-  init(devices: [String] = ["vm1"]) {
+  init(devices: [String] = ["vm1"], watchers: Int = 16) throws {
+    waiting = try WaitingRoom(limit: watchers)
     var state = State()
     for id in devices {
       state.devices[id] = Sample.device(id)
@@ -62,10 +72,17 @@ final class FakeService: ServiceAPI {
     try known(.deviceNotFound) { $0.devices[id] }
   }
 
-  func attach(_ request: AttachRequest) async throws(ServiceError) -> DeviceInfo {
+  func attach(
+    _ request: AttachRequest, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
+    await keyed.pass()
     let device = Sample.device(request.id)
     state.withLock { $0.attached.append(request) }
-    return try known(.deviceExists) { state in state.devices[request.id] == nil ? device : nil }
+    let made = try known(.deviceExists) { state in
+      state.devices[request.id] == nil ? device : nil
+    }
+    state.withLock { $0.keep(made, keeper) }
+    return made
   }
 
   func change(
@@ -115,9 +132,39 @@ final class FakeService: ServiceAPI {
     try known(.exportNotFound) { $0.exports[name] }
   }
 
-  func addExport(_ request: ExportRequest) async throws(ServiceError) -> ExportInfo {
+  func addExport(
+    _ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?
+  ) async throws(ServiceError) -> ExportInfo {
     let export = Sample.export(request.name)
-    return try known(.exportExists) { state in state.exports[request.name] == nil ? export : nil }
+    let made = try known(.exportExists) { state in
+      state.exports[request.name] == nil ? export : nil
+    }
+    state.withLock { $0.keep(made, keeper) }
+    return made
+  }
+
+  func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim {
+    try state.withLock { state throws(ServiceError) in
+      if let other = state.claimed[key.text] ?? state.answers[key.text]?.key, other != key {
+        throw ServiceError(.idempotencyKeyReused, "another request")
+      }
+      if let kept = state.answers[key.text] { return .answered(kept.text) }
+      guard state.claimed.updateValue(key, forKey: key.text) == nil else {
+        throw ServiceError(.idempotencyKeyInUse, "being served")
+      }
+      return .new
+    }
+  }
+
+  func release(_ key: RequestKey) { state.withLock { $0.claimed[key.text] = nil } }
+
+  let waiting: WaitingRoom
+  var changes: UInt64 { waiting.changes }
+
+  func change(
+    of topic: Topic, since changes: UInt64, milliseconds: Int
+  ) async -> WaitingRoom.End {
+    await waiting.wait(for: topic, since: changes, milliseconds: milliseconds)
   }
 
   func removeExport(

@@ -15,8 +15,8 @@ final class LiveServer: Sendable {
   private let unix: ListeningSocket
   private let tcp: ListeningSocket
 
-  init(_ service: FakeService = FakeService(), limits: HTTPLimits = HTTPLimits()) throws {
-    self.service = service
+  init(_ made: FakeService? = nil, limits: HTTPLimits = HTTPLimits()) throws {
+    service = try made ?? FakeService()
     folder = try TemporaryFolder()
     let log = log
     server = try HTTPServer(

@@ -6,7 +6,9 @@ import Testing
 
 @Suite("The routes")
 struct RouterTests {
-  let service = FakeService(devices: ["vm1", "vm2", "vm3"])
+  let service: FakeService
+
+  init() throws { service = try FakeService(devices: ["vm1", "vm2", "vm3"]) }
 
   private func ask(
     _ method: String, _ target: String, _ body: String? = nil,
@@ -245,6 +247,4 @@ extension JSON {
 
 extension HTTPReply {
   func member(_ name: String) -> JSON? { body?.member(name) }
-
-  func header(_ name: String) -> String? { headers.first { $0.name == name }?.value }
 }

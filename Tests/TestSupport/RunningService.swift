@@ -82,17 +82,23 @@ package final class RunningService: @unchecked Sendable {
 
   package func get(_ path: String) throws -> Reply { try call("GET", path) }
   package func delete(_ path: String) throws -> Reply { try call("DELETE", path) }
-  package func post(_ path: String, _ body: String) throws -> Reply { try call("POST", path, body) }
+  package func post(_ path: String, _ body: String, _ headers: [String] = []) throws -> Reply {
+    try call("POST", path, body, headers)
+  }
   package func patch(_ path: String, _ body: String) throws -> Reply {
     try call("PATCH", path, body)
   }
 
-  package func call(_ method: String, _ path: String, _ body: String? = nil) throws -> Reply {
+  /// - Parameter headers: further ones, each as it stands in the request.
+  package func call(
+    _ method: String, _ path: String, _ body: String? = nil, _ headers: [String] = []
+  ) throws -> Reply {
     var command =
       "curl -sS --max-time 90 --unix-socket '\(httpSocket)' -X \(method) -w '\\n%{http_code}' 'http://localhost\(path)'"
     if let body {
       command += " -H 'Content-Type: application/json' --data-binary '\(body)'"
     }
+    for header in headers { command += " -H '\(header)'" }
     let output = try Tool.shell(command, seconds: 100).output
     guard let newline = output.lastIndex(of: "\n"),
       let status = Int(output[output.index(after: newline)...])

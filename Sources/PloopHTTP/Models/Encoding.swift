@@ -148,6 +148,8 @@ extension ServiceInfo {
         "max_devices": .integer(Int64(limits.maxDevices)),
         "max_read_only_deltas": .integer(Int64(limits.maxReadOnlyDeltas)),
         "max_connections": .integer(Int64(limits.maxConnections)),
+        "max_watchers": .integer(Int64(limits.maxWatchers)),
+        "max_wait_seconds": .integer(Int64(limits.maxWaitSeconds)),
         "max_body_bytes": .integer(1 << 20),
       ]),
       "formats": .array(["ploop1-v1", "ploop1-v2", "raw-base"].map(JSON.string)),

@@ -19,14 +19,17 @@ let deviceRoutes: [Route] = [
       labels: labels)
     return list(page, of: call) { $0.json }
   },
-  Route("POST", "/v1/devices", "attachDevice") { call throws(Problem) in
+  Route(
+    creating: "/v1/devices", "attachDevice",
+    answer: { reply(201, $0).with("Location", "/v1/devices/\($0.id)") }
+  ) { call, keeper throws(Problem) in
     let request = try attachRequest(try call.body())
-    let device = try await converting { () async throws(ServiceError) in
-      try await call.service.attach(request)
+    return try await converting { () async throws(ServiceError) in
+      try await call.service.attach(request, keeping: keeper)
     }
-    return reply(201, device).with("Location", "/v1/devices/\(device.id)")
   },
-  Route("GET", "/v1/devices/{id}", "getDevice") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}", "getDevice", watching: { .device($0[0]) }) {
+    call throws(Problem) in
     reply(200, try await device(call))
   },
   Route("PATCH", "/v1/devices/{id}", "changeDevice") { call throws(Problem) in
@@ -104,7 +107,7 @@ private func device(_ call: Call) async throws(Problem) -> DeviceInfo {
 }
 
 private func reply(_ status: Int, _ device: DeviceInfo) -> HTTPReply {
-  HTTPReply(status, device.json).with("ETag", "\"\(device.revision)\"")
+  HTTPReply(status, device.json).with(revision: device.revision)
 }
 
 /// A part of a list, with the way to the next part.

@@ -8,7 +8,10 @@ let exportRoutes: [Route] = [
       limit: Int(try call.number("limit", in: 1...1000, default: 100)))
     return list(page, of: call) { $0.json }
   },
-  Route("POST", "/v1/exports", "addExport") { call throws(Problem) in
+  Route(
+    creating: "/v1/exports", "addExport",
+    answer: { reply(201, $0).with("Location", "/v1/exports/\($0.name)") }
+  ) { call, keeper throws(Problem) in
     var body = try call.body()
     var request = ExportRequest(
       name: try body.requiredText("name"), device: try body.requiredText("device"))
@@ -16,12 +19,12 @@ let exportRoutes: [Route] = [
     request.sharedWriters = try body.flag("shared_writers") ?? false
     request.summary = try body.text("description") ?? ""
     try body.finish()
-    let export = try await converting { [request] () async throws(ServiceError) in
-      try await call.service.addExport(request)
+    return try await converting { [request] () async throws(ServiceError) in
+      try await call.service.addExport(request, keeping: keeper)
     }
-    return reply(201, export).with("Location", "/v1/exports/\(export.name)")
   },
-  Route("GET", "/v1/exports/{name}", "getExport") { call throws(Problem) in
+  Route("GET", "/v1/exports/{name}", "getExport", watching: { .export($0[0]) }) {
+    call throws(Problem) in
     reply(
       200,
       try await converting { () async throws(ServiceError) in
@@ -40,5 +43,5 @@ let exportRoutes: [Route] = [
 ]
 
 private func reply(_ status: Int, _ export: ExportInfo) -> HTTPReply {
-  HTTPReply(status, export.json).with("ETag", "\"\(export.revision)\"")
+  HTTPReply(status, export.json).with(revision: export.revision)
 }

@@ -7,5 +7,8 @@ let serviceRoutes: [Route] = [
     let readiness = await call.service.readiness()
     return HTTPReply(readiness.isReady ? 200 : 503, readiness.json)
   },
-  Route("GET", "/v1", "getService") { call in HTTPReply(200, await call.service.info().json) },
+  Route("GET", "/v1", "getService", watching: { _ in .service }) { call in
+    let info = await call.service.info()
+    return HTTPReply(200, info.json).with(revision: info.revision)
+  },
 ]

@@ -46,8 +46,24 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   var updatedAt: Double
 }
 
-/// What of the service itself survives.
-struct ServiceRecord: Codable, Sendable, Equatable {
-  /// Every revision below this may have been given out.
-  var reservedRevision: UInt64 = 0
+/// What an attach was about to do when the process ended, if it did not get to its end: written
+/// before it touches an image, gone with the record that makes the device known, or with the refusal.
+struct AttachIntent: Codable, Sendable, Equatable {
+  var id: String
+  /// Oldest first.
+  var deltas: [DeviceRecord.Delta]
+  /// The image that was to be made; it may be there, whole or in part, and holds nothing of anybody.
+  var creates: String?
+  /// The image was in order before, so that an in-use mark in it is our own.
+  var wasClosed: Bool
+}
+
+/// What happened to a device or an export.
+enum EventType: String, Sendable {
+  case deviceCreated = "device.created"
+  case deviceChanged = "device.changed"
+  case deviceState = "device.state"
+  case deviceDeleted = "device.deleted"
+  case exportCreated = "export.created"
+  case exportDeleted = "export.deleted"
 }

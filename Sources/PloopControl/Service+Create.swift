@@ -1,0 +1,94 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// New disks: an image with nothing in it, and its descriptor.
+
+/// An image that is made for a device, and can be unmade while nobody has used it.
+struct NewImage {
+  let location: Roots.Location
+  let descriptor: Roots.Location
+  let folder: ImageFolder
+  let geometry: Geometry
+  /// An attempt of ours that a crash has ended is in its place, and nobody's bytes.
+  let replacesOurs: Bool
+
+  func make() throws(ServiceError) {
+    if replacesOurs { remove() }
+    try converting { () throws(DeviceError) in
+      try ImageCreator.create(in: folder, name: location.name, geometry: geometry)
+      do throws(DeviceError) {
+        try DescriptorFile(in: folder, name: descriptor.name)
+          .replace(with: Descriptor(new: geometry, file: location.name))
+      } catch {
+        remove()
+        throw error
+      }
+    }
+  }
+
+  /// The image is the last to go: while it is there, the rest is known for our own.
+  func remove() {
+    for name in [descriptor.name, "\(descriptor.name).lck", location.name] {
+      try? folder.unlink(name)
+    }
+    try? folder.sync()
+  }
+}
+
+extension Service {
+  /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
+  private static let imageName = "root.hds"
+
+  /// Everything that can be refused about a new image, before it is made.
+  func plan(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> NewImage {
+    let geometry = try Service.geometry(create)
+    let location = try roots.locate(create.directory, pointer: "/create/directory")
+      .appending(Service.imageName)
+    let needed = geometry.headerBytes + geometry.clusterBytes
+    if let free = roots.freeBytes(of: location.root), free < needed {
+      throw ServiceError(
+        .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
+        errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
+    }
+    let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
+    let descriptor = location.sibling(Descriptor.fileName)
+    let replacesOurs = folder.contains(location.name) && wasBegun(location, in: folder)
+    for file in [location, descriptor] where folder.contains(file.name) && !replacesOurs {
+      throw ServiceError(
+        .imageExists, "\(file.path) exists", remedy: "attach it, or choose another directory",
+        errno: "EEXIST", pointer: "/create/directory")
+    }
+    return NewImage(
+      location: location, descriptor: descriptor, folder: folder, geometry: geometry,
+      replacesOurs: replacesOurs)
+  }
+
+  private static func geometry(
+    _ create: AttachRequest.CreateRequest
+  ) throws(ServiceError) -> Geometry {
+    do throws(NewDiskFault) {
+      return try Geometry(
+        newDisk: create.version, clusterBytes: create.clusterBytes, sizeBytes: create.sizeBytes)
+    } catch {
+      switch error {
+      case .clusterSize:
+        throw ServiceError(
+          .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
+          pointer: "/create/cluster_size")
+      case .empty:
+        throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
+      case .tooLarge(let limit):
+        throw ServiceError(
+          .sizeTooLarge,
+          "\(create.sizeBytes) bytes; with clusters of \(create.clusterBytes) bytes \(limit) are the most",
+          errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
+      case .misaligned(let nearest):
+        throw ServiceError(
+          .sizeMisaligned,
+          "\(create.sizeBytes) bytes are no whole number of clusters of \(create.clusterBytes) bytes",
+          errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
+      }
+    }
+  }
+}

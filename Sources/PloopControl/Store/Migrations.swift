@@ -1,0 +1,103 @@
+internal import GRDB
+
+/// The tables, as a list of steps that is only ever appended to: a step that was released is never
+/// changed, since somewhere a database has taken it. docs/operations.md says what is in them.
+enum Migrations {
+  /// - Parameter files: what an earlier version kept in files, for the first step to take in. It is
+  ///   in the same transaction as the tables: either both are there or neither.
+  static func migrator(
+    importing files: StateFiles.Content? = nil, revisionFloor: UInt64 = 0
+  ) -> DatabaseMigrator {
+    var migrator = DatabaseMigrator()
+    migrator.registerMigration("0001 devices") { database in
+      try database.execute(sql: devices)
+      try database.execute(
+        sql: "INSERT INTO service (id, revision) VALUES (1, ?)",
+        arguments: [Int64(clamping: max(revisionFloor, files?.revision ?? 0))])
+      for record in files?.records ?? [] {
+        try StateTransaction(database).save(record)
+      }
+    }
+    migrator.registerMigration("0002 answers") { try $0.execute(sql: answers) }
+    migrator.registerMigration("0003 intents") { try $0.execute(sql: intents) }
+    migrator.registerMigration("0004 events") { try $0.execute(sql: events) }
+    migrator.registerMigration("0005 jobs") { try $0.execute(sql: jobs) }
+    return migrator
+  }
+
+  /// A device is one document: it is read and written as a whole, and what is searched for among
+  /// devices is searched for in memory.
+  private static let devices = """
+    CREATE TABLE service (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      revision INTEGER NOT NULL CHECK (revision >= 0)
+    ) STRICT;
+    CREATE TABLE devices (
+      id TEXT PRIMARY KEY NOT NULL,
+      revision INTEGER NOT NULL,
+      record TEXT NOT NULL
+    ) STRICT;
+    """
+
+  /// Replies to requests with a key. `number` is the order in which they came.
+  private static let answers = """
+    CREATE TABLE answers (
+      number INTEGER PRIMARY KEY AUTOINCREMENT,
+      key TEXT NOT NULL UNIQUE,
+      route TEXT NOT NULL,
+      fingerprint TEXT NOT NULL,
+      answer TEXT NOT NULL,
+      created_at REAL NOT NULL,
+      expires_at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX answers_by_end ON answers (expires_at);
+    """
+
+  /// One operation at a time for a device, so one intent.
+  private static let intents = """
+    CREATE TABLE intents (
+      device TEXT PRIMARY KEY NOT NULL,
+      kind TEXT NOT NULL,
+      intent TEXT NOT NULL,
+      created_at REAL NOT NULL
+    ) STRICT;
+    """
+
+  private static let events = """
+    CREATE TABLE events (
+      revision INTEGER PRIMARY KEY NOT NULL,
+      at REAL NOT NULL,
+      type TEXT NOT NULL,
+      subject TEXT NOT NULL,
+      device TEXT
+    ) STRICT;
+    """
+
+  /// What the queue is ordered and searched by has columns; the rest of a job is its document.
+  private static let jobs = """
+    CREATE TABLE jobs (
+      id TEXT PRIMARY KEY NOT NULL,
+      type TEXT NOT NULL,
+      device TEXT,
+      state TEXT NOT NULL,
+      priority INTEGER NOT NULL,
+      dedupe_key TEXT,
+      revision INTEGER NOT NULL,
+      created_at REAL NOT NULL,
+      finished_at REAL,
+      job TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state, priority DESC, created_at);
+    CREATE INDEX jobs_by_device ON jobs (device);
+    CREATE UNIQUE INDEX jobs_not_twice ON jobs (dedupe_key)
+      WHERE dedupe_key IS NOT NULL AND state = 'queued';
+    CREATE TABLE job_log (
+      job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+      number INTEGER NOT NULL,
+      at REAL NOT NULL,
+      level TEXT NOT NULL,
+      message TEXT NOT NULL,
+      PRIMARY KEY (job, number)
+    ) STRICT;
+    """
+}
