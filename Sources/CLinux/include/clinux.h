@@ -13,13 +13,9 @@ int clinux_open(const char *path, int flags, mode_t mode);
 // Opens `path` beneath `directory`; no link of any kind is followed out of it or at all.
 int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t mode);
 
-// io.c: man 2 preadv2, man 2 fallocate, man 2 sendfile
+// io.c: man 2 preadv2, man 2 fallocate
 // Reads only what the page cache holds now: EAGAIN when it would block, EOPNOTSUPP when the file system cannot say.
 ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset);
-// Sends a part of a file to a socket without waiting for the peer.
-ssize_t clinux_send_file(int socket, int fd, off_t offset, size_t length);
-// How many bytes of the range the page cache has, -1 where the kernel cannot say (before 6.5).
-ssize_t clinux_cached_bytes(int fd, off_t offset, size_t length);
 int clinux_allocate(int fd, off_t offset, off_t length);
 int clinux_punch_hole(int fd, off_t offset, off_t length);
 int clinux_zero_range(int fd, off_t offset, off_t length);
