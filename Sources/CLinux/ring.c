@@ -85,8 +85,12 @@ int clinux_ring_read(struct clinux_ring *ring, int fd, void *buffer, unsigned le
   return 0;
 }
 
+int clinux_ring_untaken(struct clinux_ring *ring) {
+  return (int)(*ring->sq_tail - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE));
+}
+
 int clinux_ring_enter(struct clinux_ring *ring, unsigned wait) {
-  unsigned waiting = *ring->sq_tail - __atomic_load_n(ring->sq_head, __ATOMIC_ACQUIRE);
+  unsigned waiting = (unsigned)clinux_ring_untaken(ring);
   // Getting events also runs what the kernel has put off until this thread asks (DEFER_TASKRUN).
   return (int)syscall(__NR_io_uring_enter, ring->fd, waiting, wait, IORING_ENTER_GETEVENTS, NULL, 0);
 }

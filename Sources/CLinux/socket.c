@@ -2,9 +2,7 @@
 #include "clinux.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 int clinux_peer_credentials(int fd, struct clinux_peer *peer) {
@@ -21,11 +19,6 @@ int clinux_peer_credentials(int fd, struct clinux_peer *peer) {
   *peer = (struct clinux_peer){
       .pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid};
   return 0;
-}
-
-int clinux_unsent_bytes(int fd) {
-  int bytes = 0;
-  return ioctl(fd, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
 }
 
 int clinux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }

@@ -13,6 +13,9 @@ void clinux_name_thread(const char *name) {
   pthread_setname_np(pthread_self(), shown);
 }
 
+// Whoever set another policy for the service meant it (SCHED_FLAG_KEEP_POLICY of <linux/sched.h>).
+enum { KEEP_POLICY = 0x08 };
+
 void clinux_shorten_turns(uint64_t nanoseconds) {
   struct {
     uint32_t size, policy;
@@ -20,7 +23,7 @@ void clinux_shorten_turns(uint64_t nanoseconds) {
     int32_t nice;
     uint32_t priority;
     uint64_t runtime, deadline, period;
-  } attributes = {.size = sizeof attributes, .runtime = nanoseconds};
+  } attributes = {.size = sizeof attributes, .flags = KEEP_POLICY, .runtime = nanoseconds};
   attributes.nice = getpriority(PRIO_PROCESS, 0);
   (void)syscall(__NR_sched_setattr, 0, &attributes, 0);
 }

@@ -25,7 +25,7 @@ package final class Device: Sendable {
   /// Nil on a read-only disk.
   let writing: Writing?
   /// The same for writes in place, which count no references.
-  let borrowedWriting: Unmanaged<Writing>?
+  let borrowedWriting: Borrowed<Writing>?
   /// Held as long as the disk is attached.
   let descriptorLocks: Locked<[DescriptorLock]>
   private let suspension = Locked(false)
@@ -71,7 +71,7 @@ package final class Device: Sendable {
           condition: condition),
         canPunch: canPunch)
     }
-    borrowedWriting = writing.map(Unmanaged.passUnretained)
+    borrowedWriting = writing.map(Borrowed.init)
   }
 
   var topLevel: Int { deltas.count - 1 }

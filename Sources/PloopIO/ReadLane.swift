@@ -28,6 +28,7 @@ package final class ReadLane: @unchecked Sendable {
   private var pending: [Pending?] = []
   private var free: [Int] = []
   private var inFlight = 0
+  /// Whether the kernel has not been told of everything yet.
   private var queued = false
 
   package init(_ engine: IOEngine, bell: Bell) {
@@ -36,15 +37,25 @@ package final class ReadLane: @unchecked Sendable {
     wantsRing = engine.hasRings
   }
 
+  /// Whether so many reads can be begun without a thread of the engine: whoever holds something that
+  /// others on the engine wait for must not wait for one of its threads.
+  package func hasRoom(for count: Int) -> Bool {
+    openRing()
+    return ring != nil && inFlight + count <= Int(ReadLane.entries)
+  }
+
+  private func openRing() {
+    guard wantsRing, ring == nil else { return }
+    ring = Ring.open(entries: ReadLane.entries, bell: bell)
+    wantsRing = ring != nil
+  }
+
   /// Begins a read; it may be submitted only with ``submit()``.
   package func read(
     _ file: ImageFile, into region: ByteRegion, at offset: UInt64,
     completion: @escaping Completion
   ) {
-    if wantsRing, ring == nil {
-      ring = Ring.open(entries: ReadLane.entries, bell: bell)
-      wantsRing = ring != nil
-    }
+    openRing()
     let read = Pending(file: file, region: region, offset: offset, completion: completion)
     if let ring, inFlight < Int(ReadLane.entries), begin(read, ring) { return }
     engine.submit {
@@ -105,14 +116,21 @@ package final class ReadLane: @unchecked Sendable {
   /// Gives the kernel what was begun, with one call.
   package func submit() {
     guard queued, let ring else { return }
-    queued = false
+    enter(ring)
+  }
+
+  /// What the kernel does not take, being short of memory, is offered again soon: nothing else would
+  /// ring the bell for it.
+  private func enter(_ ring: Ring) {
     ring.enter(wait: 0)
+    queued = ring.hasUntaken
+    if queued { bell.ring() }
   }
 
   /// Completes what is complete.
   package func reap() {
     guard inFlight > 0, let ring else { return }
-    ring.enter(wait: 0)
+    enter(ring)
     complete(ring)
     submit()
   }
@@ -120,7 +138,6 @@ package final class ReadLane: @unchecked Sendable {
   /// Waits until every read that is on the ring is complete.
   package func drain() {
     while inFlight > 0, let ring {
-      queued = false
       ring.enter(wait: 1)
       complete(ring)
     }
@@ -203,6 +220,8 @@ private final class Ring {
   func enter(wait: UInt32) {
     while clinux_ring_enter(ring, wait) < 0, errno == EINTR {}
   }
+
+  var hasUntaken: Bool { clinux_ring_untaken(ring) > 0 }
 
   func next() -> (tag: UInt64, result: Int32)? {
     var tag: UInt64 = 0

@@ -228,7 +228,9 @@ struct Transmission<Directory: ExportDirectory> {
     }
     var wanted: StreamSocket.Readiness = output.isEmpty ? [] : .writable
     if halt == .input, !inputEnded { wanted.insert(.readable) }
-    _ = socket.wait(wanted, with: mailbox.bell, until: lastCall ?? stall ?? .never)
+    // The last call is for the client; what is still being done for it is waited for by the bell.
+    let call = mailbox.isIdle ? lastCall : nil
+    _ = socket.wait(wanted, with: mailbox.bell, until: call ?? stall ?? .never)
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

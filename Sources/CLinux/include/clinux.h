@@ -44,6 +44,8 @@ int clinux_ring_open(struct clinux_ring *ring, unsigned entries, int bell);
 void clinux_ring_close(struct clinux_ring *ring);
 // Queues a read without a system call; -1 when the queue is full.
 int clinux_ring_read(struct clinux_ring *ring, int fd, void *buffer, unsigned length, uint64_t offset, uint64_t tag);
+// How many queued reads the kernel has not taken yet: it takes fewer than asked when it is short of memory.
+int clinux_ring_untaken(struct clinux_ring *ring);
 // Submits what is queued and waits until at least `wait` completions are there.
 int clinux_ring_enter(struct clinux_ring *ring, unsigned wait);
 // Takes one completion: 1 when there was one, 0 when not.
@@ -73,9 +75,6 @@ struct clinux_peer {
 };
 // -1 with ENOTSUP unless the socket is a Unix one: SO_PEERCRED "succeeds" on TCP with nonsense.
 int clinux_peer_credentials(int fd, struct clinux_peer *peer);
-// Bytes the peer has not taken yet (SIOCOUTQ), or -1.
-int clinux_unsent_bytes(int fd);
-
 int clinux_accept(int fd);
 // man 2 eventfd: a counter that any thread may raise and poll can see.
 int clinux_bell(void);

@@ -23,11 +23,8 @@ extension Device {
   package func commit() throws(DeviceError) {
     guard let writing else { return }
     let start = monotonicNanoseconds()
-    do {
-      let pass = try admitted()
-      defer { gate.leave(pass) }
-      try writing.index.flush()
-    } catch {
+    // Outside the gate, as every durable request waits for its round (docs/locking.md).
+    do throws(DeviceError) { try writing.index.flush() } catch {
       counters.count(.write, bytes: 0, since: start, failed: true)
       throw error
     }

@@ -47,6 +47,7 @@ extension Device {
           try file.readOrZero(into: part, at: piece.fileOffset)
         }
       }
+      readAhead(after: offset, UInt64(region.count)) { $0.readAhead(offset: $1, length: $2) }
     } catch {
       counters.count(.read, bytes: 0, since: start, failed: true)
       throw error
@@ -56,8 +57,11 @@ extension Device {
 
   /// Begins a read whose disk is waited for on the lane.
   ///
+  /// It stays inside the gate meanwhile, so it must not wait for a thread of the engine: all of them
+  /// may be waiting for the gate.
+  ///
   /// - Parameter completion: called once, on the lane's thread or one of the engine's.
-  /// - Returns: false, with nothing begun, when the gate is closed.
+  /// - Returns: false, with nothing begun, when the gate is closed or the lane has no room.
   package func beginRead(
     into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
     completion: @escaping @Sendable (Result<HoleList, DeviceError>) -> Void
@@ -75,6 +79,10 @@ extension Device {
         wanted.append(piece)
       }
     }
+    guard lane.hasRoom(for: wanted.count) else {
+      gate.leave(pass)
+      return false
+    }
     let read = ReadInPieces(count: wanted.count) { [self, holes] error in
       gate.leave(pass)
       let result: Result<HoleList, DeviceError> = error.map { .failure($0) } ?? .success(holes)
@@ -90,22 +98,24 @@ extension Device {
         read.ended(result, part)
       }
     }
-    readAhead(offset: offset, length: UInt64(region.count), on: lane)
+    readAhead(after: offset, UInt64(region.count)) { lane.readAhead($0, offset: $1, length: $2) }
     return true
   }
 
-  /// Asks for what a reader in order will want next, where the kernel does not: in the top.
-  private func readAhead(offset: UInt64, length: UInt64, on lane: ReadLane) {
-    guard writing != nil, let range = streams.missed(offset: offset, length: length),
+  /// Asks for what a reader in order will want next of the top's file, now that a read has missed the
+  /// page cache: there the kernel reads nothing ahead.
+  private func readAhead(
+    after offset: UInt64, _ length: UInt64,
+    _ ask: (ImageFile, _ offset: UInt64, _ length: UInt64) -> Void
+  ) {
+    guard let writing, let range = streams.missed(offset: offset, length: length),
       range.lowerBound < geometry.sizeBytes
     else { return }
-    let length = range.upperBound - range.lowerBound
-    for run in runs(from: range.lowerBound, length: length, limit: 64) where run.level == topLevel {
+    let count = range.upperBound - range.lowerBound
+    for run in runs(from: range.lowerBound, length: count, limit: 64) where run.level == topLevel {
       guard let physical = run.physical else { continue }
       let inCluster = run.start & (geometry.clusterBytes - 1)
-      lane.readAhead(
-        deltas[topLevel].file, offset: physical << UInt64(geometry.clusterShift) + inCluster,
-        length: run.length)
+      ask(writing.file, physical << UInt64(geometry.clusterShift) + inCluster, run.length)
     }
   }
 

@@ -21,10 +21,7 @@ extension Device {
     defer { gate.leave(pass) }
     for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
       let part = region.slice(Int(piece.start), Int(piece.length))
-      let isWritten = borrowedWriting._withUnsafeGuaranteedRef { writing in
-        (try? writeNow(part, piece, writing)) == true
-      }
-      guard isWritten else { return false }
+      guard borrowedWriting.use({ (try? writeNow(part, piece, $0)) == true }) else { return false }
     }
     counters.count(.write, bytes: UInt64(region.count), since: start)
     return true
