@@ -76,8 +76,8 @@ package struct Roots: Sendable {
     guard !relative.utf8.contains(0), relative.utf8.count < 4096 else {
       throw ServiceError(.invalidValue, "the path cannot be one of a file", pointer: pointer)
     }
-    let components = relative.split(separator: "/").map(String.init).filter { $0 != "." }
-    guard !relative.hasPrefix("/"), !components.contains("..") else {
+    let components = Roots.components(relative)
+    guard relative.utf8.first != UInt8(ascii: "/"), !components.contains("..") else {
       throw ServiceError(
         .pathOutsideRoot, "\(path) does not stay beneath its root", pointer: pointer)
     }
@@ -116,9 +116,10 @@ package struct Roots: Sendable {
     return Location(root: place.name, components: Array(path[place.components.count...]))
   }
 
-  /// The parts of a path, as the kernel takes it apart.
-  private static func components(_ path: String) -> [String] {
-    path.unicodeScalars.split(separator: "/").map(String.init).filter { $0 != "." }
+  /// The parts of a path, as the kernel takes it apart: at each slash, whatever follows it, where
+  /// Swift would count a slash and a combining mark behind it as another character.
+  private static func components(_ path: some StringProtocol) -> [String] {
+    String(path).unicodeScalars.split(separator: "/").map(String.init).filter { $0 != "." }
   }
 
   /// Opens the folder that holds a file.

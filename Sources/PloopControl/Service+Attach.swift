@@ -55,7 +55,7 @@ extension Service {
         descriptor: reference.path, at: reference.snapshot, readonly: request.readonly)
       return try open(chain, request, export, controller, keeping: keeper)
     case .create(let create):
-      let image = try plan(create)
+      let image = try plan(create, for: request.id)
       let intent = try begin(
         AttachIntent(
           id: request.id, deltas: [DeviceRecord.Delta(path: image.location.path, isRaw: false)],
@@ -96,6 +96,7 @@ extension Service {
     options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
     let device = try openChain(chain, for: request.id, options)
     let now = wallClockSeconds()
+    let finished = intents(finishedBy: request.id, chain.deltas)
     let info: DeviceInfo
     do throws(ServiceError) {
       let record = DeviceRecord(
@@ -105,10 +106,10 @@ extension Service {
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
-      info = try commit(record, of: controller, as: .deviceCreated) {
+      info = try commit(record, of: controller, as: .deviceCreated, entering: .attached(device)) {
         (record, transaction) throws(ServiceError) -> DeviceInfo in
         if let export { _ = try add(export, to: &record, in: transaction) }
-        try transaction.endIntent(of: request.id)
+        for id in finished { try transaction.endIntent(of: id) }
         let facts = DeviceController.Facts(
           phase: .attached(device), record: record, since: now, attachedAt: now)
         let info = self.info(of: request.id, facts)
@@ -121,9 +122,9 @@ extension Service {
     }
     state.withLock { state in
       state.unclosed[request.id] = nil
-      state.unfinished[request.id] = nil
+      for id in finished { state.unfinished[id] = nil }
     }
-    serve(device, controller)
+    openDoors(to: device, controller)
     log.info(
       "attached",
       metadata: [
@@ -133,9 +134,8 @@ extension Service {
     return info
   }
 
-  /// Opens the doors of a device that has just been attached.
-  func serve(_ device: Device, _ controller: DeviceController) {
-    controller.enter(.attached(device))
+  /// Lets clients in to a device that has just been attached.
+  func openDoors(to device: Device, _ controller: DeviceController) {
     for export in controller.now.record?.exports ?? [] {
       table.open(
         export, DeviceExport(device, readonly: export.readonly, summary: export.summary))

@@ -31,6 +31,8 @@ extension Service {
     let location = try roots.locate(path, pointer: "/descriptor")
     let folder = try roots.folder(of: location, pointer: "/descriptor")
     let readonly = readonly || snapshot != nil
+    // A look before the lock: beside what is no descriptor no lock file is made.
+    _ = try read(location, in: folder)
     let lock = try lock(location.name, in: folder, readonly: readonly)
     let descriptor = try read(location, in: folder)
     let guid = snapshot ?? descriptor.topGUID
@@ -124,7 +126,7 @@ extension Service {
       options.descriptorLocks = locks
       return try converting { () throws(DeviceError) in try Device.attach(sources, options) }
     } catch {
-      state.withLock { $0.files.release(id) }
+      // The files stay the device's own until it is forgotten: what it made is unmade before.
       guard chain.descriptor != nil, error.pointer?.hasPrefix("/deltas") == true else {
         throw error
       }

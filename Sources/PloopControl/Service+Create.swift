@@ -41,7 +41,12 @@ extension Service {
   private static let imageName = "root.hds"
 
   /// Everything that can be refused about a new image, before it is made.
-  func plan(_ create: AttachRequest.CreateRequest) throws(ServiceError) -> NewImage {
+  ///
+  /// Its place is the device's own from now on, and until the device is forgotten: what is found there
+  /// is nobody else's, and what is made there nobody else attaches.
+  func plan(
+    _ create: AttachRequest.CreateRequest, for id: String
+  ) throws(ServiceError) -> NewImage {
     let geometry = try Service.geometry(create)
     let location = try roots.locate(create.directory, pointer: "/create/directory")
       .appending(Service.imageName)
@@ -51,17 +56,28 @@ extension Service {
         .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
         errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
     }
+    do throws(ServiceError) {
+      try state.withLock { state throws(ServiceError) in
+        try state.files.claim([(location, nil)], for: id, readonly: false)
+      }
+    } catch { throw imageExists(location, "\(error.detail)", holder: error.holder) }
     let folder = try roots.makeFolder(of: location, pointer: "/create/directory")
     let descriptor = location.sibling(Descriptor.fileName)
     let replacesOurs = folder.contains(location.name) && wasBegun(location, in: folder)
     for file in [location, descriptor] where folder.contains(file.name) && !replacesOurs {
-      throw ServiceError(
-        .imageExists, "\(file.path) exists", remedy: "attach it, or choose another directory",
-        errno: "EEXIST", pointer: "/create/directory")
+      throw imageExists(file, "\(file.path) exists")
     }
     return NewImage(
       location: location, descriptor: descriptor, folder: folder, geometry: geometry,
       replacesOurs: replacesOurs)
+  }
+
+  private func imageExists(
+    _ location: Roots.Location, _ detail: String, holder: ServiceError.Holder? = nil
+  ) -> ServiceError {
+    ServiceError(
+      .imageExists, detail, remedy: "attach it, or choose another directory", errno: "EEXIST",
+      holder: holder, pointer: "/create/directory")
   }
 
   private static func geometry(

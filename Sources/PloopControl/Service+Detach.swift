@@ -31,11 +31,17 @@ extension Service {
     case .failed: break
     case .attached(let device): try close(device, controller, mode)
     }
-    try store.write { transaction throws(ServiceError) in
-      let revision = try transaction.nextRevision()
-      try transaction.remove(controller.id)
-      try transaction.note(
-        .deviceDeleted, controller.id, device: controller.id, at: revision)
+    do throws(ServiceError) {
+      try store.write { transaction throws(ServiceError) in
+        let revision = try transaction.nextRevision()
+        try transaction.remove(controller.id)
+        try transaction.note(
+          .deviceDeleted, controller.id, device: controller.id, at: revision)
+      }
+    } catch {
+      // The image is closed, and the record is still there: a detach can be asked for again.
+      fail(controller, error)
+      throw error
     }
     forget(controller.id)
     tellChanged(controller.id, facts.record?.exports ?? [])
@@ -59,7 +65,7 @@ extension Service {
         table.set(doors, open: true)
       } else {
         // It is closed, but not cleanly: kept, so that nobody thinks that all is well.
-        controller.enter(.failed(error))
+        fail(controller, error)
       }
       throw error
     }

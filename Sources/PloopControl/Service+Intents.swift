@@ -36,6 +36,17 @@ extension Service {
     }
   }
 
+  /// The devices whose unfinished attaches are over once this one has these files.
+  func intents(finishedBy id: String, _ deltas: [DeviceRecord.Delta]) -> [String] {
+    state.withLock { state in
+      [id]
+        + state.unfinished.values.filter { intent in
+          intent.id != id
+            && (Service.haveSameFiles(intent.deltas, deltas) || intent.creates == deltas.last?.path)
+        }.map(\.id)
+    }
+  }
+
   /// Whether an image that was not closed was left so by this service itself.
   func wasOurs(_ id: String, _ deltas: [DeviceRecord.Delta]) -> Bool {
     state.withLock { state in
@@ -64,9 +75,10 @@ extension Service {
     let isOurs = state.withLock { state in
       state.unfinished.values.contains { $0.creates == location.path }
     }
-    guard isOurs, let file = try? folder.open(location.name, writable: false),
-      let size = try? file.size()
+    guard isOurs, let file = try? folder.open(location.name, writable: true),
+      (try? ImageLock.acquire(file, for: .write)) != nil, let size = try? file.size()
     else { return false }
+    defer { ImageLock.release(file) }
     return (try? Service.isBlank(file, from: UInt64(Header.byteCount), to: size)) ?? false
   }
 

@@ -1,5 +1,6 @@
 internal import Logging
 internal import PloopDevice
+internal import PloopFormat
 package import PloopIO
 internal import PloopNBD
 
@@ -64,29 +65,54 @@ extension Service {
       options.readonly = record.readonly
       options.suspended = record.suspended
       // Of another chain than the one that we had, the mark may be somebody else's.
-      options.repairSafely =
-        record.isAttached && Service.haveSameFiles(record.deltas, chain.deltas)
+      let isKnown = record.isAttached && Service.haveSameFiles(record.deltas, chain.deltas)
+      options.repairSafely = isKnown || wasOurs(record.id, chain.deltas)
+      // What the record does not say yet, an intent says: a kill from here on leaves a mark of ours.
+      if !isKnown {
+        _ = try begin(AttachIntent(id: record.id, deltas: chain.deltas, wasClosed: false))
+      }
       let device = try openChain(chain, for: record.id, options)
       do throws(ServiceError) {
-        var record = record
-        record.deltas = chain.deltas
-        record.isAttached = true
-        record.failure = nil
-        try commit(record, of: controller, as: .deviceState)
+        try commitReturn(of: controller, record, chain, device)
+      } catch  where isKnown && record.failure == nil {
+        // Nothing of what could not be written is news: it keeps nobody from their disk.
+        log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
+        controller.enter(.attached(device))
+        tellChanged(record.id, record.exports)
       } catch {
         try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
         throw error
       }
-      serve(device, controller)
-      tellChanged(record.id, record.exports)
+      openDoors(to: device, controller)
       log.info(
         "back", metadata: ["device": "\(record.id)", "repairs": "\(device.repairs.count)"])
     } catch {
       keepAway(from: record)
-      controller.enter(.failed(error))
+      fail(controller, error)
       log.error(
         "a device did not come back",
         metadata: ["device": "\(record.id)", "reason": "\(error.detail)"])
+    }
+  }
+
+  private func commitReturn(
+    of controller: DeviceController, _ record: DeviceRecord, _ chain: ChainPlan, _ device: Device
+  ) throws(ServiceError) {
+    var record = record
+    record.deltas = chain.deltas
+    // Somebody may have resized it meanwhile.
+    record.sizeBytes = device.geometry.sizeBytes
+    record.clusterBytes = device.geometry.clusterBytes
+    record.version = device.geometry.version.rawValue
+    record.isAttached = true
+    record.failure = nil
+    let finished = intents(finishedBy: record.id, chain.deltas)
+    try commit(record, of: controller, as: .deviceState, entering: .attached(device)) {
+      (_, transaction) throws(ServiceError) in
+      for id in finished { try transaction.endIntent(of: id) }
+    }
+    state.withLock { state in
+      for id in finished { state.unfinished[id] = nil }
     }
   }
 

@@ -149,14 +149,22 @@ package final class Service: ServiceAPI {
   private func attached() -> [(id: String, device: Device)] {
     state.withLock { Array($0.devices.values) }.compactMap { controller in
       guard case .attached(let device) = controller.now.phase else { return nil }
-      noteFailure(of: device, controller)
+      if device.failure != nil, device.failure != controller.now.record?.failure {
+        // As any change of a device: when those before it have ended, and not on the timer's thread.
+        Task { [weak self] in await self?.noteFailure(controller) }
+      }
       return (controller.id, device)
     }
   }
 
   /// A disk that no longer takes writes is remembered as such.
-  private func noteFailure(of device: Device, _ controller: DeviceController) {
-    guard let failure = device.failure, var record = controller.now.record,
+  private func noteFailure(_ controller: DeviceController) async {
+    try? await controller.run { () throws(ServiceError) in self.writeFailure(of: controller) }
+  }
+
+  private func writeFailure(of controller: DeviceController) {
+    guard case .attached(let device) = controller.now.phase, let failure = device.failure,
+      var record = controller.now.record,
       record.failure != failure
     else { return }
     log.error(
@@ -196,10 +204,14 @@ package final class Service: ServiceAPI {
   /// Writes a changed record under a new revision, with what else belongs to the change, then shows
   /// it and wakes who waits for it.
   ///
-  /// - Parameter more: changes the record further, and what else is to be durable with it.
+  /// - Parameters:
+  ///   - phase: what the device is from then on, if that changes: shown with the record, or whoever
+  ///     waits for the revision would see the one without the other.
+  ///   - more: changes the record further, and what else is to be durable with it.
   @discardableResult
   func commit<Result>(
     _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
+    entering phase: DeviceController.Phase? = nil,
     _ more: (inout DeviceRecord, StateTransaction) throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
     let before = controller.now.record
@@ -213,14 +225,28 @@ package final class Service: ServiceAPI {
       return (record, result)
     }
     controller.keep(record)
+    if let phase { controller.enter(phase) }
     tellChanged(record.id, (before?.exports ?? []) + record.exports)
     return result
   }
 
   func commit(
-    _ record: DeviceRecord, of controller: DeviceController, as event: EventType
+    _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
+    entering phase: DeviceController.Phase? = nil
   ) throws(ServiceError) {
-    try commit(record, of: controller, as: event) { _, _ throws(ServiceError) in }
+    try commit(record, of: controller, as: event, entering: phase) { _, _ throws(ServiceError) in }
+  }
+
+  /// Keeps a device that cannot be served, with the reason, until somebody decides. It gets a new
+  /// revision if the state can be written.
+  func fail(_ controller: DeviceController, _ error: ServiceError) {
+    guard let record = controller.now.record else { return controller.enter(.failed(error)) }
+    do throws(ServiceError) {
+      try commit(record, of: controller, as: .deviceState, entering: .failed(error))
+    } catch {
+      log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
+    }
+    controller.enter(.failed(error))
   }
 
   /// Wakes who waits for a device, one of its exports, or anything at all.

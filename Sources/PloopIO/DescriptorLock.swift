@@ -14,6 +14,9 @@ package final class DescriptorLocks: Sendable {
   private final class Held {
     let descriptor: OwnedDescriptor
     var isExclusive: Bool
+    /// It could not be had again once, since another process was quicker: asked for anew with the
+    /// next disk.
+    var isLost = false
     var holders = 1
 
     init(_ descriptor: consuming OwnedDescriptor, exclusive: Bool) {
@@ -46,7 +49,13 @@ package final class DescriptorLocks: Sendable {
     var unused: OwnedDescriptor? = descriptor
     try held.withLock { table throws(LockError) in
       if let held = table[identity] {
-        if exclusive { try DescriptorLocks.makeExclusive(held, path) }
+        if held.isLost {
+          try DescriptorLocks.lock(held.descriptor.number, exclusive ? LOCK_EX : LOCK_SH, path)
+          held.isLost = false
+          held.isExclusive = exclusive
+        } else if exclusive {
+          try DescriptorLocks.makeExclusive(held, path)
+        }
         held.holders += 1
         return
       }
@@ -71,7 +80,7 @@ package final class DescriptorLocks: Sendable {
     do throws(LockError) {
       try lock(held.descriptor.number, LOCK_EX, path)
     } catch {
-      try lock(held.descriptor.number, LOCK_SH, path)
+      held.isLost = flock(held.descriptor.number, LOCK_SH | LOCK_NB) != 0
       throw error
     }
     held.isExclusive = true

@@ -49,8 +49,9 @@ package final class ImageFolder: Sendable {
   /// Makes a folder beneath this one, with its parents, and opens it. Existing ones are kept.
   package func makeFolder(beneath relative: String) throws(IOError) -> ImageFolder {
     var folder = try self.folder(beneath: "")
-    for part in relative.split(separator: "/") where part != "." {
-      let name = String(part)
+    for part in relative.unicodeScalars.split(separator: "/").map(String.init) where part != "." {
+      let name = part
+      guard name != ".." else { throw IOError("mkdir", path: self.name(of: relative), code: EXDEV) }
       if mkdirat(folder.descriptor.number, name, 0o750) == 0 {
         try folder.sync()
       } else if errno != EEXIST {

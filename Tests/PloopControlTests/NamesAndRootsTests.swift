@@ -41,6 +41,9 @@ struct NamesAndRootsTests {
       (two, "x", .invalidValue), (one, "c:x", .invalidValue), (one, "", .invalidValue),
       (one, "main:", .invalidValue), (one, "a\u{0}b", .invalidValue),
       (one, "..", .pathOutsideRoot), (one, "a/../b", .pathOutsideRoot),
+      // A slash with a combining mark behind it is a slash to the kernel.
+      (one, "../\u{301}x", .pathOutsideRoot), (one, "/\u{301}x", .pathOutsideRoot),
+      (one, "main:a/\u{301}b/../\u{301}c", .pathOutsideRoot),
       (one, "/etc/passwd", .pathOutsideRoot), (one, "main:/etc/passwd", .pathOutsideRoot),
     ]
     for (roots, path, code) in refused {

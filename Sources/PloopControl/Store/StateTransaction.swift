@@ -90,7 +90,7 @@ struct StateTransaction {
       try database.execute(sql: "DELETE FROM answers WHERE expires_at <= ?", arguments: [now])
       try database.execute(
         sql: """
-          INSERT INTO answers (key, route, fingerprint, answer, created_at, expires_at)
+          INSERT OR REPLACE INTO answers (key, route, fingerprint, answer, created_at, expires_at)
           VALUES (?, ?, ?, ?, ?, ?)
           """,
         arguments: [key.text, key.route, key.fingerprint, answer, now, now + Double(seconds)])
