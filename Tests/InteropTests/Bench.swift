@@ -119,20 +119,6 @@ final class Bench {
 }
 
 extension Device {
-  func bytes(_ offset: UInt64, _ count: Int) throws -> [UInt8] {
-    let buffer = AlignedBuffer(count: count)
-    buffer.region.fill(0xEE)
-    var holes = HoleList()
-    try read(into: buffer.region, at: offset, holes: &holes)
-    return buffer.region.bytes
-  }
-
-  func put(_ bytes: [UInt8], at offset: UInt64) throws {
-    try write(AlignedBuffer(bytes).region, at: offset, durable: false)
-  }
-
-  func close() throws { try detach(until: .after(seconds: 20)) }
-
   /// Reads the whole disk into a new raw file.
   func copy(to bench: Bench, _ name: String) throws {
     let file = try bench.folder.create(name)

@@ -1,6 +1,7 @@
 import Glibc
 import PloopFormat
 import PloopIO
+import TestSupport
 import Testing
 
 @testable import PloopDevice

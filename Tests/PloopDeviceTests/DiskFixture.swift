@@ -53,19 +53,3 @@ final class DiskFixture {
       }, options)
   }
 }
-
-extension Device {
-  func bytes(_ offset: UInt64, _ count: Int) throws -> [UInt8] {
-    let buffer = AlignedBuffer(count: count)
-    buffer.region.fill(0xEE)
-    var holes = HoleList()
-    try read(into: buffer.region, at: offset, holes: &holes)
-    return buffer.region.bytes
-  }
-
-  func put(_ bytes: [UInt8], at offset: UInt64, durable: Bool = false) throws {
-    try write(AlignedBuffer(bytes).region, at: offset, durable: durable)
-  }
-
-  func close() throws { try detach(until: .after(seconds: 10)) }
-}

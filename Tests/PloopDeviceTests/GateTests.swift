@@ -1,5 +1,6 @@
 import Glibc
 import PloopIO
+import TestSupport
 import Testing
 
 @testable import PloopDevice

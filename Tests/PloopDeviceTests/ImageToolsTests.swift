@@ -1,6 +1,7 @@
 import PloopDevice
 import PloopFormat
 import PloopIO
+import TestSupport
 import Testing
 
 @Suite("Image tools under faults")
