@@ -26,10 +26,12 @@ struct Delta: Sendable {
     case raw(clusters: UInt64)
   }
 
+  /// What the map calls it, whatever comes and goes above and below.
+  let number: Int
   let source: DeltaSource
   let layout: Layout
-  /// Clusters that its own index maps, counted at attach.
-  let mappedAtAttach: UInt64
+  /// Clusters that its own index maps; of the top, the number at the time of the attach.
+  let mappedClusters: UInt64
 
   var file: ImageFile { source.file }
   var isRaw: Bool { source.isRaw }

@@ -67,13 +67,33 @@ extension Device {
       try markInUse(levels[top])
     }
     let device = Device(
-      geometry: geometry,
-      deltas: levels.map { Delta(source: $0.source, layout: $0.layout, mappedAtAttach: $0.mapped) },
-      map: map, topUse: levels[levels.count - 1].used, readonly: options.readonly,
-      canPunch: canPunch, repairs: repairs, descriptorLocks: descriptorLocks)
+      geometry: geometry, levels: levels, map: map, canPunch: canPunch, readonly: options.readonly,
+      repairs: repairs, descriptorLocks: descriptorLocks)
     if options.suspended { try device.suspend(until: .never) }
     handedOver = true
     return device
+  }
+
+  private convenience init(
+    geometry: Geometry, levels: [ChainOpener.Level], map: ClusterMap, canPunch: Bool,
+    readonly: Bool,
+    repairs: [String], descriptorLocks: [DescriptorLock]
+  ) {
+    let gate = Gate()
+    let deltas = levels.enumerated().map { number, level in
+      Delta(
+        number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped)
+    }
+    let condition = Condition()
+    let writing =
+      readonly
+      ? nil
+      : Writing(
+        deltas[deltas.count - 1], geometry: geometry, used: levels[levels.count - 1].used, map: map,
+        gate: gate, condition: condition, canPunch: canPunch)
+    self.init(
+      geometry: geometry, chain: DeltaChain(deltas, writing: writing), map: map, gate: gate,
+      condition: condition, readonly: readonly, repairs: repairs, descriptorLocks: descriptorLocks)
   }
 
   /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.

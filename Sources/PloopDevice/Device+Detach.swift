@@ -10,17 +10,18 @@ extension Device {
   ///   attach; so does a disk that was degraded before, without an error.
   package func detach(until deadline: Deadline) throws(DeviceError) {
     if !isSuspended { try suspend(until: deadline) }
+    let chain = self.chain
     defer {
       gate.shutForGood()
       // Whoever still punches freed clusters does so before another may open the image.
-      writing?.allocator.reap()
-      deltas.forEach { ImageLock.release($0.file) }
+      chain.writing?.allocator.reap()
+      chain.deltas.forEach { ImageLock.release($0.file) }
       _ = descriptorLocks.withLock { locks in
         defer { locks = [] }
         return locks
       }
     }
-    guard let writing, failure == nil else { return }
+    guard let writing = chain.writing, failure == nil else { return }
     do {
       try writing.index.flush()
       // Nobody is inside: every freed cluster's readers have left.
@@ -44,7 +45,7 @@ extension Device {
     }
     var header: Header
     do { header = try Header(parsing: buffer.region.bytes) } catch {
-      throw DeviceError(error, level: topLevel, path: file.path)
+      throw DeviceError(error, level: chain.topLevel, path: file.path)
     }
     header.inUse = Header.InUse.closed
     header.flags =

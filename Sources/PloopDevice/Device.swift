@@ -12,69 +12,37 @@ package final class Device: Sendable {
   /// What safe repair did when the disk was attached, in words.
   package let repairs: [String]
 
-  /// Oldest to newest; the last is the top.
-  let deltas: [Delta]
-  /// The deltas' files, for reads that count no references.
-  let files: FileTable
   let map: ClusterMap
   let gate: Gate
   let locks = ClusterLocks()
-  let condition = Condition()
+  let condition: Condition
   let counters = Statistics()
   let streams = StreamDetector()
-  /// Nil on a read-only disk.
-  let writing: Writing?
-  /// The same for writes in place, which count no references.
-  let borrowedWriting: Borrowed<Writing>?
   /// Held as long as the disk is attached.
   let descriptorLocks: Locked<[DescriptorLock]>
+  private let chains: Replaceable<DeltaChain>
   private let suspension = Locked(false)
 
-  /// What only a disk that can be written has.
-  final class Writing: Sendable {
-    let file: ImageFile
-    let allocator: ClusterAllocator
-    let index: IndexWriter
-    /// Whether space can be given back and ranges zeroed without writing them.
-    let canPunch: Bool
-
-    init(file: ImageFile, allocator: ClusterAllocator, index: IndexWriter, canPunch: Bool) {
-      self.file = file
-      self.allocator = allocator
-      self.index = index
-      self.canPunch = canPunch
-    }
-  }
-
   init(
-    geometry: Geometry, deltas: [Delta], map: ClusterMap, topUse: Bitmap, readonly: Bool,
-    canPunch: Bool, repairs: [String], descriptorLocks: [DescriptorLock]
+    geometry: Geometry, chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
+    readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock]
   ) {
     self.geometry = geometry
-    self.deltas = deltas
-    files = FileTable(deltas.map(\.file))
     self.map = map
+    self.gate = gate
+    self.condition = condition
     self.repairs = repairs
     isReadOnly = readonly
-    gate = Gate()
     self.descriptorLocks = Locked(descriptorLocks)
-    if readonly {
-      writing = nil
-    } else {
-      let file = deltas[deltas.count - 1].file
-      file.expectRandomAccess()
-      let allocator = ClusterAllocator(file: file, geometry: geometry, gate: gate, used: topUse)
-      writing = Writing(
-        file: file, allocator: allocator,
-        index: IndexWriter(
-          file: file, map: map, level: deltas.count - 1, allocator: allocator,
-          condition: condition),
-        canPunch: canPunch)
-    }
-    borrowedWriting = writing.map(Borrowed.init)
+    chains = Replaceable(chain)
   }
 
-  var topLevel: Int { deltas.count - 1 }
+  /// The chain as it is now. A request that is inside the gate keeps it from changing.
+  var chain: DeltaChain { chains.current }
+
+  /// Runs `body` with the chain, for requests inside the gate that count no references.
+  @inline(__always)
+  func withChain<Result>(_ body: (DeltaChain) -> Result) -> Result { chains.use(body) }
 
   /// Why writes and flushes fail, if they do; reads go on.
   package var failure: String? { condition.failure }
@@ -87,10 +55,14 @@ package final class Device: Sendable {
   package func suspend(until deadline: Deadline) throws(DeviceError) {
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
-      guard gate.close(until: deadline) else {
-        throw DeviceError(.timeout, "requests in flight did not end in time")
-      }
+      try close(until: deadline)
       isSuspended = true
+    }
+  }
+
+  private func close(until deadline: Deadline) throws(DeviceError) {
+    guard gate.close(until: deadline) else {
+      throw DeviceError(.timeout, "requests in flight did not end in time; nothing was changed")
     }
   }
 
@@ -103,6 +75,26 @@ package final class Device: Sendable {
   }
 
   package var isSuspended: Bool { suspension.withLock { $0 } }
+
+  // MARK: Changing the chain
+
+  /// Puts another chain in the place of the present one while no request is inside. Requests wait
+  /// meanwhile, none fails; a suspended disk stays so.
+  ///
+  /// - Parameter body: makes the new chain, when everybody has left. If it throws, the old one stays.
+  /// - Returns: nanoseconds for which requests had to wait.
+  /// - Throws: `.timeout`, with everything as it was, when requests in flight do not end in time.
+  func change(
+    until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain
+  ) throws(DeviceError) -> UInt64 {
+    try suspension.withLock { isSuspended throws(DeviceError) in
+      let start = monotonicNanoseconds()
+      if !isSuspended { try close(until: deadline) }
+      defer { if !isSuspended { gate.open() } }
+      chains.replace(with: try body(chain))
+      return monotonicNanoseconds() - start
+    }
+  }
 
   // MARK: Facts
 
@@ -117,12 +109,13 @@ package final class Device: Sendable {
 
   /// The deltas, oldest to newest. Sizes that cannot be read are 0.
   package func levels() -> [LevelStatus] {
-    deltas.enumerated().map { level, delta in
-      let isTop = level == topLevel
+    let chain = self.chain
+    return chain.deltas.enumerated().map { level, delta in
+      let isTop = level == chain.topLevel
       return LevelStatus(
         path: delta.file.path, isRaw: delta.isRaw, isReadOnly: isReadOnly || !isTop,
         mappedClusters: isTop
-          ? writing?.allocator.dataClusters ?? delta.mappedAtAttach : delta.mappedAtAttach,
+          ? chain.writing?.allocator.dataClusters ?? delta.mappedClusters : delta.mappedClusters,
         fileBytes: (try? delta.file.size()) ?? 0, diskBytes: (try? delta.file.allocatedBytes()) ?? 0
       )
     }
@@ -132,7 +125,7 @@ package final class Device: Sendable {
   package var mappedClusters: UInt64 { map.mappedCount }
 
   /// Clusters inside the top's file that nothing references.
-  package var holesInTop: UInt64 { writing?.allocator.holes ?? 0 }
+  package var holesInTop: UInt64 { chain.writing?.allocator.holes ?? 0 }
 
   package func statistics() -> Statistics.Values { counters.values(inFlight: gate.occupancy) }
 }

@@ -59,10 +59,10 @@ package final class Statistics: Sendable {
   }
 
   /// Without the array, which would be counted in and out for every request.
-  private static func bucket(of nanoseconds: UInt64) -> Int {
+  static func bucket(of nanoseconds: UInt64) -> Int {
     switch nanoseconds {
     case ...50_000: 0
-    case ...100_000_000: 1
+    case ...100_000: 1
     case ...200_000: 2
     case ...400_000: 3
     case ...800_000: 4

@@ -122,18 +122,19 @@ struct ChainOpener {
     return level
   }
 
-  /// Scans every index, newest first, and fills the map with the newest owner of each cluster.
+  /// Scans every index, newest first, and fills the map with the newest owner of each cluster. The
+  /// deltas get their levels as numbers.
   func readIndexes(_ levels: inout [Level], into map: ClusterMap) throws(DeviceError) {
     for number in levels.indices.reversed() {
       switch levels[number].layout {
       case .raw(let clusters):
         for cluster in 0..<clusters where map[cluster] == nil {
-          map[cluster] = Place(level: number, physical: cluster)
+          map[cluster] = Place(delta: number, physical: cluster)
         }
       case .ploop(let geometry):
         var scan = IndexScan(geometry, fileBytes: levels[number].fileBytes)
         try scan.run(levels[number].source.file) { cluster, physical in
-          if map[cluster] == nil { map[cluster] = Place(level: number, physical: physical) }
+          if map[cluster] == nil { map[cluster] = Place(delta: number, physical: physical) }
         } fault: { (fault) throws(DeviceError) in
           guard fault.kind != .beyondDisk else { return }
           throw ChainOpener.corrupt(fault, level: number, path: levels[number].source.file.path)

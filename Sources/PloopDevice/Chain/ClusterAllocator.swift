@@ -147,6 +147,17 @@ final class ClusterAllocator: Sendable {
     }
   }
 
+  /// Frees nothing any more: the file is written by nobody from now on, and what was freed stays as
+  /// it is, for whoever cuts or compacts the file. Returns when nothing is being punched.
+  func retire() {
+    reaping.withLock { _ in
+      state.withLock { state in
+        state.unmapped = []
+        state.durable = []
+      }
+    }
+  }
+
   /// Frees what may be freed: punches it, so that it reads as zero, and lets it be allocated.
   ///
   /// Call it outside the gate: a caller inside would wait for itself to leave.

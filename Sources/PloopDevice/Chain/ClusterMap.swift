@@ -4,7 +4,8 @@ internal import Synchronization
 
 /// Where the newest content of a logical cluster is.
 struct Place: Equatable, Sendable {
-  var level: Int
+  /// The number of the delta (``DeltaChain``).
+  var delta: Int
   var physical: UInt64
 }
 
@@ -16,7 +17,7 @@ struct Place: Equatable, Sendable {
 /// "In no delta" is its own value and never physical 0, which a raw base uses.
 final class ClusterMap: Sendable {
   private static let unmapped = UInt64.max
-  private static let levelShift: UInt64 = 40
+  private static let deltaShift: UInt64 = 40
 
   let geometry: Geometry
   private let table: AtomicTable
@@ -34,12 +35,12 @@ final class ClusterMap: Sendable {
       let word = table[Int(cluster + Geometry.headerSlots)]
       guard word != ClusterMap.unmapped else { return nil }
       return Place(
-        level: Int(word >> ClusterMap.levelShift),
-        physical: word & ((1 << ClusterMap.levelShift) - 1))
+        delta: Int(word >> ClusterMap.deltaShift),
+        physical: word & ((1 << ClusterMap.deltaShift) - 1))
     }
     set {
       let word =
-        newValue.map { UInt64($0.level) << ClusterMap.levelShift | $0.physical }
+        newValue.map { UInt64($0.delta) << ClusterMap.deltaShift | $0.physical }
         ?? ClusterMap.unmapped
       let old = table.exchange(Int(cluster + Geometry.headerSlots), word)
       switch (old == ClusterMap.unmapped, word == ClusterMap.unmapped) {
@@ -76,20 +77,20 @@ final class ClusterMap: Sendable {
       return Run(place: nil, count: count)
     }
     while count < limit,
-      self[cluster + count] == Place(level: first.level, physical: first.physical + count)
+      self[cluster + count] == Place(delta: first.delta, physical: first.physical + count)
     {
       count += 1
     }
     return Run(place: first, count: count)
   }
 
-  /// Puts into `page` the bytes of index page `number` as the delta at `level` has to have it on
+  /// Puts into `page` the bytes of index page `number` as a delta has to have it on
   /// disk: its own entries, everything else 0. The 64 bytes of the header in page 0 are left alone.
-  func encode(page number: Int, level: Int, into page: ByteRegion) {
+  func encode(page number: Int, delta: Int, into page: ByteRegion) {
     let headerBytes = number == 0 ? Header.byteCount : 0
     page.slice(headerBytes, Geometry.pageBytes - headerBytes).zero()
     for cluster in geometry.clusters(inPage: number) {
-      guard let place = self[cluster], place.level == level else { continue }
+      guard let place = self[cluster], place.delta == delta else { continue }
       let slot = geometry.position(of: cluster).slot
       page.setLittleEndian(geometry.entry(of: place.physical), at: slot * 4)
     }

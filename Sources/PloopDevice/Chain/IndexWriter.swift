@@ -18,6 +18,7 @@ final class IndexWriter: Sendable {
   private struct State {
     var dirtyPages: Set<Int> = []
     var isRunning = false
+    var isRetired = false
     /// Rounds begun and rounds ended, ever.
     var started: UInt64 = 0
     var ended: UInt64 = 0
@@ -28,7 +29,8 @@ final class IndexWriter: Sendable {
 
   private let file: ImageFile
   private let map: ClusterMap
-  private let level: Int
+  /// The delta's number in the map.
+  private let delta: Int
   private let allocator: ClusterAllocator
   private let condition: Condition
   private let state = Monitor(State())
@@ -36,12 +38,12 @@ final class IndexWriter: Sendable {
   private let written = Atomic<Bool>(false)
 
   init(
-    file: ImageFile, map: ClusterMap, level: Int, allocator: ClusterAllocator,
+    file: ImageFile, map: ClusterMap, delta: Int, allocator: ClusterAllocator,
     condition: Condition
   ) {
     self.file = file
     self.map = map
-    self.level = level
+    self.delta = delta
     self.allocator = allocator
     self.condition = condition
   }
@@ -69,8 +71,9 @@ final class IndexWriter: Sendable {
   func flush() throws(DeviceError) {
     let target: UInt64? = state.withLock { state in
       let nothing =
-        !state.isRunning && state.dirtyPages.isEmpty
-        && !written.load(ordering: .sequentiallyConsistent)
+        state.isRetired
+        || !state.isRunning && state.dirtyPages.isEmpty
+          && !written.load(ordering: .sequentiallyConsistent)
       return nothing ? nil : state.started + 1
     }
     guard let target else { return try condition.requireWritable() }
@@ -78,6 +81,7 @@ final class IndexWriter: Sendable {
       enum Turn { case ended(DeviceError?), lead(UInt64) }
       let turn: Turn? = state.wait { state in
         if state.ended >= target { return .ended(state.failures[target]) }
+        if state.isRetired { return .ended(nil) }
         guard !state.isRunning else { return nil }
         state.isRunning = true
         state.started += 1
@@ -88,6 +92,16 @@ final class IndexWriter: Sendable {
       case .ended(let failure?): throw failure
       case .ended(nil), nil: return try condition.requireWritable()
       }
+    }
+  }
+
+  /// No round writes from now on: whoever asks for one had everything flushed before. Returns when
+  /// none runs.
+  func retire() {
+    _ = state.wait { state -> Bool? in
+      guard !state.isRunning else { return nil }
+      state.isRetired = true
+      return true
     }
   }
 
@@ -129,7 +143,7 @@ final class IndexWriter: Sendable {
     let copies = AlignedBuffer(count: pages.count * Geometry.pageBytes)
     for (index, page) in pages.enumerated() {
       map.encode(
-        page: page, level: level,
+        page: page, delta: delta,
         into: copies.region.slice(index * Geometry.pageBytes, Geometry.pageBytes))
     }
     // 2 data stable

@@ -1,19 +1,20 @@
 internal import PloopFormat
 internal import PloopIO
 
-/// Tells whether any delta below the top maps a cluster, by reading their own indexes.
+/// Tells whether any delta below a level maps a cluster, by reading their own indexes.
 ///
-/// The merged map has forgotten the owners that the top shadows, and unmapping a cluster from the
+/// The merged map has forgotten the owners that others shadow, and unmapping a cluster from the
 /// top would bring such an old content back. One page of answers is kept, since clusters are asked
 /// in order.
 struct LowerOwners {
   private let lower: ArraySlice<Delta>
   private let geometry: Geometry
   private var page = -1
-  private var owned = Bitmap(count: Geometry.entriesPerPage)
+  private var owned = Bitmap(count: 0)
 
-  init(below top: Int, of deltas: [Delta], geometry: Geometry) {
-    lower = deltas[..<top]
+  /// - Parameter level: of the delta above those that are asked.
+  init(below level: Int, of chain: DeltaChain, geometry: Geometry) {
+    lower = chain.deltas[..<level]
     self.geometry = geometry
   }
 

@@ -10,13 +10,12 @@ extension Device {
   package func discard(
     offset: UInt64, length: UInt64, durable: Bool
   ) throws(DeviceError) {
-    var owners = LowerOwners(below: topLevel, of: deltas, geometry: geometry)
     try change(.trim, offset: offset, length: length, durable: durable) {
-      (piece, writing) throws(DeviceError) in
+      (piece, turn) throws(DeviceError) in
       if piece.isWhole {
-        try clear(piece, writing, &owners, keepAllocated: false)
+        try clear(piece, &turn, keepAllocated: false)
       } else {
-        try punchWithin(piece, writing)
+        try punchWithin(piece, turn.writing)
       }
     }
   }
@@ -31,36 +30,37 @@ extension Device {
     offset: UInt64, length: UInt64, keepAllocated: Bool, onlyIfFast: Bool, durable: Bool
   ) throws(DeviceError) {
     if onlyIfFast { try requireFastZero(offset: offset, length: length) }
-    var owners = LowerOwners(below: topLevel, of: deltas, geometry: geometry)
     try change(.zero, offset: offset, length: length, durable: durable) {
-      (piece, writing) throws(DeviceError) in
+      (piece, turn) throws(DeviceError) in
       if piece.isWhole {
-        try clear(piece, writing, &owners, keepAllocated: keepAllocated)
+        try clear(piece, &turn, keepAllocated: keepAllocated)
       } else if map[piece.cluster] != nil || keepAllocated {
-        try putZeroes(piece, writing, keepSpace: keepAllocated)
+        try putZeroes(piece, turn.writing, keepSpace: keepAllocated)
       }
     }
   }
 
   private func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
-    guard writing?.canPunch != false else {
+    guard let writing = chain.writing else { return }
+    guard writing.canPunch else {
       throw DeviceError(.slow, "the file system cannot punch holes")
     }
     for piece in ClusterPieces(geometry, offset: offset, length: length) where !piece.isWhole {
-      guard let place = map[piece.cluster], place.level < topLevel else { continue }
+      guard let place = map[piece.cluster], place.delta != writing.number else { continue }
       throw DeviceError(.slow, "a part of a cluster in a lower delta would have to be copied")
     }
   }
 
   /// Makes a whole cluster read as zero.
   private func clear(
-    _ piece: ClusterPiece, _ writing: Writing, _ owners: inout LowerOwners, keepAllocated: Bool
+    _ piece: ClusterPiece, _ turn: inout Turn, keepAllocated: Bool
   ) throws(DeviceError) {
+    let writing = turn.writing
     guard map[piece.cluster] != nil || keepAllocated else { return }
     locks.lock(piece.cluster)
     defer { locks.unlock(piece.cluster) }
     let owner = map[piece.cluster]
-    guard let owner, owner.level == topLevel else {
+    guard let owner, owner.delta == writing.number else {
       // In a lower delta, or nowhere and to be allocated: a cluster of the top that is all zero.
       if owner == nil, !keepAllocated { return }
       return try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
@@ -69,7 +69,7 @@ extension Device {
           writing, offset: base, length: geometry.clusterBytes, keepSpace: keepAllocated)
       }
     }
-    let ownedBelow = try owners.own(piece.cluster)
+    let ownedBelow = try turn.owners.own(piece.cluster)
     guard keepAllocated || ownedBelow else {
       map[piece.cluster] = nil
       writing.index.markDirty(geometry.position(of: piece.cluster).page)
@@ -88,7 +88,7 @@ extension Device {
   private func putZeroes(
     _ piece: ClusterPiece, _ writing: Writing, keepSpace: Bool
   ) throws(DeviceError) {
-    if keepSpace, let owner = map[piece.cluster], owner.level == topLevel {
+    if keepSpace, let owner = map[piece.cluster], owner.delta == writing.number {
       try zero(
         writing, offset: owner.physical << UInt64(geometry.clusterShift) + piece.offset,
         length: piece.length, keepSpace: true)
@@ -99,7 +99,7 @@ extension Device {
 
   /// Punches the whole pages of a piece out of a cluster of the top; a hint, so nothing else.
   private func punchWithin(_ piece: ClusterPiece, _ writing: Writing) throws(DeviceError) {
-    guard writing.canPunch, let owner = map[piece.cluster], owner.level == topLevel else {
+    guard writing.canPunch, let owner = map[piece.cluster], owner.delta == writing.number else {
       return
     }
     let page = UInt64(Geometry.pageBytes)

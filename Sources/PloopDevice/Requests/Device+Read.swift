@@ -11,6 +11,15 @@ extension Device {
     let start = monotonicNanoseconds()
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
+    guard withChain({ readNow($0, into: region, at: offset, holes: &holes) }) else { return false }
+    counters.count(.read, bytes: UInt64(region.count), since: start)
+    return true
+  }
+
+  @inline(__always)
+  private func readNow(
+    _ chain: DeltaChain, into region: ByteRegion, at offset: UInt64, holes: inout HoleList
+  ) -> Bool {
     var pieces = Pieces(geometry, offset: offset, count: region.count)
     while let piece = pieces.next(in: map) {
       let part = region.slice(piece.start, piece.count)
@@ -19,11 +28,10 @@ extension Device {
         holes.append(start: piece.start, count: piece.count)
         continue
       }
-      guard files.readNow(place.level, into: part, at: piece.fileOffset) else {
+      guard chain.files.readNow(place.delta, into: part, at: piece.fileOffset) else {
         return false
       }
     }
-    counters.count(.read, bytes: UInt64(region.count), since: start)
     return true
   }
 
@@ -33,6 +41,7 @@ extension Device {
     let start = monotonicNanoseconds()
     let pass = try admitted()
     defer { gate.leave(pass) }
+    let chain = self.chain
     var pieces = Pieces(geometry, offset: offset, count: region.count)
     do {
       while let piece = pieces.next(in: map) {
@@ -42,12 +51,12 @@ extension Device {
           holes.append(start: piece.start, count: piece.count)
           continue
         }
-        let file = deltas[place.level].file
+        let file = try chain.delta(place.delta).file
         try converting { () throws(IOError) in
           try file.readOrZero(into: part, at: piece.fileOffset)
         }
       }
-      readAhead(after: offset, UInt64(region.count)) { $0.readAhead(offset: $1, length: $2) }
+      readAhead(after: offset, UInt64(region.count), chain) { $0.readAhead(offset: $1, length: $2) }
     } catch {
       counters.count(.read, bytes: 0, since: start, failed: true)
       throw error
@@ -68,15 +77,20 @@ extension Device {
   ) -> Bool {
     let start = monotonicNanoseconds()
     guard let pass = gate.enterNow() else { return false }
+    let chain = self.chain
     var holes = HoleList()
     var pieces = Pieces(geometry, offset: offset, count: region.count)
-    var wanted: [Pieces.Piece] = []
+    var wanted: [(piece: Pieces.Piece, file: ImageFile)] = []
     while let piece = pieces.next(in: map) {
-      if piece.place == nil {
+      if let place = piece.place {
+        guard let delta = try? chain.delta(place.delta) else {
+          gate.leave(pass)
+          return false
+        }
+        wanted.append((piece, delta.file))
+      } else {
         region.slice(piece.start, piece.count).zero()
         holes.append(start: piece.start, count: piece.count)
-      } else {
-        wanted.append(piece)
       }
     }
     guard lane.hasRoom(for: wanted.count) else {
@@ -91,28 +105,28 @@ extension Device {
         .read, bytes: isRead ? UInt64(region.count) : 0, since: start, failed: !isRead)
       completion(result)
     }
-    for piece in wanted {
-      guard let level = piece.place?.level else { continue }
+    for (piece, file) in wanted {
       let part = region.slice(piece.start, piece.count)
-      lane.read(deltas[level].file, into: part, at: piece.fileOffset) { result in
-        read.ended(result, part)
-      }
+      lane.read(file, into: part, at: piece.fileOffset) { result in read.ended(result, part) }
     }
-    readAhead(after: offset, UInt64(region.count)) { lane.readAhead($0, offset: $1, length: $2) }
+    readAhead(after: offset, UInt64(region.count), chain) {
+      lane.readAhead($0, offset: $1, length: $2)
+    }
     return true
   }
 
   /// Asks for what a reader in order will want next of the top's file, now that a read has missed the
   /// page cache: there the kernel reads nothing ahead.
   private func readAhead(
-    after offset: UInt64, _ length: UInt64,
+    after offset: UInt64, _ length: UInt64, _ chain: DeltaChain,
     _ ask: (ImageFile, _ offset: UInt64, _ length: UInt64) -> Void
   ) {
-    guard let writing, let range = streams.missed(offset: offset, length: length),
+    guard let writing = chain.writing, let range = streams.missed(offset: offset, length: length),
       range.lowerBound < geometry.sizeBytes
     else { return }
     let count = range.upperBound - range.lowerBound
-    for run in runs(from: range.lowerBound, length: count, limit: 64) where run.level == topLevel {
+    for run in runs(from: range.lowerBound, length: count, limit: 64, chain)
+    where run.level == chain.topLevel {
       guard let physical = run.physical else { continue }
       let inCluster = run.start & (geometry.clusterBytes - 1)
       ask(writing.file, physical << UInt64(geometry.clusterShift) + inCluster, run.length)
@@ -124,10 +138,11 @@ extension Device {
     let start = monotonicNanoseconds()
     let pass = try admitted()
     defer { gate.leave(pass) }
-    for run in runs(from: offset, length: length, limit: .max) {
+    let chain = self.chain
+    for run in runs(from: offset, length: length, limit: .max, chain) {
       guard let level = run.level, let physical = run.physical else { continue }
       let inCluster = run.start & (geometry.clusterBytes - 1)
-      deltas[level].file.readAhead(
+      chain.deltas[level].file.readAhead(
         offset: physical << UInt64(geometry.clusterShift) + inCluster, length: run.length)
     }
     counters.count(.cache, bytes: length, since: start)
@@ -151,7 +166,7 @@ extension Device {
   ) throws(DeviceError) -> [Run] {
     let pass = try admitted()
     defer { gate.leave(pass) }
-    return runs(from: offset, length: length, limit: limit)
+    return runs(from: offset, length: length, limit: limit, chain)
   }
 
   /// Like ``runs(offset:length:limit:)``; nil when the gate is closed or when it would take long.
@@ -160,7 +175,7 @@ extension Device {
       let pass = gate.enterNow()
     else { return nil }
     defer { gate.leave(pass) }
-    return runs(from: offset, length: length, limit: limit)
+    return runs(from: offset, length: length, limit: limit, chain)
   }
 
   /// Clusters whose owners are looked up within a fraction of a millisecond.
@@ -169,10 +184,12 @@ extension Device {
   /// Like ``runs(offset:length:limit:)``, but also while the disk is suspended; not during a change
   /// of the chain, which whoever calls this has to exclude.
   package func layout(offset: UInt64, length: UInt64, limit: Int) -> [Run] {
-    runs(from: offset, length: length, limit: limit)
+    runs(from: offset, length: length, limit: limit, chain)
   }
 
-  private func runs(from offset: UInt64, length: UInt64, limit: Int) -> [Run] {
+  private func runs(
+    from offset: UInt64, length: UInt64, limit: Int, _ chain: DeltaChain
+  ) -> [Run] {
     var runs: [Run] = []
     var position = offset
     let end = offset + min(length, geometry.sizeBytes - min(offset, geometry.sizeBytes))
@@ -182,7 +199,8 @@ extension Device {
       let next = min(end, (cluster + found.count) << UInt64(geometry.clusterShift))
       runs.append(
         Run(
-          start: position, length: next - position, level: found.place?.level,
+          start: position, length: next - position,
+          level: found.place.flatMap { chain.level(of: $0.delta) },
           physical: found.place?.physical))
       position = next
     }

@@ -15,15 +15,24 @@ extension Device {
   /// - Returns: false when the request has to be made again with ``write(_:at:durable:)``, which
   ///   writes the same bytes once more; nobody has been told that they are there.
   package func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool {
-    guard let borrowedWriting, condition.isWritable else { return false }
     let start = monotonicNanoseconds()
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
-    for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
-      let part = region.slice(Int(piece.start), Int(piece.length))
-      guard borrowedWriting.use({ (try? writeNow(part, piece, $0)) == true }) else { return false }
+    // Inside: a change of the chain that fails degrades the disk before it opens the gate.
+    guard condition.isWritable, withChain({ writeNow($0, region, at: offset) }) else {
+      return false
     }
     counters.count(.write, bytes: UInt64(region.count), since: start)
+    return true
+  }
+
+  @inline(__always)
+  private func writeNow(_ chain: DeltaChain, _ region: ByteRegion, at offset: UInt64) -> Bool {
+    guard let writing = chain.borrowedWriting else { return false }
+    for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
+      let part = region.slice(Int(piece.start), Int(piece.length))
+      guard writing.use({ (try? writeNow(part, piece, $0)) == true }) else { return false }
+    }
     return true
   }
 
@@ -44,9 +53,9 @@ extension Device {
     _ region: ByteRegion, at offset: UInt64, durable: Bool
   ) throws(DeviceError) {
     try change(.write, offset: offset, length: UInt64(region.count), durable: durable) {
-      (piece, writing) throws(DeviceError) in
+      (piece, turn) throws(DeviceError) in
       try put(
-        .bytes(region.slice(Int(piece.start), Int(piece.length))), piece, writing)
+        .bytes(region.slice(Int(piece.start), Int(piece.length))), piece, turn.writing)
     }
   }
 
@@ -56,18 +65,18 @@ extension Device {
   /// a flush round frees them, and it is made once more from its start.
   func change(
     _ operation: Statistics.Operation, offset: UInt64, length: UInt64, durable: Bool,
-    _ body: (ClusterPiece, Writing) throws(DeviceError) -> Void
+    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     let start = monotonicNanoseconds()
     do throws(DeviceError) {
-      guard let writing else { throw DeviceError(.readOnly, "the disk is read-only") }
+      var writing: Writing
       do throws(DeviceError) {
-        try pass(offset, length, writing, body)
+        writing = try pass(offset, length, body)
       } catch {
-        guard case .outOfSpace = error.kind else { throw error }
-        try writing.index.flush()
-        writing.allocator.reap()
-        try pass(offset, length, writing, body)
+        guard case .outOfSpace = error.kind, let full = chain.writing else { throw error }
+        try full.index.flush()
+        full.allocator.reap()
+        writing = try pass(offset, length, body)
       }
       if durable { try writing.index.flush() }
     } catch {
@@ -77,16 +86,33 @@ extension Device {
     counters.count(operation, bytes: length, since: start)
   }
 
+  /// What a request that changes the disk finds inside the gate.
+  struct Turn {
+    let chain: DeltaChain
+    let writing: Writing
+    /// Which clusters the deltas below the top map.
+    var owners: LowerOwners
+  }
+
+  /// - Returns: the top that was written.
   private func pass(
-    _ offset: UInt64, _ length: UInt64, _ writing: Writing,
-    _ body: (ClusterPiece, Writing) throws(DeviceError) -> Void
-  ) throws(DeviceError) {
+    _ offset: UInt64, _ length: UInt64,
+    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
+  ) throws(DeviceError) -> Writing {
     let pass = try admitted()
     defer { gate.leave(pass) }
-    try condition.requireWritable()
-    for piece in ClusterPieces(geometry, offset: offset, length: length) {
-      try body(piece, writing)
+    let chain = self.chain
+    guard let writing = chain.writing else {
+      throw DeviceError(.readOnly, "the disk is read-only")
     }
+    try condition.requireWritable()
+    var turn = Turn(
+      chain: chain, writing: writing,
+      owners: LowerOwners(below: chain.topLevel, of: chain, geometry: geometry))
+    for piece in ClusterPieces(geometry, offset: offset, length: length) {
+      try body(piece, &turn)
+    }
+    return writing
   }
 
   // MARK: One cluster
@@ -111,7 +137,7 @@ extension Device {
   private func writeInPlace(
     _ content: Content, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) -> Bool {
-    guard let place = map[piece.cluster], place.level == topLevel else { return false }
+    guard let place = map[piece.cluster], place.delta == writing.number else { return false }
     let offset = place.physical << UInt64(geometry.clusterShift) + piece.offset
     switch content {
     case .bytes(let bytes):
@@ -149,7 +175,7 @@ extension Device {
   private func copyOnWrite(
     _ content: Content, _ piece: ClusterPiece, from lower: Place, _ writing: Writing
   ) throws(DeviceError) {
-    let source = deltas[lower.level].file
+    let source = try chain.delta(lower.delta).file
     let sourceBase = lower.physical << UInt64(geometry.clusterShift)
     try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
       let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
@@ -198,7 +224,7 @@ extension Device {
       throw error
     }
     counters.countAllocation()
-    map[cluster] = Place(level: topLevel, physical: allocation.physical)
+    map[cluster] = Place(delta: writing.number, physical: allocation.physical)
     writing.index.markDirty(geometry.position(of: cluster).page)
   }
 

@@ -53,7 +53,7 @@ package struct ImageMap: Sendable {
         found.count << UInt64(geometry.clusterShift), geometry.sizeBytes - start)
       if let place = found.place {
         let position = Position(
-          level: place.level, offset: place.physical << UInt64(geometry.clusterShift))
+          level: place.delta, offset: place.physical << UInt64(geometry.clusterShift))
         try split(start: start, length: length, at: position, body)
       } else {
         try body(Run(start: start, length: length, kind: .hole, place: nil))
