@@ -21,6 +21,10 @@ int clinux_zero_range(int fd, off_t offset, off_t length) {
   return fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
 }
 
+ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length) {
+  return copy_file_range(from, &at, to, &offset, length, 0);
+}
+
 off_t clinux_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }
 
 off_t clinux_seek_hole(int fd, off_t offset) { return lseek(fd, offset, SEEK_HOLE); }

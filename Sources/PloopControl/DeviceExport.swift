@@ -123,6 +123,7 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
+        .nothingToMerge,
         .degraded, .timeout:
         .io
       }

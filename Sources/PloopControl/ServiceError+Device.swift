@@ -55,6 +55,7 @@ extension ServiceError {
       self.init(.tooManyDeltas, error.detail, errno: "EMFILE", pointer: "/deltas")
     case .rawNotBase: self.init(.rawNotBase, error.detail, errno: "EMFILE", pointer: "/deltas")
     case .readOnly: self.init(.deviceReadOnly, error.detail, errno: "EROFS")
+    case .nothingToMerge: self.init(.nothingToMerge, error.detail, errno: "ENOENT")
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .timeout: self.init(.quiesceTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")

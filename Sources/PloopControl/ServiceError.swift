@@ -77,6 +77,7 @@ extension ServiceError.Code {
   package static let writerExists = Self("writer-exists")
   package static let deviceFailed = Self("device-failed")
   package static let deviceReadOnly = Self("device-read-only")
+  package static let nothingToMerge = Self("nothing-to-merge")
   package static let tooManyDeltas = Self("too-many-deltas")
   package static let tooManyDevices = Self("too-many-devices")
   package static let rawNotBase = Self("raw-not-base")

@@ -38,19 +38,26 @@ package struct DescriptorFile: Sendable {
   /// Replaces it: after a crash there is the old one or the new one, and once this returns the new
   /// one. After an error it may be either, and is to be read again.
   package func replace(with descriptor: Descriptor) throws(DeviceError) {
-    try prepare(descriptor)
+    try prepare(with: descriptor)
     try commit()
   }
 
   /// The part of a replacement that takes time: the new one is durable beside the old one, and
   /// means nothing yet. OpenVZ's tools overwrite what is left there.
-  package func prepare(_ descriptor: Descriptor) throws(DeviceError) {
+  package func prepare(with descriptor: Descriptor) throws(DeviceError) {
     try converting { () throws(IOError) in try folder.prepare(name, with: descriptor.file) }
   }
 
   /// The part that counts: one rename, made durable.
   package func commit() throws(DeviceError) {
-    try converting { () throws(IOError) in try folder.commit(name) }
+    try publish()
+    try converting { () throws(IOError) in try folder.sync() }
+  }
+
+  /// The rename alone. If it fails there is the old one; what comes after it may be either after a
+  /// crash until the folder is synced.
+  func publish() throws(DeviceError) {
+    try converting { () throws(IOError) in try folder.rename("\(name).tmp", to: name) }
   }
 
   /// Drops what was prepared.

@@ -144,7 +144,7 @@ extension Device {
   }
 
   /// Whether this file system can punch holes, tried where nothing is.
-  private static func canPunch(_ file: ImageFile, at end: UInt64) -> Bool {
+  static func canPunch(_ file: ImageFile, at end: UInt64) -> Bool {
     do {
       try file.punchHole(offset: end, length: UInt64(Geometry.pageBytes))
       return true

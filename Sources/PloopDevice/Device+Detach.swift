@@ -27,30 +27,37 @@ extension Device {
       // Nobody is inside: every freed cluster's readers have left.
       writing.allocator.reap()
       try close(writing)
+      // Those that a merge has dropped since are nobody's any more.
+      let left = unclosed.withLock { $0 }.filter { chain.level(of: $0.number) != nil }
+      for writing in left { try close(writing) }
     } catch {
       condition.degrade("closing failed: \(error)")
       throw error
     }
   }
 
-  private func close(_ writing: Writing) throws(DeviceError) {
+  /// Closes an image that is written no more, and whose content is durable.
+  func close(_ writing: Writing) throws(DeviceError) {
     let needed = writing.allocator.neededBytes
     let file = writing.file
-    let buffer = AlignedBuffer(count: Header.byteCount)
     try converting { () throws(IOError) in
       if try file.size() != needed { try file.truncate(to: needed) }
       // Before the mark: a closed image has its whole length.
       try file.sync()
-      try file.readOrZero(into: buffer.region, at: 0)
     }
-    var header: Header
-    do { header = try Header(parsing: buffer.region.bytes) } catch {
-      throw DeviceError(error, level: chain.topLevel, path: file.path)
-    }
+    var header = try Device.header(of: file)
     header.inUse = Header.InUse.closed
     header.flags =
       writing.allocator.dataClusters == 0
       ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
     try Device.write(header, to: file)
+  }
+
+  static func header(of file: ImageFile) throws(DeviceError) -> Header {
+    let buffer = AlignedBuffer(count: Header.byteCount)
+    try converting { () throws(IOError) in try file.readOrZero(into: buffer.region, at: 0) }
+    do { return try Header(parsing: buffer.region.bytes) } catch {
+      throw DeviceError(error, level: 0, path: file.path)
+    }
   }
 }

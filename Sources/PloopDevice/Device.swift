@@ -20,6 +20,8 @@ package final class Device: Sendable {
   let streams = StreamDetector()
   /// Held as long as the disk is attached.
   let descriptorLocks: Locked<[DescriptorLock]>
+  /// Lower deltas that could not be closed when they became that.
+  let unclosed = Locked<[Writing]>([])
   private let chains: Replaceable<DeltaChain>
   private let suspension = Locked(false)
 

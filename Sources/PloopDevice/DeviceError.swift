@@ -14,6 +14,8 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case tooManyDeltas
     case rawNotBase
     case readOnly
+    /// There is no delta with another above it where one was asked for.
+    case nothingToMerge
     case io(IOError)
     case outOfSpace
     /// A sync failed before, and what was written since the last good one is unknown.

@@ -24,6 +24,10 @@ package final class Statistics: Sendable {
     package var operations: [Operation: OperationValues]
     package var copyOnWriteClusters: UInt64
     package var allocatedClusters: UInt64
+    /// Changes of the chain, and how long requests had to wait for them.
+    package var pauses: UInt64
+    package var pauseNanoseconds: UInt64
+    package var longestPauseNanoseconds: UInt64
     package var inFlight: UInt64
     package var nanosecondsSinceLastRequest: UInt64
   }
@@ -34,6 +38,8 @@ package final class Statistics: Sendable {
   private static let columns = Column.buckets + boundariesMicroseconds.count + 1
 
   private let copied = Atomic<UInt64>(0)
+  private let pauses = AtomicCounters(count: 2)
+  private let longestPause = Atomic<UInt64>(0)
   private let allocated = Atomic<UInt64>(0)
   private let lastRequest = Atomic<UInt64>(monotonicNanoseconds())
 
@@ -41,6 +47,13 @@ package final class Statistics: Sendable {
 
   func countCopy() { copied.wrappingAdd(1, ordering: .relaxed) }
   func countAllocation() { allocated.wrappingAdd(1, ordering: .relaxed) }
+
+  /// Counts a change of the chain for which requests had to wait.
+  func countPause(nanoseconds: UInt64) {
+    pauses.add(1, at: 0)
+    pauses.add(nanoseconds, at: 1)
+    longestPause.max(nanoseconds, ordering: .relaxed)
+  }
 
   /// Counts a request that began at `start` and has just ended.
   func count(_ operation: Operation, bytes: UInt64, since start: UInt64, failed: Bool = false) {
@@ -87,7 +100,9 @@ package final class Statistics: Sendable {
     }
     return Values(
       operations: operations, copyOnWriteClusters: copied.load(ordering: .relaxed),
-      allocatedClusters: allocated.load(ordering: .relaxed), inFlight: inFlight,
+      allocatedClusters: allocated.load(ordering: .relaxed), pauses: pauses[0],
+      pauseNanoseconds: pauses[1],
+      longestPauseNanoseconds: longestPause.load(ordering: .relaxed), inFlight: inFlight,
       nanosecondsSinceLastRequest: monotonicNanoseconds()
         &- lastRequest.load(ordering: .relaxed))
   }

@@ -118,6 +118,34 @@ package final class ImageFile: Sendable {
     }
   }
 
+  /// Copies from another file without taking the bytes into this process; where the file system can
+  /// share blocks nothing is copied at all.
+  ///
+  /// - Returns: bytes copied; fewer than asked for only at the end of `source`. Nil, perhaps with a
+  ///   part of them copied, where this cannot be done between these files: read and write them.
+  package func copy(
+    from source: ImageFile, at place: UInt64, to offset: UInt64, count: Int
+  ) throws(IOError) -> Int? {
+    // A watched file goes the way on which every byte can be seen.
+    guard probe == nil else { return nil }
+    var done = 0
+    while done < count {
+      let copied = clinux_copy_range(
+        source.descriptor.number, off_t(place) + off_t(done), descriptor.number,
+        off_t(offset) + off_t(done), count - done)
+      if copied == 0 { break }
+      if copied < 0 {
+        switch errno {
+        case EINTR: continue
+        case EXDEV, EINVAL, EOPNOTSUPP, ENOSYS, EBADF, EPERM: return nil
+        default: throw .last("copy", path, offset: offset)
+        }
+      }
+      done += copied
+    }
+    return done
+  }
+
   /// Makes everything written so far durable, and the size with it (man 2 fdatasync).
   package func sync() throws(IOError) {
     probe?.syncStarts(path: path)
@@ -188,6 +216,11 @@ package final class ImageFile: Sendable {
   /// large ones that reading ahead makes (docs/performance.md, "Overwrites").
   package func expectRandomAccess() {
     _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_RANDOM)
+  }
+
+  /// Leaves it to the kernel again what to read ahead.
+  package func expectAnyAccess() {
+    _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_NORMAL)
   }
 
   /// Starts reading the range into the page cache, without waiting for it.

@@ -26,7 +26,7 @@ package final class ScratchFolder {
 
   deinit { ScratchFolder.remove(path) }
 
-  static func remove(_ path: String) {
+  package static func remove(_ path: String) {
     if let names = opendir(path) {
       while let entry = readdir(names) {
         let name = withUnsafeBytes(of: &entry.pointee.d_name) {

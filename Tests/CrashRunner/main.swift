@@ -60,6 +60,31 @@ func enumerate(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String])
   }
 }
 
+/// The changes of a chain, which are a scenario of their own; states behind each event are limited.
+func enumerateChanges(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
+  let scratch = try ScratchFolder()
+  let recording = try ChainRecording(path: scratch.folder("recording"))
+  try recording.runAll()
+  let result = try recording.enumerate(
+    path: scratch.folder("states"), .init(samples: limit, seed: seed))
+  return (result.states, result.bad)
+}
+
+func failChanges() throws -> (count: Int, bad: [String]) {
+  let scratch = try ScratchFolder()
+  let calls = try ChainRecording.calls(path: scratch.folder("counted"))
+  var bad: [String] = []
+  for number in 0..<calls {
+    for isKill in [false, true] {
+      let path = scratch.folder("run")
+      defer { ScratchFolder.remove(path) }
+      let fault = try ChainRecording.run(failing: number, isKill: isKill, path: path)
+      if let fault { bad.append("changes of a chain, call \(number), kill \(isKill): \(fault)") }
+    }
+  }
+  return (calls * 2, bad)
+}
+
 print("seed \(seed)")
 var count = 0
 var bad: [String] = []
@@ -69,12 +94,16 @@ if faultsOnly {
     let result = try FaultSweep(scenario, seed: seed).run(first: worker, stride: workers)
     return (result.runs, result.bad)
   }
+  let changes = try failChanges()
+  count += changes.count
+  bad += changes.bad
 } else {
   var round: UInt64 = 0
   while count < wanted, bad.isEmpty {
     let result = try enumerate(seed &+ round, limit: 32)
-    count += result.count
-    bad += result.bad
+    let changes = try enumerateChanges(seed &+ round, limit: 8)
+    count += result.count + changes.count
+    bad += result.bad + changes.bad
     round += 1
   }
 }

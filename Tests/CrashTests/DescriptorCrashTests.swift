@@ -33,10 +33,10 @@ struct DescriptorCrashTests {
     let bench = try Bench()
     let trace = IOTrace()
     // What an earlier crash left beside it is in nobody's way.
-    try bench.file(nil).prepare(bench.old)
+    try bench.file(nil).prepare(with: bench.old)
     let file = try bench.file(trace)
     let left = bench.old.file
-    try file.prepare(bench.new)
+    try file.prepare(with: bench.new)
     trace.mark(1)
     try file.commit()
     var states = RenameStates([file.path: left, "\(file.path).tmp": left])
@@ -85,7 +85,7 @@ struct DescriptorCrashTests {
   func abandoned() throws {
     let bench = try Bench()
     let file = try bench.file(nil)
-    try file.prepare(bench.new)
+    try file.prepare(with: bench.new)
     #expect(try file.read() == bench.old)
     try file.abandon()
     try file.abandon()

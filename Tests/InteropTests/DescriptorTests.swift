@@ -67,7 +67,7 @@ struct DescriptorTests {
       // One state is left above what was to be deleted: now it is.
       if try read(bench).shot(name(1)) == nil { _ = try ours.mergeIntoParent(.top) }
     }
-    try expectSame(bench, "grow -s 2M") { ours, _ in ours.grow(toSectors: 4096) }
+    try expectSame(bench, "grow -s 2M") { ours, _ in ours.resize(toSectors: 4096) }
   }
 
   @Test("A tree that we have written is listed, checked and merged by it", arguments: [1, 2])

@@ -42,11 +42,13 @@ final class DiskFixture {
 
   /// Attaches images, oldest first; the last is opened for writing.
   func attach(
-    _ names: [String], raw: Set<String> = [], readonly: Bool = false, repair: Bool = false
+    _ names: [String], raw: Set<String> = [], readonly: Bool = false, repair: Bool = false,
+    locks: [DescriptorLock]? = nil
   ) throws -> Device {
     var options = AttachOptions()
     options.readonly = readonly
     options.repairSafely = repair
+    options.descriptorLocks = locks
     return try Device.attach(
       names.map {
         try source($0, writable: !readonly && $0 == names.last, isRaw: raw.contains($0))

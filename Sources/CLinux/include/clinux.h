@@ -19,6 +19,8 @@ ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset);
 int clinux_allocate(int fd, off_t offset, off_t length);
 int clinux_punch_hole(int fd, off_t offset, off_t length);
 int clinux_zero_range(int fd, off_t offset, off_t length);
+// Copies within the kernel, sharing blocks where the file system can (man 2 copy_file_range).
+ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
 

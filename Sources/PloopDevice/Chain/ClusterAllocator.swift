@@ -147,14 +147,15 @@ final class ClusterAllocator: Sendable {
     }
   }
 
-  /// Frees nothing any more: the file is written by nobody from now on, and what was freed stays as
-  /// it is, for whoever cuts or compacts the file. Returns when nothing is being punched.
-  func retire() {
+  /// Frees everything that waits for it. Since the last unmapping a round has succeeded, and the gate
+  /// has been closed: no index names these clusters, and nobody reads them.
+  func reapAll() {
     reaping.withLock { _ in
       state.withLock { state in
+        state.durable += state.unmapped
         state.unmapped = []
-        state.durable = []
       }
+      release(state.withLock { $0.durable.map(\.physical) })
     }
   }
 
@@ -172,7 +173,11 @@ final class ClusterAllocator: Sendable {
     let ready = state.withLock { state in
       state.durable.filter { $0.generation + Gate.grace <= generation }.map(\.physical)
     }
-    var rest = ready.sorted()[...]
+    release(ready)
+  }
+
+  private func release(_ clusters: [UInt64]) {
+    var rest = clusters.sorted()[...]
     while let first = rest.first {
       let run = rest.enumerated().prefix { $0.element == first + UInt64($0.offset) }.count
       release(first..<(first + UInt64(run)))

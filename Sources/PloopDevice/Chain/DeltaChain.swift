@@ -70,11 +70,4 @@ final class Writing: Sendable {
     index = IndexWriter(
       file: file, map: map, delta: delta.number, allocator: allocator, condition: condition)
   }
-
-  /// Ends writing: what was freed stays as it is, and no round runs any more. Everything that was
-  /// written has been flushed, and no request is inside the gate.
-  func retire() {
-    index.retire()
-    allocator.retire()
-  }
 }

@@ -63,7 +63,7 @@ extension Device {
     guard let owner, owner.delta == writing.number else {
       // In a lower delta, or nowhere and to be allocated: a cluster of the top that is all zero.
       if owner == nil, !keepAllocated { return }
-      return try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+      return try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
         guard !allocation.isZero || keepAllocated else { return }
         try zero(
           writing, offset: base, length: geometry.clusterBytes, keepSpace: keepAllocated)

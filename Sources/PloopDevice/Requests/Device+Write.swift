@@ -152,7 +152,7 @@ extension Device {
   private func firstTouch(
     _ content: Content, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) {
-    try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+    try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
       // A partial last cluster is zeroed behind the disk's end as well: a grown disk would show it.
       if !allocation.isZero, piece.length < geometry.clusterBytes {
         try zero(writing, offset: base, length: geometry.clusterBytes, keepSpace: false)
@@ -177,7 +177,7 @@ extension Device {
   ) throws(DeviceError) {
     let source = try chain.delta(lower.delta).file
     let sourceBase = lower.physical << UInt64(geometry.clusterShift)
-    try place(piece.cluster, writing) { (allocation, base) throws(DeviceError) in
+    try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
       let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
       for start in stride(from: 0, to: geometry.clusterBytes, by: buffer.count) {
         let covered =
@@ -206,14 +206,16 @@ extension Device {
     }
   }
 
-  private static let copyBytes: UInt64 = 1 << 20
+  static let copyBytes: UInt64 = 1 << 20
 
   /// Allocates a cluster, has `fill` write all of it, and only then publishes it in the map.
   ///
   /// Rule 1: the entry may be followed by a reader, and copied by a flush round, from the moment it
   /// is set. If filling fails the cluster goes back, and counts as holding anything.
+  ///
+  /// - Parameter index: has the entries of the delta that is written.
   func place(
-    _ cluster: UInt64, _ writing: Writing,
+    _ cluster: UInt64, _ writing: Writing, in index: ClusterMap,
     fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     let allocation = try writing.allocator.allocate()
@@ -224,7 +226,7 @@ extension Device {
       throw error
     }
     counters.countAllocation()
-    map[cluster] = Place(delta: writing.number, physical: allocation.physical)
+    index[cluster] = Place(delta: writing.number, physical: allocation.physical)
     writing.index.markDirty(geometry.position(of: cluster).page)
   }
 

@@ -10,15 +10,17 @@ package enum ImageCreator {
   ///
   /// - Parameters:
   ///   - name: a file of `folder`.
-  ///   - geometry: its size is a whole number of clusters.
+  ///   - geometry: of a new disk, its size is a whole number of clusters.
+  ///   - inUse: whether it is marked as open from the beginning.
   package static func create(
-    in folder: ImageFolder, name: String, geometry: Geometry
+    in folder: ImageFolder, name: String, geometry: Geometry, inUse: Bool = false
   ) throws(DeviceError) {
-    precondition(geometry.sizeBytes % geometry.clusterBytes == 0)
     let file = try converting { () throws(IOError) in try folder.create(name) }
+    var header = Header(new: geometry)
+    if inUse { header.inUse = Header.InUse.open }
     do throws(IOError) {
       if geometry.headerClusters > 1 { try reserve(file, geometry) }
-      try writeFirstCluster(file, geometry)
+      try writeFirstCluster(file, header, geometry)
       try file.sync()
       try folder.sync()
     } catch {
@@ -36,10 +38,10 @@ package enum ImageCreator {
   }
 
   private static func writeFirstCluster(
-    _ file: ImageFile, _ geometry: Geometry
+    _ file: ImageFile, _ header: Header, _ geometry: Geometry
   ) throws(IOError) {
     let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, 1 << 20)))
-    buffer.region.copy(from: AlignedBuffer(Header(new: geometry).encoded).region)
+    buffer.region.copy(from: AlignedBuffer(header.encoded).region)
     var done: UInt64 = 0
     while done < geometry.clusterBytes {
       try file.write(buffer.region, at: done)

@@ -117,11 +117,10 @@ extension Descriptor {
     update(guid) { $0.mark = mark }
   }
 
-  /// The disk has grown.
+  /// The top has another size than before.
   ///
-  /// - Parameter sectors: of 512 bytes, not fewer than before.
-  package mutating func grow(toSectors sectors: UInt64) {
-    precondition(sectors >= sizeSectors)
+  /// - Parameter sectors: of 512 bytes.
+  package mutating func resize(toSectors sectors: UInt64) {
     sizeSectors = sectors
   }
 

@@ -41,7 +41,7 @@ struct DescriptorFileTests {
   @Test("keeps cylinders and heads when the disk grows, as `ploop grow` does")
   func grown() throws {
     var descriptor = try DescriptorText.read(DescriptorText.chain)
-    descriptor.grow(toSectors: 419_430_400)
+    descriptor.resize(toSectors: 419_430_400)
     let text = String(decoding: descriptor.file, as: UTF8.self)
     for field in [
       "<Disk_size>419430400<", "<End>419430400<", "<Cylinders>32<", "<Heads>16<",

@@ -1,0 +1,218 @@
+package import PloopFormat
+package import PloopIO
+
+/// The frame of every change of a chain that has a descriptor, whatever is changed.
+///
+/// The order (docs/crash-safety.md, "Changes of a chain"): what an earlier change left is settled; the
+/// intent is durable; files are made and written; the descriptor is replaced, durably. Then the
+/// caller writes down what it has to, and ends the change: what is needed no longer is removed, and
+/// the intent with it.
+///
+/// Whoever uses it holds the descriptor's lock, and makes one change at a time.
+package struct ChainChange: Sendable {
+  /// A change that a crash no longer undoes, and that has not been ended.
+  package struct Made: Sendable {
+    package let descriptor: Descriptor
+    /// Nanoseconds for which requests had to wait; 0 when nobody did.
+    package let pauseNanoseconds: UInt64
+    let intent: ChainIntent
+  }
+
+  package let file: DescriptorFile
+  /// The name of the disk, for people who read an intent.
+  private let device: String
+  private let request: ChainIntent.Request?
+
+  package init(of file: DescriptorFile, device: String, request: ChainIntent.Request? = nil) {
+    self.file = file
+    self.device = device
+    self.request = request
+  }
+
+  /// Ends what an earlier change left, if anything, and reads the descriptor.
+  ///
+  package struct Settled: Sendable {
+    package let descriptor: Descriptor
+    /// The intent of that change; the descriptor tells whether it was made.
+    package let intent: ChainIntent?
+    /// Files that nobody needs and that could not be removed.
+    let left: [String]
+  }
+
+  package static func settle(_ file: DescriptorFile) throws(DeviceError) -> Settled {
+    let descriptor = try file.read()
+    let intents = IntentFile(beside: file)
+    guard let intent = try intents.read() else {
+      try intents.clear()
+      return Settled(descriptor: descriptor, intent: nil, left: [])
+    }
+    // A killed process may have renamed it a moment ago: nothing is removed that a power failure
+    // would still need.
+    try converting { () throws(IOError) in try file.folder.sync() }
+    let left = try intents.settle(intent, by: descriptor)
+    return Settled(descriptor: descriptor, intent: intent, left: left)
+  }
+
+  /// Removes what the change has no use for any more.
+  package func end(_ made: Made) throws(DeviceError) {
+    _ = try IntentFile(beside: file).settle(made.intent, by: made.descriptor)
+  }
+
+  // MARK: Changes
+
+  /// Where the empty delta of a new top comes from.
+  package enum TopSource: Sendable {
+    case made
+    /// A file of the descriptor's folder.
+    case taken(String)
+  }
+
+  /// A snapshot of an attached disk (``Device/snapshot(onto:descriptor:becoming:until:)``).
+  ///
+  /// - Parameter guid: its name.
+  package func snapshot(
+    _ device: Device, as guid: GUID, onto source: TopSource, until deadline: Deadline
+  ) throws(DeviceError) -> Made {
+    let before = try ChainChange.settle(file)
+    var changed = before.descriptor
+    let name = if case .taken(let name) = source { name } else { changed.newFileName() }
+    try describing { () throws(DescriptorError) in
+      try changed.addSnapshot(guid, newTopFile: name)
+    }
+    let isMade = if case .made = source { true } else { false }
+    let intent = self.intent(.snapshot, guid, before, files: isMade ? [name] : [])
+    return try making(intent) { () throws(DeviceError) in
+      let top =
+        isMade
+        ? try NewTop(making: name, in: file.folder, geometry: device.geometry)
+        : try NewTop(taking: name, in: file.folder, geometry: device.geometry)
+      do throws(DeviceError) {
+        let pause = try device.snapshot(
+          onto: top, descriptor: file, becoming: changed, until: deadline)
+        return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
+      } catch {
+        // Where it is unknown which descriptor a crash leaves, either has its files.
+        if device.failure == nil { top.abandon() }
+        throw error
+      }
+    } keepIf: {
+      device.failure != nil
+    }
+  }
+
+  /// Begins to merge a snapshot's delta into the one above it.
+  ///
+  /// - Parameter guid: in the chain of the attached disk, and with one child.
+  package func beginMerge(_ device: Device, of guid: GUID) throws(DeviceError) -> ForwardMerge {
+    let before = try ChainChange.settle(file)
+    let descriptor = before.descriptor
+    var changed = descriptor
+    let (gone, chain) = try describing { () throws(DescriptorError) in
+      (try changed.mergeForward(guid), try descriptor.chain(to: descriptor.topGUID))
+    }
+    guard let level = chain.firstIndex(where: { $0.guid == guid }) else {
+      throw DeviceError(.nothingToMerge, "the snapshot \(guid) is not below the disk's top")
+    }
+    let intent = self.intent(.merge, guid, before, files: [gone.file])
+    return try making(intent) { () throws(DeviceError) in
+      try ForwardMerge(of: device, level: level)
+    }
+  }
+
+  /// Drops the merged delta from the chain (``ForwardMerge/finish(descriptor:becoming:until:)``).
+  package func finish(
+    _ merge: ForwardMerge, of guid: GUID, until deadline: Deadline
+  ) throws(DeviceError) -> Made {
+    var changed = try file.read()
+    let gone = try describing { () throws(DescriptorError) in try changed.mergeForward(guid) }
+    let intent =
+      try IntentFile(beside: file).read() ?? self.intent(.merge, guid, nil, files: [gone.file])
+    let pause = try merge.finish(descriptor: file, becoming: changed, until: deadline)
+    return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
+  }
+
+  /// Ends a merge that is not to go on; the chain is as it was.
+  package func abandon(_ merge: ForwardMerge, until deadline: Deadline) throws(DeviceError) {
+    merge.abandon(until: deadline)
+    _ = try ChainChange.settle(file)
+  }
+
+  /// Removes a snapshot that nothing builds on.
+  package func removeLeaf(_ guid: GUID) throws(DeviceError) -> Made {
+    let before = try ChainChange.settle(file)
+    var changed = before.descriptor
+    let gone = try describing { () throws(DescriptorError) in try changed.removeLeaf(guid) }
+    return try replace(by: changed, intent(.delete, guid, before, files: [gone.file]))
+  }
+
+  /// Goes back to a snapshot; the disk is not attached.
+  ///
+  /// - Parameters:
+  ///   - geometry: of the snapshot's delta.
+  ///   - name: keeps the state so far as a snapshot; nil discards it.
+  package func switchTop(
+    to guid: GUID, geometry: Geometry, keepingTopAs name: GUID?
+  ) throws(DeviceError) -> Made {
+    let before = try ChainChange.settle(file)
+    var changed = before.descriptor
+    let top = changed.newFileName()
+    let discarded = try describing { () throws(DescriptorError) in
+      try changed.switchTop(to: guid, newTopFile: top, keepingTopAs: name)
+    }
+    // A snapshot from before a grow is a smaller disk.
+    changed.resize(toSectors: geometry.sizeBytes / Geometry.sectorBytes)
+    let intent = self.intent(
+      .switchTop, guid, before, files: [top] + (discarded.map { [$0.file] } ?? []))
+    return try replace(by: changed, intent) { () throws(DeviceError) in
+      try ImageCreator.create(in: file.folder, name: top, geometry: geometry)
+    }
+  }
+
+  // MARK: Pieces
+
+  private func intent(
+    _ operation: ChainIntent.Operation, _ guid: GUID, _ before: Settled?, files: [String]
+  ) -> ChainIntent {
+    // What an earlier change could not remove is tried again with this one.
+    ChainIntent(
+      operation, device: device, snapshot: guid, files: (before?.left ?? []) + files,
+      request: request)
+  }
+
+  /// Makes the intent durable and does what it says; it ends with an error if nothing is left of it.
+  private func making<Result>(
+    _ intent: ChainIntent, _ body: () throws(DeviceError) -> Result,
+    keepIf mustKeep: () -> Bool = { false }
+  ) throws(DeviceError) -> Result {
+    try IntentFile(beside: file).begin(intent)
+    do throws(DeviceError) { return try body() } catch {
+      if !mustKeep() { _ = try? ChainChange.settle(file) }
+      throw error
+    }
+  }
+
+  /// Replaces the descriptor of a chain that nobody uses.
+  private func replace(
+    by changed: Descriptor, _ intent: ChainIntent,
+    _ prepare: () throws(DeviceError) -> Void = {}
+  ) throws(DeviceError) -> Made {
+    try IntentFile(beside: file).begin(intent)
+    do throws(DeviceError) {
+      try prepare()
+      try file.replace(with: changed)
+    } catch {
+      // It may be either. What is there decides, if it can be made durable; else the next attach does.
+      _ = try? ChainChange.settle(file)
+      throw error
+    }
+    return Made(descriptor: changed, pauseNanoseconds: 0, intent: intent)
+  }
+
+  private func describing<Result>(
+    _ body: () throws(DescriptorError) -> Result
+  ) throws(DeviceError) -> Result {
+    do throws(DescriptorError) { return try body() } catch {
+      throw DeviceError(error, path: file.path)
+    }
+  }
+}

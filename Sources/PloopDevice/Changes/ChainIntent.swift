@@ -1,0 +1,122 @@
+internal import FoundationEssentials
+package import PloopFormat
+internal import PloopIO
+
+/// What a change of a chain is about to do, durable beside the descriptor before its first write.
+///
+/// Its descriptor decides: the rename of the new one is the moment of the change. Before it, what the
+/// change has made belongs to nobody; after it, what the change has no use for any more does. So one
+/// rule ends every change that a crash has interrupted, and may be followed any number of times: of
+/// the files in the intent, those that the descriptor does not name are removed.
+package struct ChainIntent: Codable, Sendable, Equatable {
+  package enum Operation: String, Codable, Sendable {
+    case snapshot, merge, delete
+    case switchTop = "switch"
+  }
+
+  /// The request that asked for the change, if it is to have its effect only once.
+  package struct Request: Codable, Sendable, Equatable {
+    package var key: String
+    package var route: String
+    package var fingerprint: String
+
+    package init(key: String, route: String, fingerprint: String) {
+      self.key = key
+      self.route = route
+      self.fingerprint = fingerprint
+    }
+  }
+
+  package var operation: Operation
+  /// Whose chain it is.
+  package var device: String
+  /// The snapshot that is made, merged away, removed or gone back to.
+  package var snapshot: String
+  /// Files in the descriptor's folder that are made for the change, or needed no longer after it.
+  package var files: [String]
+  package var request: Request?
+
+  package init(
+    _ operation: Operation, device: String, snapshot: GUID, files: [String],
+    request: Request? = nil
+  ) {
+    self.operation = operation
+    self.device = device
+    self.snapshot = snapshot.description
+    self.files = files
+    self.request = request
+  }
+}
+
+/// The intent beside a descriptor. Whoever writes or settles it holds the descriptor's lock.
+package struct IntentFile: Sendable {
+  private static let limit = 64 << 10
+
+  private let descriptor: DescriptorFile
+
+  package init(beside descriptor: DescriptorFile) { self.descriptor = descriptor }
+
+  private var folder: ImageFolder { descriptor.folder }
+  package var name: String { "\(descriptor.name).intent" }
+
+  /// Makes it durable: from now on the change may write.
+  package func begin(_ intent: ChainIntent) throws(DeviceError) {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    guard let bytes = try? encoder.encode(intent) else {
+      throw DeviceError(.io(IOError("encode", path: name, code: 22)), "an intent has no text")
+    }
+    try converting { () throws(IOError) in try folder.replace(name, with: Array(bytes)) }
+  }
+
+  /// - Returns: nil when there is none, or nothing that we have written whole.
+  package func read() throws(DeviceError) -> ChainIntent? {
+    guard folder.contains(name) else { return nil }
+    let bytes = try converting { () throws(IOError) in
+      try folder.bytes(of: name, limit: IntentFile.limit)
+    }
+    return try? JSONDecoder().decode(ChainIntent.self, from: Data(bytes))
+  }
+
+  /// Removes what the descriptor, durable as it is, does not name, and then the intent.
+  ///
+  /// Nobody's files are touched but those in the descriptor's own folder, and none that a disk or
+  /// another program has open.
+  ///
+  /// - Returns: files that could not be removed now. While there are any, so is the intent.
+  package func settle(
+    _ intent: ChainIntent, by descriptor: Descriptor
+  ) throws(DeviceError) -> [String] {
+    let left = intent.files.filter { !descriptor.names($0) && !remove($0) }
+    try self.descriptor.abandon()
+    if left.isEmpty { try clear() }
+    return left
+  }
+
+  private func remove(_ name: String) -> Bool {
+    guard !name.contains("/"), name != descriptor.name, folder.contains(name) else { return true }
+    guard let file = try? folder.open(name, writable: true),
+      (try? ImageLock.acquire(file, for: .write)) != nil
+    else { return false }
+    defer { ImageLock.release(file) }
+    return (try? folder.unlink(name)) != nil
+  }
+
+  /// The change is over. An intent that is seen again after a crash has nothing left to do.
+  package func clear() throws(DeviceError) {
+    let left = ["\(name).tmp", name].filter { folder.contains($0) }
+    guard !left.isEmpty else { return }
+    try converting { () throws(IOError) in
+      for file in left { try folder.unlink(file) }
+      try folder.sync()
+    }
+  }
+}
+
+extension Descriptor {
+  /// Whether a shot's file may be this one in the descriptor's folder. Where the path is another way
+  /// to say it, or leads elsewhere, the name alone counts: rather a file too many than one too few.
+  fileprivate func names(_ file: String) -> Bool {
+    shots.contains { $0.file.split(separator: "/").last.map(String.init) == file }
+  }
+}

@@ -1,0 +1,48 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// One cluster of a delta that is merged away.
+struct MergeContent {
+  let file: ImageFile
+  let offset: UInt64
+  let count: UInt64
+
+  /// Whether all of it reads as zero. A hole tells without being read, and most data with its first
+  /// bytes; only what begins with zeroes is read as a whole.
+  func isZero(_ buffer: AlignedBuffer) throws(DeviceError) -> Bool {
+    if isHole { return true }
+    var done: UInt64 = 0
+    var step = UInt64(min(Geometry.pageBytes, buffer.count))
+    while done < count {
+      let part = buffer.region.slice(0, Int(min(step, count - done)))
+      try converting { () throws(IOError) in try file.readOrZero(into: part, at: offset + done) }
+      guard part.isZero else { return false }
+      done += UInt64(part.count)
+      step = UInt64(buffer.count)
+    }
+    return true
+  }
+
+  private var isHole: Bool { file.nextData(from: offset).map { $0 >= offset + count } ?? false }
+
+  /// What dealing with it took from the file.
+  func readBytes(isZero: Bool) -> UInt64 { isZero && isHole ? 0 : count }
+
+  /// Copies all of it; what lies beyond the end of the file is zero.
+  func copy(
+    to target: ImageFile, at base: UInt64, _ buffer: AlignedBuffer
+  ) throws(DeviceError) {
+    try converting { () throws(IOError) in
+      var done: UInt64 = 0
+      if let copied = try target.copy(from: file, at: offset, to: base, count: Int(count)) {
+        done = UInt64(copied)
+      }
+      while done < count {
+        let part = buffer.region.slice(0, Int(min(UInt64(buffer.count), count - done)))
+        try file.readOrZero(into: part, at: offset + done)
+        try target.write(part, at: base + done)
+        done += UInt64(part.count)
+      }
+    }
+  }
+}

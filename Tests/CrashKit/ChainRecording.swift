@@ -1,0 +1,195 @@
+internal import Glibc
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+internal import TestSupport
+
+/// Drives a disk with a descriptor through changes of its chain, with every call recorded, and holds
+/// what power loss can leave against what was promised.
+///
+/// It does what the service does around a change, and after a crash: settle the intent, read the
+/// descriptor, attach the chain with safe repair.
+package final class ChainRecording {
+  package struct Bounds: Sendable {
+    /// States that are looked at behind each event.
+    package var samples: Int
+    package var seed: UInt64
+
+    package init(samples: Int, seed: UInt64) {
+      self.samples = samples
+      self.seed = seed
+    }
+  }
+
+  /// A snapshot, and from which position of the trace on it has to be there, and until when.
+  struct Frozen {
+    let guid: GUID
+    let values: [UInt64]
+    let madeAt: Int
+    var goneFrom = Int.max
+  }
+
+  private static let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 12 * 4096)
+  private static let perCluster = 8
+
+  let watch = Watch()
+  let folder: ImageFolder
+  let plain: ImageFolder
+  private let engine = IOEngine(threadLimit: 1, rings: false)
+  var initial: [String: [UInt8]] = [:]
+  var device: Device?
+  var history: History
+  private var current: [UInt64]
+  var frozen: [Frozen] = []
+  private var lastValue: UInt64 = 0
+
+  /// - Parameter path: an empty folder.
+  package init(path: String) throws {
+    plain = try ImageFolder(path: path)
+    folder = try ImageFolder(path: path, probe: watch)
+    let sectors = Int(Self.geometry.sizeBytes) / History.sectorBytes
+    history = History(sectorCount: sectors)
+    current = Array(repeating: 0, count: sectors)
+    try ImageCreator.create(in: plain, name: "root.hds", geometry: Self.geometry)
+    try DescriptorFile(in: plain).replace(with: Descriptor(new: Self.geometry, file: "root.hds"))
+    for name in try plain.names() { initial[name] = try plain.bytes(of: name, limit: 1 << 20) }
+  }
+
+  deinit { engine.stop(until: .after(seconds: 10)) }
+
+  var position: Int { watch.trace.events.count }
+  private var file: DescriptorFile { DescriptorFile(in: folder) }
+  private var change: ChainChange { ChainChange(of: file, device: "disk") }
+
+  // MARK: Steps
+
+  package func attach() throws {
+    let step = history.begin(.attach, at: position)
+    device = try ChainRecording.open(folder)
+    history.end(step: step, at: position)
+  }
+
+  package func write(_ sectors: Range<Int>, durable: Bool = false) throws {
+    let step = history.begin(.change(durable: durable), at: position)
+    let region = AlignedBuffer(count: sectors.count * History.sectorBytes).region
+    for (index, sector) in sectors.enumerated() {
+      lastValue += 1
+      let value = lastValue << 20 | UInt64(sector) << 1 | 1
+      History.fill(region.slice(index * History.sectorBytes, History.sectorBytes), with: value)
+      history.record(step: step, sector: sector, value: value)
+      current[sector] = value
+    }
+    try device?.write(
+      region, at: UInt64(sectors.lowerBound * History.sectorBytes), durable: durable)
+    history.end(step: step, at: position)
+  }
+
+  package func zero(clusters: Range<Int>) throws {
+    let step = history.begin(.change(durable: false), at: position)
+    let sectors = clusters.lowerBound * Self.perCluster..<clusters.upperBound * Self.perCluster
+    for sector in sectors {
+      history.record(step: step, sector: sector, value: 0)
+      current[sector] = 0
+    }
+    try device?.writeZeroes(
+      offset: UInt64(sectors.lowerBound * History.sectorBytes),
+      length: UInt64(sectors.count * History.sectorBytes), keepAllocated: false, onlyIfFast: false,
+      durable: false)
+    history.end(step: step, at: position)
+  }
+
+  package func flush() throws {
+    let step = history.begin(.flush, at: position)
+    try device?.flush()
+    history.end(step: step, at: position)
+  }
+
+  @discardableResult
+  package func snapshot() throws -> Int {
+    guard let device else { return 0 }
+    let guid = GUID.random()
+    let values = current
+    // Everything answered before is durable once a snapshot is: its state has to be.
+    let step = history.begin(.flush, at: position)
+    let made = try change.snapshot(device, as: guid, onto: .made, until: .after(seconds: 10))
+    history.end(step: step, at: position)
+    frozen.append(Frozen(guid: guid, values: values, madeAt: position))
+    try change.end(made)
+    return frozen.count - 1
+  }
+
+  /// - Parameter between: run after each step of the copying.
+  package func merge(_ number: Int, between: () throws -> Void = {}) throws {
+    guard let device else { return }
+    let guid = frozen[number].guid
+    let merge = try change.beginMerge(device, of: guid)
+    while try merge.step(limit: 2, on: engine) != nil {
+      try between()
+      try merge.flush()
+    }
+    frozen[number].goneFrom = position
+    let made = try change.finish(merge, of: guid, until: .after(seconds: 10))
+    try change.end(made)
+  }
+
+  /// Goes back to a snapshot, with the disk closed meanwhile.
+  package func switchTop(to number: Int, keep: Bool) throws {
+    try detach()
+    let name = keep ? GUID.random() : nil
+    let before = current
+    let after = frozen[number].values
+    let step = history.begin(.change(durable: true), at: position)
+    for (sector, value) in after.enumerated() {
+      history.record(step: step, sector: sector, value: value)
+    }
+    let made = try change.switchTop(
+      to: frozen[number].guid, geometry: Self.geometry, keepingTopAs: name)
+    history.end(step: step, at: position)
+    if let name { frozen.append(Frozen(guid: name, values: before, madeAt: position)) }
+    current = after
+    try change.end(made)
+    try attach()
+  }
+
+  package func removeLeaf(_ number: Int) throws {
+    frozen[number].goneFrom = position
+    try change.end(try change.removeLeaf(frozen[number].guid))
+  }
+
+  package func detach() throws {
+    let step = history.begin(.detach, at: position)
+    try device?.detach(until: .after(seconds: 10))
+    device = nil
+    history.end(step: step, at: position)
+  }
+
+  /// Everything that changes a chain, with guests writing.
+  package func runAll() throws {
+    try attach()
+    try write(0..<30)
+    try flush()
+    try write(3..<5)
+    let first = try snapshot()
+    try write(8..<12)
+    try write(40..<41, durable: true)
+    try zero(clusters: 2..<3)
+    let second = try snapshot()
+    try write(16..<20)
+    try write(50..<60)
+    try merge(second) { try self.write(45..<47) }
+    let third = try snapshot()
+    try write(60..<64)
+    let fourth = try snapshot()
+    try write(0..<2)
+    // Of two lower deltas: the receiver is not the top.
+    try merge(third) { try self.write(20..<21) }
+    try switchTop(to: first, keep: true)
+    try write(70..<80)
+    try switchTop(to: first, keep: false)
+    try write(8..<9, durable: true)
+    try removeLeaf(frozen.count - 1)
+    try removeLeaf(fourth)
+    try merge(first)
+    try detach()
+  }
+}

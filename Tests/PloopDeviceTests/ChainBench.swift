@@ -1,0 +1,153 @@
+import PloopFormat
+import PloopIO
+import TestSupport
+import Testing
+
+@testable import PloopDevice
+
+/// A disk with a descriptor whose chain is changed while it is used, and what every state of it has
+/// to hold.
+final class ChainBench {
+  let fixture: DiskFixture
+  let geometry: Geometry
+  let engine = IOEngine(threadLimit: 8)
+  private(set) var device: Device
+  /// What the disk holds, and what each snapshot has to.
+  var content: [UInt8]
+  private(set) var frozen: [GUID: [UInt8]] = [:]
+  private var random: SeededGenerator
+
+  init(
+    _ geometry: Geometry = Geometry(version: .v2, clusterShift: 14, sizeBytes: 1 << 20),
+    seed: UInt64 = 1, probe: (any IOProbe)? = nil
+  ) throws {
+    self.geometry = geometry
+    random = SeededGenerator(seed: seed)
+    fixture = try DiskFixture(probe: probe)
+    try fixture.make("root.hds", geometry)
+    content = [UInt8](repeating: 0, count: Int(geometry.sizeBytes))
+    let file = DescriptorFile(in: fixture.folder)
+    try file.replace(with: Descriptor(new: geometry, file: "root.hds"))
+    device = try fixture.attach(["root.hds"])
+  }
+
+  deinit { engine.stop(until: .after(seconds: 20)) }
+
+  var file: DescriptorFile { DescriptorFile(in: fixture.folder) }
+
+  // MARK: The chain
+
+  @discardableResult
+  func snapshot() throws -> GUID {
+    let guid = GUID.random()
+    var changed = try file.read()
+    let name = changed.newFileName()
+    try changed.addSnapshot(guid, newTopFile: name)
+    let top = try NewTop(making: name, in: fixture.folder, geometry: device.geometry)
+    _ = try device.snapshot(
+      onto: top, descriptor: file, becoming: changed, until: .after(seconds: 20))
+    frozen[guid] = content
+    return guid
+  }
+
+  /// Merges a level forward, with `between` run after each step.
+  @discardableResult
+  func merge(
+    level: Int, limit: Int = 8, between: (Int) throws -> Void = { _ in }
+  ) throws -> (progress: ForwardMerge.Progress, total: UInt64) {
+    let before = try file.read()
+    let shot = try before.chain(to: before.topGUID)[level]
+    let merge = try ForwardMerge(of: device, level: level)
+    var progress = ForwardMerge.Progress()
+    var steps = 0
+    while let step = try merge.step(limit: limit, on: engine) {
+      progress += step
+      steps += 1
+      try between(steps)
+    }
+    var changed = before
+    let gone = try changed.mergeForward(shot.guid)
+    _ = try merge.finish(descriptor: file, becoming: changed, until: .after(seconds: 20))
+    try fixture.folder.unlink(gone.file)
+    frozen[shot.guid] = nil
+    return (progress, merge.totalClusters)
+  }
+
+  /// Closes the disk and opens it again by its descriptor.
+  func reattach(repair: Bool = false) throws {
+    let names = try self.names()
+    device = try fixture.attach(names, repair: repair)
+  }
+
+  func names(to guid: GUID? = nil) throws -> [String] {
+    let descriptor = try file.read()
+    return try descriptor.chain(to: guid ?? descriptor.topGUID).map(\.file)
+  }
+
+  // MARK: Use
+
+  func write(_ offset: Int, _ bytes: [UInt8]) throws {
+    try device.put(bytes, at: UInt64(offset))
+    content.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+  }
+
+  func zero(clusters: Range<Int>) throws {
+    let cluster = Int(geometry.clusterBytes)
+    let range = clusters.lowerBound * cluster..<clusters.upperBound * cluster
+    try device.writeZeroes(
+      offset: UInt64(range.lowerBound), length: UInt64(range.count), keepAllocated: false,
+      onlyIfFast: false, durable: false)
+    content.replaceSubrange(range, with: repeatElement(0, count: range.count))
+  }
+
+  func exercise(_ steps: Int) throws {
+    let cluster = Int(geometry.clusterBytes)
+    for _ in 0..<steps {
+      let start = Int.random(in: 0..<content.count, using: &random)
+      let count = min(content.count - start, Int.random(in: 1...3 * cluster, using: &random))
+      switch Int.random(in: 0..<6, using: &random) {
+      case 0..<4:
+        let value = UInt8.random(in: 1...255, using: &random)
+        try write(start, (0..<count).map { value &+ UInt8(truncatingIfNeeded: $0 / 512) })
+      case 4:
+        let first = start / cluster
+        try zero(clusters: first..<min(content.count / cluster, first + 2))
+      default: try device.flush()
+      }
+    }
+  }
+
+  // MARK: Judging
+
+  /// Content as expected, and the map as it would be built from the files (invariant D3).
+  func check(_ note: Comment? = nil) throws {
+    #expect(try device.bytes(0, content.count) == content, note)
+    try device.flush()
+    let chain = device.chain
+    let opener = ChainOpener(sources: chain.deltas.map(\.source), options: AttachOptions())
+    var (geometry, levels) = try opener.readHeaders()
+    let rebuilt = ClusterMap(geometry)
+    try opener.readIndexes(&levels, into: rebuilt)
+    for cluster in 0..<geometry.clusterCount {
+      let place = device.map[cluster].map {
+        Place(delta: chain.level(of: $0.delta) ?? -1, physical: $0.physical)
+      }
+      #expect(place == rebuilt[cluster], "cluster \(cluster); \(note ?? "")")
+    }
+    // Only the top is marked as in use.
+    #expect(levels.map(\.isUnclean) == levels.indices.map { $0 == levels.count - 1 }, note)
+  }
+
+  /// Closes the disk and reads every state that can be gone back to.
+  func checkSnapshots() throws {
+    try device.close()
+    for (guid, bytes) in frozen {
+      let old = try fixture.attach(try names(to: guid), readonly: true)
+      #expect(try old.bytes(0, bytes.count) == bytes, "snapshot \(guid)")
+      try old.close()
+    }
+    let again = try fixture.attach(try names())
+    #expect(try again.bytes(0, content.count) == content)
+    try again.close()
+  }
+}
