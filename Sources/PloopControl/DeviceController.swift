@@ -53,6 +53,14 @@ actor DeviceController {
     }
   }
 
+  /// Whether its images are open.
+  nonisolated var hasDisk: Bool {
+    switch now.phase {
+    case .attached, .detaching: true
+    case .attaching, .failed: false
+    }
+  }
+
   nonisolated func keep(_ record: DeviceRecord) { facts.withLock { $0.record = record } }
 
   /// The disk, if it is there to be used.

@@ -114,6 +114,26 @@ package struct SnapshotInfo: Sendable {
   package var isRaw: Bool
 }
 
+/// The body of a request for a snapshot.
+package struct SnapshotRequest: Sendable {
+  /// Its name; a new one when nil.
+  package var guid: GUID?
+  /// An empty image that becomes the top, `root:relative`; one is made when nil.
+  package var deltaPath: String?
+
+  package init() {}
+}
+
+/// A snapshot that was made.
+package struct SnapshotMade: Sendable {
+  package var device: String
+  package var snapshot: SnapshotInfo
+  /// For how long requests had to wait; nil when a crash has come since, and nobody knows.
+  package var pauseNanoseconds: UInt64?
+  /// Of the device.
+  package var revision: UInt64
+}
+
 package struct DeviceInfo: Sendable {
   /// Where the chain is taken from.
   package enum Source: Sendable {
@@ -231,6 +251,10 @@ package struct DeviceStatistics: Sendable {
   package var cache: Operation
   package var copyOnWriteClusters: UInt64
   package var allocatedClusters: UInt64
+  /// Changes of the chain for which requests had to wait, and for how long.
+  package var pauses: UInt64
+  package var pauseNanoseconds: UInt64
+  package var longestPauseNanoseconds: UInt64
   package var inFlight: UInt64
   package var clients: UInt64
   package var idleSeconds: Double

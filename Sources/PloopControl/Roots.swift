@@ -116,6 +116,19 @@ package struct Roots: Sendable {
     return Location(root: place.name, components: Array(path[place.components.count...]))
   }
 
+  /// How a descriptor names a file, so that ``resolve(_:from:pointer:)`` finds it: from its own folder
+  /// beneath one root, absolutely from another.
+  func reference(to file: Location, from descriptor: Location) -> String {
+    guard file.root == descriptor.root else {
+      let place = places.last { $0.name == file.root }?.components ?? []
+      return "/" + (place + file.components).joined(separator: "/")
+    }
+    let folder = descriptor.components.dropLast()
+    let common = zip(folder, file.components.dropLast()).prefix { $0 == $1 }.count
+    let up = Array(repeating: "..", count: folder.count - common)
+    return (up + file.components[common...]).joined(separator: "/")
+  }
+
   /// The parts of a path, as the kernel takes it apart: at each slash, whatever follows it, where
   /// Swift would count a slash and a combining mark behind it as another character.
   private static func components(_ path: some StringProtocol) -> [String] {

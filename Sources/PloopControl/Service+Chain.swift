@@ -34,8 +34,20 @@ extension Service {
     // A look before the lock: beside what is no descriptor no lock file is made.
     _ = try read(location, in: folder)
     let lock = try lock(location.name, in: folder, readonly: readonly)
+    if !readonly { try settle(DescriptorFile(in: folder, name: location.name), at: location) }
     let descriptor = try read(location, in: folder)
     let guid = snapshot ?? descriptor.topGUID
+    return ChainPlan(
+      deltas: try deltas(of: descriptor, to: guid, at: location), readonly: readonly,
+      descriptor: location, snapshot: snapshot,
+      clusterBytes: descriptor.clusterSectors * Geometry.sectorBytes,
+      locks: lock.map { [$0] } ?? [])
+  }
+
+  /// The files of a state, oldest first.
+  func deltas(
+    of descriptor: Descriptor, to guid: GUID, at location: Roots.Location
+  ) throws(ServiceError) -> [DeviceRecord.Delta] {
     let chain: [Descriptor.Shot]
     do throws(DescriptorError) {
       chain = try descriptor.chain(to: guid)
@@ -57,10 +69,7 @@ extension Service {
         DeviceRecord.Delta(
           path: file.path, isRaw: descriptor.isRaw(shot), guid: shot.guid.description))
     }
-    return ChainPlan(
-      deltas: deltas, readonly: readonly, descriptor: location, snapshot: snapshot,
-      clusterBytes: descriptor.clusterSectors * Geometry.sectorBytes,
-      locks: lock.map { [$0] } ?? [])
+    return deltas
   }
 
   /// The chain that a device had, or that its descriptor has by now.

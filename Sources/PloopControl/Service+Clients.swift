@@ -37,7 +37,7 @@ extension Service {
     for name in names
     where !server.disconnectClients(of: Array(name.utf8), until: deadline) {
       throw ServiceError(
-        .quiesceTimeout, "requests in flight on the export \(name) did not end in time",
+        .drainTimeout, "requests in flight on the export \(name) did not end in time",
         errno: "EBUSY")
     }
   }

@@ -60,7 +60,7 @@ extension Service {
       if !isSuspended { try dropClients(of: doors, until: deadline) }
       try converting { () throws(DeviceError) in try device.detach(until: deadline) }
     } catch {
-      if error.code == .quiesceTimeout {
+      if error.code == .drainTimeout {
         controller.enter(.attached(device))
         table.set(doors, open: true)
       } else {

@@ -8,7 +8,7 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "exports", "idempotency-keys", "map", "stats", "suspend", "watch",
+    "exports", "idempotency-keys", "map", "snapshots", "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -199,7 +199,9 @@ extension Service {
       write: operation(.write), flush: operation(.flush), trim: operation(.trim),
       zero: operation(.zero), cache: operation(.cache),
       copyOnWriteClusters: values.copyOnWriteClusters,
-      allocatedClusters: values.allocatedClusters, inFlight: values.inFlight,
+      allocatedClusters: values.allocatedClusters, pauses: values.pauses,
+      pauseNanoseconds: values.pauseNanoseconds,
+      longestPauseNanoseconds: values.longestPauseNanoseconds, inFlight: values.inFlight,
       clients: UInt64(clients),
       idleSeconds: Double(values.nanosecondsSinceLastRequest) / 1e9,
       revision: controller.now.record?.revision ?? 0)

@@ -16,6 +16,21 @@ extension Service {
     guard let path = record.descriptor else { return [] }
     let location = try roots.locate(path, pointer: "")
     let descriptor = try read(location, in: try roots.folder(of: location, pointer: ""))
+    return snapshots(of: record, descriptor, at: location)
+  }
+
+  /// - Throws: `snapshot-not-found`.
+  func snapshot(_ guid: GUID, of record: DeviceRecord) throws(ServiceError) -> SnapshotInfo {
+    guard let snapshot = try snapshots(of: record).first(where: { $0.guid == guid }) else {
+      throw ServiceError(
+        .snapshotNotFound, "the device \(record.id) has no snapshot \(guid)", errno: "ENOENT")
+    }
+    return snapshot
+  }
+
+  private func snapshots(
+    of record: DeviceRecord, _ descriptor: Descriptor, at location: Roots.Location
+  ) -> [SnapshotInfo] {
     return descriptor.shots.filter { $0.guid != descriptor.topGUID }.map { shot in
       let children = descriptor.children(of: shot.guid).map(\.guid)
       let file = try? roots.resolve(shot.file, from: location, pointer: "")

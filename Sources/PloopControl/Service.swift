@@ -162,7 +162,7 @@ package final class Service: ServiceAPI {
     try? await controller.run { () throws(ServiceError) in self.writeFailure(of: controller) }
   }
 
-  private func writeFailure(of controller: DeviceController) {
+  func writeFailure(of controller: DeviceController) {
     guard case .attached(let device) = controller.now.phase, let failure = device.failure,
       var record = controller.now.record,
       record.failure != failure

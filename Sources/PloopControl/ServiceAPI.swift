@@ -1,3 +1,5 @@
+package import PloopFormat
+
 package protocol ServiceAPI: Sendable {
   func info() async -> ServiceInfo
   func readiness() async -> Readiness
@@ -11,6 +13,14 @@ package protocol ServiceAPI: Sendable {
     -> DeviceInfo
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError)
   func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo>
+  func addSnapshot(
+    _ id: String, _ request: SnapshotRequest, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<SnapshotMade>?
+  ) async throws(ServiceError) -> SnapshotMade
+  func switchTop(
+    _ id: String, to guid: GUID, keepingTopAs name: String?, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics

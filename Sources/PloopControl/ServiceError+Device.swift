@@ -57,7 +57,7 @@ extension ServiceError {
     case .readOnly: self.init(.deviceReadOnly, error.detail, errno: "EROFS")
     case .nothingToMerge: self.init(.nothingToMerge, error.detail, errno: "ENOENT")
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
-    case .timeout: self.init(.quiesceTimeout, error.detail, errno: "EBUSY")
+    case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
     case .slow: self.init(.deviceBusy, error.detail)

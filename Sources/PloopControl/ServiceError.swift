@@ -77,6 +77,10 @@ extension ServiceError.Code {
   package static let writerExists = Self("writer-exists")
   package static let deviceFailed = Self("device-failed")
   package static let deviceReadOnly = Self("device-read-only")
+  package static let snapshotNotFound = Self("snapshot-not-found")
+  package static let snapshotNotPossible = Self("snapshot-not-possible")
+  package static let descriptorExists = Self("descriptor-exists")
+  package static let imageInvalid = Self("image-invalid")
   package static let nothingToMerge = Self("nothing-to-merge")
   package static let tooManyDeltas = Self("too-many-deltas")
   package static let tooManyDevices = Self("too-many-devices")
@@ -97,5 +101,5 @@ extension ServiceError.Code {
   package static let ioError = Self("io-error")
   package static let notReady = Self("not-ready")
   package static let shuttingDown = Self("shutting-down")
-  package static let quiesceTimeout = Self("quiesce-timeout")
+  package static let drainTimeout = Self("drain-timeout")
 }

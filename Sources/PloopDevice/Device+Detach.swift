@@ -1,4 +1,4 @@
-internal import PloopFormat
+package import PloopFormat
 package import PloopIO
 
 extension Device {
@@ -51,6 +51,21 @@ extension Device {
       writing.allocator.dataClusters == 0
       ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty
     try Device.write(header, to: file)
+  }
+
+  /// The geometry of an image as its header has it; a raw one is as large as its file, and else like
+  /// another.
+  package static func geometry(
+    of file: ImageFile, isRaw: Bool, like other: Geometry
+  ) throws(DeviceError) -> Geometry {
+    let bytes = try converting { () throws(IOError) in try file.size() }
+    guard !isRaw else {
+      return Geometry(version: other.version, clusterShift: other.clusterShift, sizeBytes: bytes)
+    }
+    let header = try header(of: file)
+    do { return try header.geometry(fileBytes: bytes) } catch {
+      throw DeviceError(error, level: 0, path: file.path)
+    }
   }
 
   static func header(of file: ImageFile) throws(DeviceError) -> Header {

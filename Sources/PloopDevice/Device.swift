@@ -49,6 +49,9 @@ package final class Device: Sendable {
   /// Why writes and flushes fail, if they do; reads go on.
   package var failure: String? { condition.failure }
 
+  /// Keeps a lock for as long as the disk is attached: of a descriptor that it did not have before.
+  package func hold(_ lock: DescriptorLock) { descriptorLocks.withLock { $0.append(lock) } }
+
   // MARK: Suspending
 
   /// Admits no request any more and waits until those inside have left.

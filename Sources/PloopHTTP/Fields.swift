@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopFormat
 
 /// Takes a request's object apart by name; a member that nobody asked for is an error.
 struct Fields {
@@ -56,6 +57,13 @@ struct Fields {
     guard let text = try text(name) else { return nil }
     guard let choice = Choice(rawValue: text) else { throw wrong(name, "unknown value \(text)") }
     return choice
+  }
+
+  /// A GUID, with braces or without.
+  mutating func guid(_ name: String) throws(Problem) -> GUID? {
+    guard let text = try text(name) else { return nil }
+    guard let guid = GUID(lenient: text) else { throw wrong(name, "a GUID is expected") }
+    return guid
   }
 
   mutating func object(_ name: String) throws(Problem) -> Fields? {

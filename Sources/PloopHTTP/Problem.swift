@@ -108,6 +108,8 @@ package enum ProblemCatalogue {
       "snapshot-not-possible", 409, "The snapshot does not allow it",
       "look at its place in the tree"
     ),
+    ("nothing-to-merge", 409, "Nothing to merge", "GET the device's snapshots"),
+    ("descriptor-exists", 409, "Another descriptor is there", "attach by it, or move it away"),
     ("device-busy", 409, "The device is busy", "try again when its operation has ended"),
     ("device-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
     ("export-in-use", 409, "Clients are connected", "disconnect them, or use mode=hard"),
@@ -122,7 +124,6 @@ package enum ProblemCatalogue {
     ("image-in-use", 409, "The image is in use", "end what has it open"),
     ("image-has-children", 409, "Other deltas build on the image", "attach the chain's top"),
     ("insufficient-space", 409, "Not enough space", "free some, or use another root"),
-    ("quiesce-timeout", 409, "Requests did not end in time", "try again"),
     (
       "idempotency-key-in-use", 409, "The request is being served", "wait, then send it again"
     ),
@@ -133,6 +134,7 @@ package enum ProblemCatalogue {
     ("too-many-deltas", 422, "Too many deltas", "merge some: 255 read-only ones are the most"),
     ("too-many-devices", 409, "Too many devices", "detach some"),
     ("descriptor-invalid", 422, "The descriptor cannot be used", "correct it, or attach `deltas`"),
+    ("image-invalid", 422, "The image cannot be used", "see `cause`"),
     ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),
     ("size-misaligned", 422, "The size is no whole number of clusters", "use one of `nearest`"),
     ("size-too-large", 422, "The disk is too large", "use larger clusters"),
@@ -145,6 +147,7 @@ package enum ProblemCatalogue {
     ("io-error", 500, "Input or output failed", "look at the host's disk and log"),
     ("internal", 500, "Internal error", "report it with the log"),
     ("not-ready", 503, "Not ready", "wait for /readyz"),
+    ("drain-timeout", 503, "Requests did not end in time", "try again; nothing was changed"),
     ("shutting-down", 503, "Shutting down", "try again after the restart"),
   ]
 }

@@ -11,26 +11,12 @@ struct DoorTests {
     return service
   }
 
-  /// A client in the background that says when it is in, and leaves when it is told to.
-  private func client(_ folder: TemporaryFolder, _ uri: String, _ body: String) throws {
-    try Tool.shell(
-      """
-      cd '\(folder.path)'; rm -f in leave; cat > client.py <<'END'
-      import nbd, os, sys
-      h = nbd.NBD(); h.connect_uri(sys.argv[1])
-      \(body)
-      END
-      /usr/bin/python3 client.py '\(uri)' > client.out 2>&1 & echo $! > client.pid
-      until [ -e in ]; do kill -0 $! || { cat client.out; exit 1; }; sleep 0.02; done
-      """)
-  }
-
   @Test(
     "Detach is refused while somebody is connected, waits for who is leaving, and can be forced")
   func detachModes() throws {
     let folder = try TemporaryFolder()
     let service = try service(folder)
-    try client(
+    try startClient(
       folder, service.uri("vm1"),
       """
       h.pwrite(b"1" * 4096, 0)
@@ -53,7 +39,7 @@ struct DoorTests {
     #expect(try service.delete("/v1/devices/vm1").status == 204)
 
     #expect(try service.attach("vm1", ["vm1/root.hds"]).status == 201)
-    try client(
+    try startClient(
       folder, service.uri("vm1"),
       """
       open("in", "w")
@@ -76,7 +62,7 @@ struct DoorTests {
     let reply = try service.patch("/v1/devices/vm1", "{\"suspended\":true}")
     #expect(reply.json["state"] as? String == "suspended", "\(reply.text)")
     #expect(try service.patch("/v1/devices/vm1", "{\"suspended\":true}").text == reply.text)
-    try client(
+    try startClient(
       folder, service.uri("vm1"),
       """
       open("in", "w")

@@ -12,6 +12,8 @@ final class FakeService: ServiceAPI {
     var changes: [DeviceChange] = []
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
+    var snapshots: [SnapshotRequest] = []
+    var switches: [(to: GUID, keepingTopAs: String?)] = []
     var isReady = true
     /// What each call that can fail fails with.
     var failure: ServiceError?
@@ -106,6 +108,35 @@ final class FakeService: ServiceAPI {
   func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo> {
     _ = try known(.deviceNotFound) { $0.devices[id] }
     return Page(items: Sample.snapshots, next: nil, revision: 41)
+  }
+
+  func addSnapshot(
+    _ id: String, _ request: SnapshotRequest, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<SnapshotMade>?
+  ) async throws(ServiceError) -> SnapshotMade {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    var snapshot = Sample.snapshots[0]
+    if let guid = request.guid { snapshot.guid = guid }
+    let made = SnapshotMade(
+      device: id, snapshot: snapshot, pauseNanoseconds: 2_000_000, revision: device.revision)
+    state.withLock { state in
+      state.snapshots.append(request)
+      state.ifRevisions.append(ifRevision)
+      state.keep(made, keeper)
+    }
+    return made
+  }
+
+  func switchTop(
+    _ id: String, to guid: GUID, keepingTopAs name: String?, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    state.withLock { state in
+      state.switches.append((guid, name))
+      state.keep(device, keeper)
+    }
+    return device
   }
 
   func map(

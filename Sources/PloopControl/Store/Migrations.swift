@@ -22,6 +22,7 @@ enum Migrations {
     migrator.registerMigration("0003 intents") { try $0.execute(sql: intents) }
     migrator.registerMigration("0004 events") { try $0.execute(sql: events) }
     migrator.registerMigration("0005 jobs") { try $0.execute(sql: jobs) }
+    migrator.registerMigration("0006 outcomes") { try $0.execute(sql: outcomes) }
     return migrator
   }
 
@@ -60,6 +61,17 @@ enum Migrations {
       kind TEXT NOT NULL,
       intent TEXT NOT NULL,
       created_at REAL NOT NULL
+    ) STRICT;
+    """
+
+  /// What requests with a key had made when a crash came before their answers were kept.
+  private static let outcomes = """
+    CREATE TABLE outcomes (
+      key TEXT PRIMARY KEY NOT NULL,
+      fingerprint TEXT NOT NULL,
+      device TEXT NOT NULL,
+      snapshot TEXT NOT NULL,
+      expires_at REAL NOT NULL
     ) STRICT;
     """
 

@@ -109,6 +109,48 @@ struct StateTransaction {
     }
   }
 
+  /// What a request has made, though its answer was never kept.
+  struct Outcome {
+    let fingerprint: String
+    let device: String
+    let snapshot: String
+  }
+
+  func keepOutcome(
+    of key: RequestKey, device: String, snapshot: String
+  ) throws(ServiceError) {
+    let now = wallClockSeconds()
+    try storing {
+      try database.execute(sql: "DELETE FROM outcomes WHERE expires_at <= ?", arguments: [now])
+      try database.execute(
+        sql: """
+          INSERT OR REPLACE INTO outcomes (key, fingerprint, device, snapshot, expires_at)
+          VALUES (?, ?, ?, ?, ?)
+          """,
+        arguments: [
+          key.text, key.fingerprint, device, snapshot, now + Double(RequestKey.secondsKept),
+        ])
+    }
+  }
+
+  func outcome(of key: RequestKey) throws(ServiceError) -> Outcome? {
+    try storing {
+      try Row.fetchOne(
+        database,
+        sql: "SELECT fingerprint, device, snapshot FROM outcomes WHERE key = ? AND expires_at > ?",
+        arguments: [key.text, wallClockSeconds()]
+      ).map {
+        Outcome(fingerprint: $0["fingerprint"], device: $0["device"], snapshot: $0["snapshot"])
+      }
+    }
+  }
+
+  func endOutcome(of key: RequestKey) throws(ServiceError) {
+    try storing {
+      try database.execute(sql: "DELETE FROM outcomes WHERE key = ?", arguments: [key.text])
+    }
+  }
+
   // MARK: Events
 
   /// Events that are kept: the newest, by their revisions.

@@ -63,8 +63,8 @@ package struct ChainChange: Sendable {
   /// Where the empty delta of a new top comes from.
   package enum TopSource: Sendable {
     case made
-    /// A file of the descriptor's folder.
-    case taken(String)
+    /// An image that is there, and how the descriptor is to name it.
+    case taken(name: String, in: ImageFolder, file: String)
   }
 
   /// A snapshot of an attached disk (``Device/snapshot(onto:descriptor:becoming:until:)``).
@@ -75,17 +75,23 @@ package struct ChainChange: Sendable {
   ) throws(DeviceError) -> Made {
     let before = try ChainChange.settle(file)
     var changed = before.descriptor
-    let name = if case .taken(let name) = source { name } else { changed.newFileName() }
+    let name = changed.newFileName()
+    let (top, made) =
+      switch source {
+      case .made: (name, [name])
+      case .taken(_, _, let file): (file, [])
+      }
     try describing { () throws(DescriptorError) in
-      try changed.addSnapshot(guid, newTopFile: name)
+      try changed.addSnapshot(guid, newTopFile: top)
     }
-    let isMade = if case .made = source { true } else { false }
-    let intent = self.intent(.snapshot, guid, before, files: isMade ? [name] : [])
+    let intent = self.intent(.snapshot, guid, before, files: made)
     return try making(intent) { () throws(DeviceError) in
       let top =
-        isMade
-        ? try NewTop(making: name, in: file.folder, geometry: device.geometry)
-        : try NewTop(taking: name, in: file.folder, geometry: device.geometry)
+        switch source {
+        case .made: try NewTop(making: name, in: file.folder, geometry: device.geometry)
+        case .taken(let name, let folder, _):
+          try NewTop(taking: name, in: folder, geometry: device.geometry)
+        }
       do throws(DeviceError) {
         let pause = try device.snapshot(
           onto: top, descriptor: file, becoming: changed, until: deadline)
@@ -175,7 +181,7 @@ package struct ChainChange: Sendable {
   ) -> ChainIntent {
     // What an earlier change could not remove is tried again with this one.
     ChainIntent(
-      operation, device: device, snapshot: guid, files: (before?.left ?? []) + files,
+      operation, device: device, snapshot: guid, files: files + (before?.left ?? []),
       request: request)
   }
 

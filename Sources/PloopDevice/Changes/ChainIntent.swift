@@ -48,6 +48,18 @@ package struct ChainIntent: Codable, Sendable, Equatable {
   }
 }
 
+extension ChainIntent {
+  /// Whether the change has been made, as far as the descriptor tells.
+  package func isMade(by descriptor: Descriptor) -> Bool {
+    guard let guid = GUID(snapshot) else { return false }
+    switch operation {
+    case .snapshot: return descriptor.shot(guid) != nil
+    case .merge, .delete: return descriptor.shot(guid) == nil
+    case .switchTop: return files.first.map(descriptor.names) ?? false
+    }
+  }
+}
+
 /// The intent beside a descriptor. Whoever writes or settles it holds the descriptor's lock.
 package struct IntentFile: Sendable {
   private static let limit = 64 << 10

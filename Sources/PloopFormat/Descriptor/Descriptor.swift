@@ -73,6 +73,32 @@ package struct Descriptor: Equatable, Sendable {
     root = XMLElement("Parallels_disk_image")
   }
 
+  /// The descriptor of a chain that has had none: its deltas become snapshots with new names, the last
+  /// one the top.
+  ///
+  /// - Parameters:
+  ///   - files: as the descriptor is to name them, oldest first; at least one.
+  ///   - isBaseRaw: whether the oldest has no header.
+  /// - Throws: `descriptor-invalid` when a file is there twice, or there are too many.
+  package init(
+    chain files: [String], of geometry: Geometry, isBaseRaw: Bool
+  ) throws(DescriptorError) {
+    var shots: [Shot] = []
+    for (level, file) in files.enumerated() {
+      let isTop = level == files.count - 1
+      shots.append(
+        Shot(guid: isTop ? .top : .random(), parent: shots.last?.guid ?? .none, file: file))
+    }
+    self.shots = shots
+    topGUID = .top
+    sizeSectors = geometry.sizeBytes / Geometry.sectorBytes
+    clusterSectors = geometry.clusterSectors
+    self.isBaseRaw = isBaseRaw
+    (cylinders, heads) = Descriptor.diskGeometry(sectors: sizeSectors)
+    root = XMLElement("Parallels_disk_image")
+    try checkTree()
+  }
+
   /// - Throws: `descriptor-invalid` when the shots are no tree with the top as one of its leaves.
   init(
     root: XMLElement, sizeSectors: UInt64, clusterSectors: UInt64, shots: [Shot], topGUID: GUID,

@@ -73,6 +73,9 @@ package struct GUID: Hashable, Sendable, CustomStringConvertible {
   }
 
   /// In braces and lower case.
+  /// Without braces, for a path.
+  package var path: String { String(description.dropFirst().dropLast()) }
+
   package var description: String {
     let digits = Array("0123456789abcdef")
     var text = "{"

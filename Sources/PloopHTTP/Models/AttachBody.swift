@@ -41,9 +41,8 @@ func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
 }
 
 private func snapshot(_ body: inout Fields, hasDescriptor: Bool) throws(Problem) -> GUID? {
-  guard let text = try body.text("at") else { return nil }
+  guard let guid = try body.guid("at") else { return nil }
   guard hasDescriptor else { throw body.wrongValue("at", "only a descriptor has snapshots") }
-  guard let guid = GUID(lenient: text) else { throw body.wrongValue("at", "a GUID is expected") }
   return guid
 }
 

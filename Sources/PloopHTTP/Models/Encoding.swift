@@ -43,14 +43,28 @@ extension DeltaInfo {
 }
 
 extension SnapshotInfo {
-  var json: JSON {
-    .members([
+  var json: JSON { .members(members) }
+
+  var members: KeyValuePairs<String, JSON?> {
+    [
       "uuid": .string(guid.description), "parent": parent.map { .string($0.description) } ?? .null,
       "children": .array(children.map { .string($0.description) }),
       "level": level.map { .integer(Int64($0)) } ?? .null, "in_chain": .bool(level != nil),
       "current": .bool(isCurrent), "temporary": .bool(isTemporary), "path": .string(path),
       "format": .string(isRaw ? "raw" : "ploop1"),
-    ])
+    ]
+  }
+}
+
+extension SnapshotMade {
+  var json: JSON {
+    var members = snapshot.members.compactMap { pair in
+      pair.value.map { JSON.Member(name: pair.key, value: $0) }
+    }
+    members.append(
+      JSON.Member(name: "pause_ns", value: pauseNanoseconds.map(JSON.count) ?? .null))
+    members.append(JSON.Member(name: "revision", value: .count(revision)))
+    return .object(members)
   }
 }
 
@@ -132,6 +146,8 @@ extension DeviceStatistics {
       "read": operation(read), "write": operation(write), "flush": operation(flush),
       "trim": operation(trim), "zero": operation(zero), "cache": operation(cache),
       "cow_clusters": .count(copyOnWriteClusters), "allocated_clusters": .count(allocatedClusters),
+      "pauses": .count(pauses), "pause_ns_sum": .count(pauseNanoseconds),
+      "pause_ns_max": .count(longestPauseNanoseconds),
       "in_flight": .count(inFlight), "clients": .count(clients),
       "idle_seconds": .number(idleSeconds), "revision": .count(revision),
     ])
