@@ -11,6 +11,17 @@ actor Clerk {
 
   deinit { executor.stop() }
 
+  /// Waits for something that has nothing to do with the state, on a thread of its own.
+  nonisolated func wait(_ body: @escaping @Sendable () -> Void) async {
+    await withCheckedContinuation { continuation in
+      let thread = try? Thread(name: "ploopd-wait") {
+        body()
+        continuation.resume()
+      }
+      if let thread { thread.detach() } else { continuation.resume() }
+    }
+  }
+
   func run<Result: Sendable>(
     _ body: @Sendable () throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {

@@ -43,6 +43,24 @@ actor DeviceController {
     try body()
   }
 
+  /// The same for a thread that may wait, as those of jobs may.
+  nonisolated func runAndWait<Result: Sendable>(
+    _ body: @escaping @Sendable () throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
+    let done = Monitor<Swift.Result<Result, ServiceError>?>(nil)
+    Task {
+      let result: Swift.Result<Result, ServiceError>
+      do throws(ServiceError) { result = .success(try await run(body)) } catch {
+        result = .failure(error)
+      }
+      done.update { $0 = result }
+    }
+    guard let result = done.wait({ $0 }) else {
+      throw ServiceError(.deviceBusy, "the device \(id) is going", errno: "EBUSY")
+    }
+    return try result.get()
+  }
+
   nonisolated var now: Facts { facts.withLock { $0 } }
 
   nonisolated func enter(_ phase: Phase) {

@@ -16,14 +16,24 @@ struct ChangeableChain: Sendable {
 extension Service {
   /// The disk, and the descriptor by which its chain is changed. A disk that was attached by a list of
   /// files gets one.
+  ///
+  /// - Parameter job: the one that changes it; no other may.
   func changeable(
-    _ controller: DeviceController, ifRevision: UInt64?
+    _ controller: DeviceController, ifRevision: UInt64?, by job: String? = nil
+  ) throws(ServiceError) -> (Device, ChangeableChain) {
+    try requireNoJob(on: controller.id, but: job)
+    if let record = controller.now.record { try Service.require(ifRevision, is: record.revision) }
+    return try described(controller)
+  }
+
+  /// The same, whoever has the device.
+  func described(
+    _ controller: DeviceController
   ) throws(ServiceError) -> (Device, ChangeableChain) {
     let device = try controller.device()
     guard let record = controller.now.record else {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }
-    try Service.require(ifRevision, is: record.revision)
     guard !device.isReadOnly else {
       throw ServiceError(
         .deviceReadOnly, "the device \(record.id) is attached for reading", errno: "EROFS")
@@ -103,6 +113,37 @@ extension Service {
       }
       return (location, file?.identity)
     }
+  }
+
+  // MARK: Whose snapshot may go
+
+  /// The shot that builds on a snapshot; nil when nothing does.
+  ///
+  /// - Throws: `snapshot-not-found`; `snapshot-has-branches` when several do.
+  func onlyChild(
+    of guid: GUID, _ descriptor: Descriptor
+  ) throws(ServiceError) -> Descriptor.Shot? {
+    guard descriptor.shot(guid) != nil, guid != descriptor.topGUID else {
+      throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
+    }
+    let children = descriptor.children(of: guid)
+    guard children.count <= 1 else {
+      let names = children.map(\.guid.description).joined(separator: ", ")
+      throw ServiceError(
+        .snapshotHasBranches, "\(children.count) states build on \(guid): \(names)",
+        holder: .init(kind: "snapshot", id: children[0].guid.description))
+    }
+    return children.first
+  }
+
+  /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.
+  func child(of guid: GUID, _ descriptor: Descriptor) throws(ServiceError) -> Descriptor.Shot {
+    guard let child = try onlyChild(of: guid, descriptor) else {
+      throw ServiceError(
+        .nothingToMerge, "nothing builds on the snapshot \(guid)",
+        remedy: "DELETE it, if it is needed no longer", errno: "ENOENT")
+    }
+    return child
   }
 
   func descriptorLock(of chain: ChangeableChain) throws(ServiceError) -> DescriptorLock? {

@@ -14,6 +14,19 @@ extension Service {
     try requireServing()
     let controller = try controller(id)
     try await controller.run { () throws(ServiceError) in
+      if let revision = controller.now.record?.revision {
+        try Service.require(ifRevision, is: revision)
+      }
+      if mode == .safe { try self.requireNoJob(on: id) }
+    }
+    defer { jobs.admit(device: id) }
+    if mode == .hard {
+      // Not on the controller's own thread: the job may need it to come to its end.
+      let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+      await clerk.wait { self.jobs.interrupt(device: id, until: deadline) }
+    }
+    try await controller.run { () throws(ServiceError) in
+      try self.requireNoJob(on: id)
       try self.detach(controller, mode: mode, ifRevision: ifRevision)
     }
     log.info("detached", metadata: ["device": "\(id)", "mode": "\(mode.rawValue)"])

@@ -37,6 +37,7 @@ extension Service {
         for record in forgotten { try transaction.remove(record.id) }
       }
     }
+    try jobs.load()
     for (controller, record) in controllers {
       engine.submit { [self] in
         bringBack(controller, record)
@@ -55,6 +56,7 @@ extension Service {
     state.update { state in
       if case .recovering = state.stage { state.stage = .serving }
     }
+    do throws(IOError) { try jobs.start(self) } catch { throw ServiceError(error) }
   }
 
   private func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
@@ -142,6 +144,7 @@ extension Service {
   ///   is repaired safely by the next run.
   package func stop(until deadline: Deadline) -> Bool {
     refuseChanges()
+    jobs.stop(until: deadline)
     let controllers = state.withLock { Array($0.devices.values) }
     stopTimer()
     let attached = controllers.compactMap { controller -> (DeviceController, Device)? in

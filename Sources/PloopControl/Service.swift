@@ -61,12 +61,23 @@ package final class Service: ServiceAPI {
   let claims = Locked<[String: RequestKey]>([:])
   let waiting: WaitingRoom
   let clerk: Clerk
+  let jobs: JobEngine
   private let executors: [ThreadExecutor]
   private let timer: FlushTimer
 
-  package init(
+  package convenience init(
     roots: Roots, store: Store, engine: IOEngine, log: Logger,
     configuration: Configuration = Configuration()
+  ) throws(ServiceError) {
+    try self.init(
+      roots: roots, store: store, engine: engine, log: log, configuration: configuration,
+      registry: .standard)
+  }
+
+  /// - Parameter registry: the types of jobs that there are.
+  init(
+    roots: Roots, store: Store, engine: IOEngine, log: Logger, configuration: Configuration,
+    registry: JobRegistry
   ) throws(ServiceError) {
     self.roots = roots
     self.store = store
@@ -82,6 +93,9 @@ package final class Service: ServiceAPI {
       self.executors = executors
       clerk = try Clerk()
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
+      jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
+        waiting.changed([.service, .job(id)])
+      }
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
     } catch { throw ServiceError(error) }

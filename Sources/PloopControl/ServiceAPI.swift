@@ -21,6 +21,21 @@ package protocol ServiceAPI: Sendable {
     _ id: String, to guid: GUID, keepingTopAs name: String?, ifRevision: UInt64?,
     keeping keeper: AnswerKeeper<DeviceInfo>?
   ) async throws(ServiceError) -> DeviceInfo
+  func addJob(_ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?)
+    async throws(ServiceError) -> JobInfo
+  func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan
+  /// Newest first; `before` is the id of the last one of the part before.
+  func jobs(before: String?, limit: Int, _ filter: JobFilter) async throws(ServiceError)
+    -> Page<JobInfo>
+  func job(_ id: String) async throws(ServiceError) -> JobInfo
+  func jobLog(_ id: String, after: UInt64, limit: Int) async throws(ServiceError) -> [JobLogLine]
+  func changeJob(_ id: String, _ change: JobChange, ifRevision: UInt64?)
+    async throws(ServiceError) -> JobInfo
+  func cancelJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo
+  func retryJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo
+  func removeJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError)
+  func queue() async -> QueueInfo
+  func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics

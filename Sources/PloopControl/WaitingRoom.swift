@@ -5,6 +5,7 @@ package enum Topic: Sendable, Hashable {
   case service
   case device(String)
   case export(String)
+  case job(String)
 }
 
 /// Where callers wait for a change, each for its own topic. A waiter is a continuation and a

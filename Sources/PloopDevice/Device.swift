@@ -129,6 +129,9 @@ package final class Device: Sendable {
   /// Logical clusters that some delta maps.
   package var mappedClusters: UInt64 { map.mappedCount }
 
+  /// The file system that the top lies on, as a number.
+  package var filesystem: UInt64 { chain.top.file.identity.device }
+
   /// Clusters inside the top's file that nothing references.
   package var holesInTop: UInt64 { chain.writing?.allocator.holes ?? 0 }
 

@@ -32,12 +32,20 @@ package struct HTTPRequest: Sendable {
 package struct HTTPReply: Sendable {
   package var status: Int
   package var body: JSON?
+  /// One value a line, instead of a body.
+  package var lines: [JSON]?
   package var headers: [(name: String, value: String)] = []
   package var isProblem = false
 
   package init(_ status: Int, _ body: JSON? = nil) {
     self.status = status
     self.body = body
+  }
+
+  package var contentType: String? {
+    if lines != nil { return "application/x-ndjson" }
+    guard body != nil else { return nil }
+    return isProblem ? "application/problem+json" : "application/json"
   }
 
   package func with(_ name: String, _ value: String) -> HTTPReply {

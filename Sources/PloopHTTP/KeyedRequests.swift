@@ -9,16 +9,26 @@ extension Route {
   /// - Parameters:
   ///   - answer: the reply that shows what was made. It is kept under the request's key, in the
   ///     transaction that makes it.
+  ///   - finish: the reply that is given, where that is another one.
+  ///   - plan: what would be made, where a request can ask for that.
   ///   - make: has the service make it, and the keeper keep it.
   init<Created: Sendable>(
-    creating template: String, _ operationID: String,
+    creating template: String, _ operationID: String, parameters: Set<String> = [],
     answer: @escaping @Sendable (Created) -> HTTPReply,
+    finish: (@Sendable (Call, Created) async throws(Problem) -> HTTPReply)? = nil,
+    plan: (@Sendable (Call) async throws(Problem) -> JobPlan)? = nil,
     _ make:
       @escaping @Sendable (Call, AnswerKeeper<Created>?) async throws(Problem) -> Created
   ) {
-    self.init("POST", template, operationID) { call throws(Problem) in
+    self.init("POST", template, operationID, parameters: parameters) { call throws(Problem) in
+      if let plan, try call.isDryRun() { return HTTPReply(200, try await plan(call).json) }
+      func reply(_ created: Created) async throws(Problem) -> HTTPReply {
+        guard let finish else { return answer(created) }
+        return try await finish(call, created)
+      }
       guard let key = try call.key(route: "POST \(template)") else {
-        return answer(try await make(call, nil))
+        return try await reply(
+          try await call.patiently { () async throws(Problem) in try await make(call, nil) })
       }
       let claim = try await converting { () async throws(ServiceError) in
         try await call.service.claim(key)
@@ -28,7 +38,10 @@ extension Route {
         return try HTTPReply(kept: text).with("Idempotency-Replayed", "true")
       case .new:
         defer { call.service.release(key) }
-        return answer(try await make(call, AnswerKeeper(key) { answer($0).kept }))
+        return try await reply(
+          try await call.patiently { () async throws(Problem) in
+            try await make(call, AnswerKeeper(key) { answer($0).kept })
+          })
       }
     }
   }

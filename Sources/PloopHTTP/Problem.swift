@@ -108,6 +108,13 @@ package enum ProblemCatalogue {
       "snapshot-not-possible", 409, "The snapshot does not allow it",
       "look at its place in the tree"
     ),
+    ("job-not-found", 404, "No such job", "GET /v1/jobs lists them"),
+    ("job-active", 409, "The job is not over", "cancel it, or wait for it"),
+    ("job-finished", 409, "The job is over", "make a new one, or POST its retry"),
+    ("job-not-failed", 409, "The job has not failed", "only a failed or cancelled one is retried"),
+    ("job-uncancellable", 409, "The job cannot be cancelled any more", "wait for its end"),
+    ("dependency-missing", 422, "A job to come after does not exist", "see `after`"),
+    ("dependency-failed", 409, "A job that had to succeed first did not", "retry both"),
     ("nothing-to-merge", 409, "Nothing to merge", "GET the device's snapshots"),
     ("descriptor-exists", 409, "Another descriptor is there", "attach by it, or move it away"),
     ("device-busy", 409, "The device is busy", "try again when its operation has ended"),

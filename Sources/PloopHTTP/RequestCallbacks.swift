@@ -179,18 +179,15 @@ private func headers(_ connection: OpaquePointer) -> [(name: String, value: Stri
 }
 
 private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Result {
-  var bytes = reply.body?.encoded ?? []
-  if !bytes.isEmpty { bytes.append(UInt8(ascii: "\n")) }
+  let newline = UInt8(ascii: "\n")
+  var bytes: [UInt8] = []
+  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] { bytes += value.encoded + [newline] }
   let response = bytes.withUnsafeMutableBytes {
     MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
   }
   guard let response else { return MHD_Result.NO }
   defer { MHD_destroy_response(response) }
-  if reply.body != nil {
-    MHD_add_response_header(
-      response, "Content-Type",
-      reply.isProblem ? "application/problem+json" : "application/json")
-  }
+  if let type = reply.contentType { MHD_add_response_header(response, "Content-Type", type) }
   for (name, value) in reply.headers { MHD_add_response_header(response, name, value) }
   return MHD_queue_response(connection, UInt32(clamping: reply.status), response)
 }

@@ -45,8 +45,9 @@ enum RequestRules {
     let types = request.values(of: "content-type").map { value in
       value.prefix { $0 != ";" }.lowercased().filter { $0 != " " && $0 != "\t" }
     }
+    // Some verbs need no body, and without one there is nothing to be of a type.
     let isAccepted =
-      types == ["application/json"]
+      types.isEmpty && request.body.isEmpty || types == ["application/json"]
       || request.method == "PATCH" && types == ["application/merge-patch+json"]
     guard isAccepted else {
       let type = types.isEmpty ? "of no type" : types.joined(separator: " and ")

@@ -63,7 +63,8 @@ struct Call: Sendable {
 
 /// Judges a request by what HTTP and this service demand of any, finds its route, and answers.
 package struct Router: Sendable {
-  package static let routes: [Route] = serviceRoutes + deviceRoutes + chainRoutes + exportRoutes
+  package static let routes: [Route] =
+    serviceRoutes + deviceRoutes + chainRoutes + exportRoutes + jobRoutes
 
   private let service: any ServiceAPI
 

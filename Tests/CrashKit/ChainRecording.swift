@@ -122,7 +122,7 @@ package final class ChainRecording {
   package func merge(_ number: Int, between: () throws -> Void = {}) throws {
     guard let device else { return }
     let guid = frozen[number].guid
-    let merge = try change.beginMerge(device, of: guid)
+    let merge = try change.beginMerge(device, of: guid, chainTo: file.read().topGUID)
     while try merge.step(limit: 2, on: engine) != nil {
       try between()
       try merge.flush()

@@ -13,6 +13,9 @@ final class FakeService: ServiceAPI {
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
     var snapshots: [SnapshotRequest] = []
+    var jobs: [String: JobInfo] = ["01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7")]
+    var jobRequests: [JobRequest] = []
+    var queue = QueueSettings()
     var switches: [(to: GUID, keepingTopAs: String?)] = []
     var isReady = true
     /// What each call that can fail fails with.
@@ -137,6 +140,98 @@ final class FakeService: ServiceAPI {
       state.keep(device, keeper)
     }
     return device
+  }
+
+  func addJob(
+    _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
+  ) async throws(ServiceError) -> JobInfo {
+    _ = try known(.deviceNotFound) { $0.devices[request.device] }
+    let job = Sample.job(request.type, of: request.device)
+    state.withLock { state in
+      state.jobRequests.append(request)
+      state.jobs[job.record.id] = job
+      state.keep(job, keeper)
+    }
+    return job
+  }
+
+  func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
+    _ = try known(.deviceNotFound) { $0.devices[request.device] }
+    return Sample.plan
+  }
+
+  func jobs(
+    before: String?, limit: Int, _ filter: JobFilter
+  ) async throws(ServiceError) -> Page<JobInfo> {
+    let jobs = state.withLock { $0.jobs.values.sorted { $0.record.id > $1.record.id } }
+    let found = jobs.filter { (filter.state ?? $0.record.state) == $0.record.state }
+    return Page(items: Array(found.prefix(limit)), next: nil, revision: 9)
+  }
+
+  func job(_ id: String) async throws(ServiceError) -> JobInfo {
+    try known(.jobNotFound) { $0.jobs[id] }
+  }
+
+  func jobLog(
+    _ id: String, after: UInt64, limit: Int
+  ) async throws(ServiceError) -> [JobLogLine] {
+    _ = try known(.jobNotFound) { $0.jobs[id] }
+    return Sample.log.filter { $0.number > after }
+  }
+
+  private func change(
+    _ id: String, _ change: (inout JobRecord) -> Void
+  ) throws(ServiceError) -> JobInfo {
+    _ = try known(.jobNotFound) { $0.jobs[id] }
+    state.withLock { state in
+      guard var job = state.jobs[id] else { return }
+      change(&job.record)
+      job.record.revision += 1
+      state.jobs[id] = job
+    }
+    waiting.changed([.job(id)])
+    return try known(.jobNotFound) { $0.jobs[id] }
+  }
+
+  func changeJob(
+    _ id: String, _ change: JobChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> JobInfo {
+    try self.change(id) { job in
+      job.isPaused = change.isPaused ?? job.isPaused
+      job.priority = change.priority ?? job.priority
+    }
+  }
+
+  func cancelJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
+    try change(id) { $0.state = .cancelling }
+  }
+
+  func retryJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
+    try change(id) { $0.attempt += 1 }
+  }
+
+  func removeJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) {
+    _ = try known(.jobNotFound) { $0.jobs[id] }
+    state.withLock { $0.jobs[id] = nil }
+  }
+
+  /// Ends a job, as its work would.
+  func end(_ id: String) throws {
+    _ = try change(id) { job in
+      job.state = .succeeded
+      job.finishedAt = 1_764_000_300
+    }
+  }
+
+  func queue() async -> QueueInfo {
+    QueueInfo(
+      settings: state.withLock { $0.queue }, running: 1, queued: 2, paused: 0,
+      oldestQueuedAt: 1_764_000_000, revision: 12)
+  }
+
+  func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo {
+    state.withLock { $0.queue = settings }
+    return await queue()
   }
 
   func map(

@@ -48,6 +48,7 @@ struct JSONSchema {
       return check(number >= Double(least))
     case ("maximum", .integer(let most), .integer(let number)): return check(number <= most)
     case ("minItems", .integer(let least), .array(let items)): return check(items.count >= least)
+    case ("maxItems", .integer(let most), .array(let items)): return check(items.count <= most)
     case ("items", _, .array(let items)):
       return items.enumerated().flatMap {
         complaints(about: $0.element, by: rule, at: "\(place)/\($0.offset)")
@@ -84,7 +85,8 @@ struct JSONSchema {
             : complaints(about: $0.value, by: rule, at: "\(place)/\($0.name)")
       }
     case ("pattern", _, _), ("minLength", _, _), ("maxLength", _, _), ("minimum", _, _),
-      ("maximum", _, _), ("minItems", _, _), ("items", _, _), ("required", _, _),
+      ("maximum", _, _), ("minItems", _, _), ("maxItems", _, _), ("items", _, _),
+      ("required", _, _),
       ("dependentRequired", _, _), ("maxProperties", _, _), ("propertyNames", _, _),
       ("properties", _, _),
       ("additionalProperties", _, _):

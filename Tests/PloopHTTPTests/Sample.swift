@@ -57,6 +57,37 @@ enum Sample {
     ],
     nbdURIs: ["nbd://127.0.0.1:10809"])
 
+  static func job(_ type: String, of device: String, id: String = "01KAR8") -> JobInfo {
+    var record = JobRecord(
+      id: id, type: type, device: device,
+      parameters: ["snapshot": .text("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}")],
+      phases: ["copying", "committing"], priority: 50, after: [], limits: JobLimits(),
+      labels: ["why": "nightly"], createdAt: 1_764_000_000)
+    record.state = .running
+    record.phase = "copying"
+    record.progress.totalClusters = 3_072
+    record.progress.totalBytes = 3_072 << 20
+    record.progress.doneClusters = 1_024
+    record.progress.lastProgressAt = 1_764_000_200
+    record.startedAt = 1_764_000_100
+    record.result = ["clusters_copied": .number(7), "done": .list([.flag(true)])]
+    record.error = JobFailure(ServiceError(.ioError, "a disk failed", errno: "EIO"))
+    record.revision = 1_203
+    var job = JobInfo(record: record)
+    job.waitingFor = [JobBlocker(kind: .space, id: nil, detail: "the file system is full")]
+    job.bytesPerSecond = 98_566_144
+    return job
+  }
+
+  static let plan = JobPlan(
+    clusters: 812, bytes: 812 << 20, requiredBytes: 812 << 20, freeBytes: nil,
+    blockers: [JobBlocker(kind: .job, id: "01KAR7", detail: "it has the device vm1")])
+
+  static let log = [
+    JobLogLine(number: 1, at: 1_764_000_100, level: "info", message: "3072 clusters to move"),
+    JobLogLine(number: 2, at: 1_764_000_101, level: "debug", message: "64 clusters are moved"),
+  ]
+
   static let map = DeviceMap(
     runs: [
       MapRun(start: 0, length: 3 << 20, level: 1, imageCluster: 7, state: .data),

@@ -23,6 +23,7 @@ enum Migrations {
     migrator.registerMigration("0004 events") { try $0.execute(sql: events) }
     migrator.registerMigration("0005 jobs") { try $0.execute(sql: jobs) }
     migrator.registerMigration("0006 outcomes") { try $0.execute(sql: outcomes) }
+    migrator.registerMigration("0007 queue") { try $0.execute(sql: queue) }
     return migrator
   }
 
@@ -72,6 +73,14 @@ enum Migrations {
       device TEXT NOT NULL,
       snapshot TEXT NOT NULL,
       expires_at REAL NOT NULL
+    ) STRICT;
+    """
+
+  /// What holds for all jobs, as one document.
+  private static let queue = """
+    CREATE TABLE queue (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      settings TEXT NOT NULL
     ) STRICT;
     """
 

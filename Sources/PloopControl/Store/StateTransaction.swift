@@ -6,7 +6,7 @@ internal import PloopIO
 ///
 /// Only good inside of ``Store/write(_:)``.
 struct StateTransaction {
-  private let database: Database
+  let database: Database
 
   init(_ database: Database) { self.database = database }
 
@@ -177,13 +177,13 @@ struct StateTransaction {
 
   // MARK: Parts
 
-  private func text(of value: some Encodable) throws -> String {
+  func text(of value: some Encodable) throws -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     return String(decoding: try encoder.encode(value), as: UTF8.self)
   }
 
-  private func value<Value: Decodable>(of text: String) throws -> Value {
+  func value<Value: Decodable>(of text: String) throws -> Value {
     try JSONDecoder().decode(Value.self, from: Data(text.utf8))
   }
 }

@@ -64,6 +64,8 @@ enum EventType: String, Sendable {
   case deviceChanged = "device.changed"
   case deviceState = "device.state"
   case deviceDeleted = "device.deleted"
+  case jobCreated = "job.created"
+  case jobState = "job.state"
   case snapshotCreated = "snapshot.created"
   case snapshotDeleted = "snapshot.deleted"
   case exportCreated = "export.created"

@@ -108,13 +108,17 @@ package struct ChainChange: Sendable {
 
   /// Begins to merge a snapshot's delta into the one above it.
   ///
-  /// - Parameter guid: in the chain of the attached disk, and with one child.
-  package func beginMerge(_ device: Device, of guid: GUID) throws(DeviceError) -> ForwardMerge {
+  /// - Parameters:
+  ///   - guid: in the chain of the attached disk, and with one child.
+  ///   - top: whose chain the disk is.
+  package func beginMerge(
+    _ device: Device, of guid: GUID, chainTo top: GUID
+  ) throws(DeviceError) -> ForwardMerge {
     let before = try ChainChange.settle(file)
     let descriptor = before.descriptor
     var changed = descriptor
     let (gone, chain) = try describing { () throws(DescriptorError) in
-      (try changed.mergeForward(guid), try descriptor.chain(to: descriptor.topGUID))
+      (try changed.mergeForward(guid), try descriptor.chain(to: top))
     }
     guard let level = chain.firstIndex(where: { $0.guid == guid }) else {
       throw DeviceError(.nothingToMerge, "the snapshot \(guid) is not below the disk's top")

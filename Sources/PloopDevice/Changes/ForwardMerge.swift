@@ -21,6 +21,8 @@ package final class ForwardMerge: Sendable {
     package var overtaken: UInt64 = 0
     package var readBytes: UInt64 = 0
 
+    package init() {}
+
     package static func += (left: inout Progress, right: Progress) {
       left.clusters += right.clusters
       left.copied += right.copied
@@ -61,6 +63,29 @@ package final class ForwardMerge: Sendable {
       ? MergeReceiver(top: writing, of: device)
       : try MergeReceiver(lower: chain.deltas[level + 1], above: source, of: device)
     totalClusters = receiver.count(from: source)
+  }
+
+  /// How many clusters a merge would have to move; nothing is opened for writing.
+  package static func count(in device: Device, level: Int) throws(DeviceError) -> UInt64 {
+    let chain = device.chain
+    guard level >= 0, level < chain.topLevel else {
+      throw DeviceError(.nothingToMerge, "there is no delta at level \(level) with one above it")
+    }
+    let source = chain.deltas[level]
+    if level + 1 == chain.topLevel, let writing = chain.writing {
+      return MergeReceiver(top: writing, of: device).count(from: source)
+    }
+    return try MergeReceiver.count(from: source, into: chain.deltas[level + 1], device.geometry)
+  }
+
+  /// The same of two images that are no part of an attached chain.
+  ///
+  /// - Parameter geometry: of their disk, for a raw base, which says nothing of it.
+  package static func count(
+    from source: (file: ImageFile, isRaw: Bool), into receiver: (file: ImageFile, isRaw: Bool),
+    like geometry: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    try MergeReceiver.count(from: source, into: receiver, geometry)
   }
 
   // MARK: Steps
@@ -134,7 +159,8 @@ package final class ForwardMerge: Sendable {
     try device.condition.requireWritable()
     device.locks.lock(cluster)
     defer { device.locks.unlock(cluster) }
-    var progress = Progress(clusters: 1)
+    var progress = Progress()
+    progress.clusters = 1
     guard let physical = receiver.wanted(cluster, of: source) else {
       progress.overtaken = 1
       return progress

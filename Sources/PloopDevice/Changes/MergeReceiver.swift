@@ -78,27 +78,68 @@ final class MergeReceiver: Sendable {
 
   /// - Returns: the clusters of the file that header, index and entries use.
   private static func load(_ delta: Delta, into map: ClusterMap) throws(DeviceError) -> Bitmap {
-    switch delta.layout {
+    try load(delta.file, delta.layout, number: delta.number, into: map)
+  }
+
+  private static func load(
+    _ file: ImageFile, _ layout: Delta.Layout, number: Int, into map: ClusterMap
+  ) throws(DeviceError) -> Bitmap {
+    switch layout {
     case .raw(let clusters):
       for cluster in 0..<min(clusters, map.geometry.clusterCount) {
-        map[cluster] = Place(delta: delta.number, physical: cluster)
+        map[cluster] = Place(delta: number, physical: cluster)
       }
       return Bitmap(count: 0)
     case .ploop(let geometry):
-      let bytes = try converting { () throws(IOError) in try delta.file.size() }
+      let bytes = try converting { () throws(IOError) in try file.size() }
       var scan = IndexScan(geometry, fileBytes: bytes)
-      try scan.run(delta.file) { (cluster, physical) throws(DeviceError) in
+      try scan.run(file) { (cluster, physical) throws(DeviceError) in
         guard cluster < map.geometry.clusterCount else { return }
-        map[cluster] = Place(delta: delta.number, physical: physical)
+        map[cluster] = Place(delta: number, physical: physical)
       } fault: { (fault) throws(DeviceError) in
         guard fault.kind != .beyondDisk else { return }
-        throw ChainOpener.corrupt(fault, level: 0, path: delta.file.path)
+        throw ChainOpener.corrupt(fault, level: 0, path: file.path)
       }
       var used = scan.used
       // The free map covers the file: whatever else lies in it may hold anything.
       used.resize(to: max(used.count, Int(bytes >> UInt64(geometry.clusterShift))))
       return used
     }
+  }
+
+  /// How many clusters of one delta another one lacks.
+  static func count(
+    from source: Delta, into receiver: Delta, _ geometry: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    try count(
+      (source.file, source.layout), (receiver.file, receiver.layout), geometry)
+  }
+
+  static func count(
+    from source: (file: ImageFile, isRaw: Bool), into receiver: (file: ImageFile, isRaw: Bool),
+    _ geometry: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    func layout(
+      _ image: (file: ImageFile, isRaw: Bool)
+    ) throws(DeviceError) -> Delta.Layout {
+      let own = try Device.geometry(of: image.file, isRaw: image.isRaw, like: geometry)
+      return image.isRaw ? .raw(clusters: own.clusterCount) : .ploop(own)
+    }
+    return try count(
+      (source.file, try layout(source)), (receiver.file, try layout(receiver)), geometry)
+  }
+
+  private static func count(
+    _ source: (file: ImageFile, layout: Delta.Layout),
+    _ receiver: (file: ImageFile, layout: Delta.Layout), _ geometry: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    let (lacking, having) = (ClusterMap(geometry), ClusterMap(geometry))
+    _ = try load(source.file, source.layout, number: 0, into: lacking)
+    _ = try load(receiver.file, receiver.layout, number: 0, into: having)
+    var count: UInt64 = 0
+    for cluster in 0..<geometry.clusterCount
+    where lacking[cluster] != nil && having[cluster] == nil { count += 1 }
+    return count
   }
 
   // MARK: What to copy

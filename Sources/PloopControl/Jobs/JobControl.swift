@@ -1,0 +1,189 @@
+internal import PloopIO
+
+/// What a running job's work is handed: the place where it says how far it is, and hears what it is
+/// wanted to do.
+final class JobControl: Sendable {
+  struct State {
+    var progress: JobProgress
+    var phase: String?
+    var isPaused: Bool
+    var isCancelled = false
+    var isInterrupted = false
+    /// Behind its commit point a job is finished, whatever anybody wants.
+    var isCommitted = false
+    var throttle: Throttle
+    var blockers: [JobBlocker] = []
+    /// When the rate was looked at, and how much had been done.
+    var rateSince: UInt64
+    var rateBytes: UInt64 = 0
+    var bytesPerSecond: UInt64?
+    var lastProgress: UInt64
+  }
+
+  /// What has to be written down, by the job engine.
+  enum Note {
+    case progress(JobProgress)
+    case phase(String)
+    case log(level: String, String)
+    /// It has paused, or goes on.
+    case paused(Bool)
+  }
+
+  static let stallNanoseconds: UInt64 = 120 * 1_000_000_000
+  private static let persistNanoseconds: UInt64 = 1_000_000_000
+
+  let id: String
+  private let state: Monitor<State>
+  private let persistedAt = Locked<UInt64>(0)
+  private let queueThrottle: Locked<Throttle>
+  private let note: @Sendable (Note) -> Void
+
+  init(
+    _ record: JobRecord, queue: Locked<Throttle>, note: @escaping @Sendable (Note) -> Void
+  ) {
+    id = record.id
+    let now = monotonicNanoseconds()
+    var progress = JobProgress()
+    progress.lastProgressAt = record.progress.lastProgressAt
+    state = Monitor(
+      State(
+        progress: progress, phase: record.phase, isPaused: record.isPaused,
+        throttle: Throttle(bytesPerSecond: record.limits.bytesPerSecond, now: now),
+        rateSince: now, lastProgress: now))
+    queueThrottle = queue
+    self.note = note
+  }
+
+  // MARK: For the work
+
+  func enter(phase: String) {
+    state.withLock { $0.phase = phase }
+    note(.phase(phase))
+  }
+
+  /// Everything that there is to do, before the first of it is done.
+  func total(clusters: UInt64, bytes: UInt64) {
+    let progress = state.withLock { state in
+      state.progress.totalClusters = clusters
+      state.progress.totalBytes = bytes
+      return state.progress
+    }
+    note(.progress(progress))
+  }
+
+  /// A step was done.
+  func advance(clusters: UInt64, bytes: UInt64) {
+    let now = monotonicNanoseconds()
+    queueThrottle.withLock { $0.take(bytes, now: now) }
+    state.withLock { state in
+      state.throttle.take(bytes, now: now)
+      state.progress.doneClusters += clusters
+      state.progress.doneBytes += bytes
+      state.progress.lastProgressAt = wallClockSeconds()
+      state.lastProgress = now
+      let elapsed = now - state.rateSince
+      guard elapsed > 500_000_000 else { return }
+      let rate = Double(state.progress.doneBytes - state.rateBytes) / (Double(elapsed) / 1e9)
+      state.bytesPerSecond = UInt64(max(0, rate))
+      state.rateSince = now
+      state.rateBytes = state.progress.doneBytes
+    }
+  }
+
+  /// Whether it is time to make durable what was done, and to say so with ``persist()``.
+  var shouldPersist: Bool {
+    let now = monotonicNanoseconds()
+    return persistedAt.withLock { $0 == 0 || now - $0 >= JobControl.persistNanoseconds }
+  }
+
+  /// Everything that ``advance(clusters:bytes:)`` has told is durable: it is written down.
+  func persist() {
+    persistedAt.withLock { $0 = monotonicNanoseconds() }
+    note(.progress(state.withLock { $0.progress }))
+  }
+
+  func log(_ message: String, level: String = "info") { note(.log(level: level, message)) }
+
+  /// Call between steps: waits while the job is paused or too fast.
+  ///
+  /// - Throws: `.cancelled` and `.interrupted`, when the work has to end.
+  func checkpoint() throws(JobStop) {
+    var wasPaused = false
+    defer { if wasPaused { note(.paused(false)) } }
+    while true {
+      enum Turn { case go, cancelled, interrupted, paused, wait(UInt64) }
+      let turn: Turn = state.withLock { state in
+        if state.isInterrupted { return .interrupted }
+        if state.isCancelled, !state.isCommitted { return .cancelled }
+        if state.isPaused { return .paused }
+        let now = monotonicNanoseconds()
+        let delay = max(
+          state.throttle.wait(now: now), queueThrottle.withLock { $0.wait(now: now) })
+        return delay == 0 ? .go : .wait(delay)
+      }
+      switch turn {
+      case .go: return
+      case .cancelled: throw .cancelled
+      case .interrupted: throw .interrupted
+      case .paused:
+        if !wasPaused { note(.paused(true)) }
+        wasPaused = true
+        _ = state.wait { state in
+          state.isPaused && !state.isInterrupted && !state.isCancelled ? nil : true
+        }
+      case .wait(let nanoseconds):
+        // Looked at again when something changes, and often enough for a change of the limit.
+        let milliseconds = min(200, Int(clamping: nanoseconds / 1_000_000) + 1)
+        _ = state.wait(until: .after(milliseconds: milliseconds)) { state in
+          state.isPaused || state.isInterrupted || state.isCancelled ? true : nil
+        }
+      }
+    }
+  }
+
+  /// Waits until `isOver`, asking again and again, and says what for.
+  ///
+  /// - Throws: as ``checkpoint()``.
+  func wait(for blocker: JobBlocker, until isOver: () -> Bool) throws(JobStop) {
+    state.withLock { $0.blockers = [blocker] }
+    log("waits: \(blocker.detail)", level: "warning")
+    defer { state.withLock { $0.blockers = [] } }
+    while !isOver() {
+      _ = state.wait(until: .after(milliseconds: 500)) { state in
+        state.isInterrupted || state.isCancelled ? true : nil
+      }
+      try checkpoint()
+    }
+  }
+
+  /// From here on the job is finished, cancelled or not.
+  ///
+  /// - Throws: `.cancelled` or `.interrupted` when that was wanted before.
+  func commit() throws(JobStop) {
+    try checkpoint()
+    let isCancelled = state.withLock { state -> Bool in
+      if !state.isCancelled { state.isCommitted = true }
+      return state.isCancelled
+    }
+    if isCancelled { throw .cancelled }
+  }
+
+  // MARK: For the engine
+
+  func pause(_ isPaused: Bool) { state.update { $0.isPaused = isPaused } }
+  func interrupt() { state.update { $0.isInterrupted = true } }
+
+  /// - Returns: false when it is too late.
+  func cancel() -> Bool {
+    state.update { state in
+      state.isCancelled = true
+      return !state.isCommitted
+    }
+  }
+
+  func limit(bytesPerSecond: UInt64) {
+    state.update { $0.throttle.change(bytesPerSecond: bytesPerSecond, now: monotonicNanoseconds()) }
+  }
+
+  var now: State { state.withLock { $0 } }
+}

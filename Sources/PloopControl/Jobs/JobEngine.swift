@@ -1,0 +1,366 @@
+internal import FoundationEssentials
+internal import Logging
+internal import PloopIO
+
+/// The queue of jobs: keeps them, starts each when it is its turn, and writes down what becomes of
+/// them. A job that was accepted is in the database; it goes on whatever happens to the process.
+///
+/// A running job has a thread, and its device: that it has is nothing but its state, so no claim
+/// outlives its job.
+final class JobEngine: Sendable {
+  struct State {
+    /// Jobs that are not over.
+    var jobs: [String: JobRecord] = [:]
+    var controls: [String: JobControl] = [:]
+    var waitingFor: [String: [JobBlocker]] = [:]
+    /// Devices that are being detached: no job begins on them.
+    var leaving: Set<String> = []
+    var settings = QueueSettings()
+    var hasStarted = false
+    var isStopping = false
+    /// How often something has changed that may let a job begin.
+    var changes: UInt64 = 0
+  }
+
+  let store: Store
+  let log: Logger
+  let state = Monitor(State())
+  let throttle: Locked<Throttle>
+  private let registry: JobRegistry
+  private let changed: @Sendable (_ job: String) -> Void
+  /// Held while a job is changed: its record in memory and on the disk are the same.
+  private let writing = Locked(())
+
+  /// - Parameter changed: told, with its id, about each job that has changed.
+  init(
+    store: Store, log: Logger, registry: JobRegistry,
+    changed: @escaping @Sendable (_ job: String) -> Void
+  ) {
+    self.store = store
+    self.log = log
+    self.registry = registry
+    self.changed = changed
+    throttle = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+  }
+
+  // MARK: Beginning and end
+
+  /// Takes up the jobs of an earlier life; none begins before ``start(_:)``.
+  func load() throws(ServiceError) {
+    let (jobs, settings) = try store.write { transaction throws(ServiceError) in
+      try transaction.removeOldJobs()
+      var jobs: [JobRecord] = []
+      for var job in try transaction.openJobs() {
+        if job.state.isActive {
+          try transaction.log(job.id, "warning", "the service ended while the job ran")
+          if job.state == .cancelling {
+            job.finish(.cancelled)
+          } else {
+            job.state = .queued
+            job.phase = "resuming"
+            job.interruptions += 1
+          }
+          job.revision = try transaction.nextRevision()
+          try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
+          try transaction.save(job)
+        }
+        jobs.append(job)
+      }
+      return (jobs, try transaction.queueSettings())
+    }
+    throttle.withLock {
+      $0.change(bytesPerSecond: settings.limits.bytesPerSecond, now: monotonicNanoseconds())
+    }
+    state.update { state in
+      state.settings = settings
+      for job in jobs where !job.state.isFinal { state.jobs[job.id] = job }
+    }
+  }
+
+  /// Begins jobs from now on.
+  func start(_ service: Service) throws(IOError) {
+    state.update { $0.hasStarted = true }
+    let thread = try Thread(name: "ploopd-queue") { [weak self, weak service] in
+      var seen: UInt64?
+      while true {
+        guard let changes = self?.await(since: seen) else { return }
+        seen = changes
+        guard let self, let service else { return }
+        self.dispatch(service)
+      }
+    }
+    thread.detach()
+  }
+
+  /// Waits until something has changed, and a moment at most while jobs wait for something outside.
+  ///
+  /// - Returns: nil when the engine stops.
+  private func await(since seen: UInt64?) -> UInt64? {
+    let outcome = state.wait(until: .after(milliseconds: 1_000)) { state -> UInt64?? in
+      if state.isStopping { return .some(nil) }
+      return state.changes == seen ? nil : .some(state.changes)
+    }
+    return outcome ?? state.withLock { $0.changes }
+  }
+
+  /// Has every running job end at its next step, and waits for that; each goes on in the next life.
+  func stop(until deadline: Deadline) {
+    let controls = state.update { state in
+      state.isStopping = true
+      return Array(state.controls.values)
+    }
+    controls.forEach { $0.interrupt() }
+    _ = state.wait(until: deadline) { $0.controls.isEmpty ? true : nil }
+  }
+
+  /// Has the job of a device end at its next step, and waits for it; it waits for its device then.
+  /// None begins until ``admit(device:)``.
+  func interrupt(device: String, until deadline: Deadline) {
+    let control = state.withLock { state in
+      state.leaving.insert(device)
+      return state.jobs.values.first { $0.device == device && $0.state.isActive }
+        .flatMap { state.controls[$0.id] }
+    }
+    guard let control else { return }
+    control.interrupt()
+    _ = state.wait(until: deadline) { $0.controls[control.id] == nil ? true : nil }
+  }
+
+  func admit(device: String) {
+    state.update { state in
+      state.leaving.remove(device)
+      state.changes += 1
+    }
+  }
+
+  /// Something has changed outside that jobs may wait for.
+  func lookAgain() { state.update { $0.changes += 1 } }
+
+  // MARK: Turns
+
+  private func dispatch(_ service: Service) {
+    let (jobs, leaving) = state.withLock { (Array($0.jobs.values), $0.leaving) }
+    let entries = jobs.map { record in
+      let (filesystem, problem) = service.readiness(of: record.device)
+      let isLeaving = leaving.contains(record.device)
+      return JobSchedule.Entry(
+        record: record, filesystem: filesystem,
+        deviceProblem: isLeaving ? "\(record.device) is being detached" : problem)
+    }
+    failOrphans(entries)
+    let settings = state.withLock { $0.settings }
+    let schedule = JobSchedule(settings: settings, now: wallClockSeconds()) { [self] id in
+      ended(id)
+    }
+    let (start, waiting) = schedule.decide(entries)
+    state.withLock { $0.waitingFor = waiting }
+    for id in start { begin(id, service) }
+  }
+
+  private func ended(_ id: String) -> JobState? {
+    if state.withLock({ $0.jobs[id] != nil }) { return nil }
+    return try? store.read { transaction throws(ServiceError) in try transaction.job(id)?.state }
+  }
+
+  /// A job that comes after one which did not succeed will never begin.
+  private func failOrphans(_ entries: [JobSchedule.Entry]) {
+    for entry in entries where entry.record.state == .queued {
+      for id in entry.record.after {
+        guard let state = ended(id), state != .succeeded else { continue }
+        let error = ServiceError(
+          .dependencyFailed, "the job \(id), which had to succeed first, is \(state.rawValue)")
+        end(entry.record.id, .failed, error: error)
+        break
+      }
+    }
+  }
+
+  private func begin(_ id: String, _ service: Service) {
+    guard
+      let record = try? update(
+        id,
+        { job in
+          job.state = .running
+          job.startedAt = job.startedAt ?? wallClockSeconds()
+        })
+    else { return }
+    let control = JobControl(record, queue: throttle) { [weak self] note in self?.take(note, id) }
+    state.update { $0.controls[id] = control }
+    do throws(IOError) {
+      try Thread(name: "ploopd-job", stackBytes: 1 << 20) { [self] in
+        run(record, control, service)
+      }.detach()
+    } catch {
+      end(id, .failed, error: ServiceError(error))
+    }
+  }
+
+  private func run(_ record: JobRecord, _ control: JobControl, _ service: Service) {
+    do throws(JobStop) {
+      let work = try failing { () throws(ServiceError) in
+        try self.work(record.type, record.parameters, device: record.device)
+      }
+      let result = try work.run(control, service)
+      end(record.id, .succeeded, result: result)
+    } catch {
+      switch error {
+      case .cancelled: end(record.id, .cancelled)
+      case .interrupted: requeue(record.id)
+      // Its device comes or goes, which it may do at any time.
+      case .failed(let error) where error.code == .deviceBusy && error.holder == nil:
+        requeue(record.id)
+      case .failed(let error): end(record.id, .failed, error: error)
+      }
+    }
+  }
+
+  /// Writes down what a running job says of itself. What cannot be written is said in the log: the
+  /// job goes on, and is begun again after a crash from what is known then.
+  private func take(_ note: JobControl.Note, _ id: String) {
+    do throws(ServiceError) {
+      switch note {
+      case .progress(let progress):
+        try update(id, event: false) { $0.progress = progress }
+      case .phase(let phase): try update(id) { $0.phase = phase }
+      case .paused(let isPaused):
+        try update(id) { job in
+          if job.state != .cancelling { job.state = isPaused ? .paused : .running }
+        }
+      case .log(let level, let message):
+        try store.write { transaction throws(ServiceError) in
+          try transaction.log(id, level, message)
+        }
+        changed(id)
+      }
+    } catch {
+      log.error(
+        "a job cannot be written down", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
+    }
+  }
+
+  private func end(
+    _ id: String, _ final: JobState, result: [String: JobValue]? = nil, error: ServiceError? = nil
+  ) {
+    log.info(
+      "job ended",
+      metadata: [
+        "job": "\(id)", "state": "\(final.rawValue)", "reason": "\(error?.detail ?? "")",
+      ])
+    let progress = state.withLock { $0.controls[id] }?.now.progress
+    do throws(ServiceError) {
+      try update(id) { job in
+        if let progress { job.progress = progress }
+        job.finish(final)
+        job.result = result
+        job.error = error.map(JobFailure.init)
+      }
+    } catch {
+      log.error(
+        "a job's end cannot be written down; the next start does it again",
+        metadata: ["job": "\(id)", "reason": "\(error.detail)"])
+    }
+    state.update { state in
+      state.jobs[id] = nil
+      state.controls[id] = nil
+      state.changes += 1
+    }
+    changed(id)
+  }
+
+  private func requeue(_ id: String) {
+    _ = try? update(id) { job in
+      job.state = .queued
+      job.phase = "resuming"
+      job.interruptions += 1
+    }
+    state.update { state in
+      state.controls[id] = nil
+      state.changes += 1
+    }
+    changed(id)
+  }
+
+  // MARK: Changing a job
+
+  /// Changes a job in memory and on the disk, under a new revision if that is to be seen.
+  @discardableResult
+  func update(
+    _ id: String, event isEvent: Bool = true, _ change: (inout JobRecord) -> Void
+  ) throws(ServiceError) -> JobRecord {
+    let job = try writing.withLock { _ throws(ServiceError) in
+      guard var job = state.withLock({ $0.jobs[id] }) else {
+        throw ServiceError(.jobFinished, "the job \(id) is over")
+      }
+      change(&job)
+      let saved = try store.write { [job] transaction throws(ServiceError) in
+        var job = job
+        if isEvent {
+          job.revision = try transaction.nextRevision()
+          try transaction.note(.jobState, id, device: job.device, at: job.revision)
+        }
+        try transaction.save(job)
+        return job
+      }
+      state.withLock { state in
+        if saved.state.isFinal {
+          state.jobs[id] = nil
+        } else {
+          state.jobs[id] = saved
+        }
+      }
+      return saved
+    }
+    if isEvent { changed(id) }
+    return job
+  }
+
+  /// Puts a job into the queue; it is durable when this returns, and so is what `more` writes.
+  func add(
+    _ job: JobRecord, _ more: (JobRecord, StateTransaction) throws(ServiceError) -> Void
+  ) throws(ServiceError) -> JobRecord {
+    let saved = try writing.withLock { _ throws(ServiceError) in
+      let saved = try store.write { transaction throws(ServiceError) in
+        var job = job
+        job.revision = try transaction.nextRevision()
+        try transaction.save(job)
+        try transaction.note(.jobCreated, job.id, device: job.device, at: job.revision)
+        try more(job, transaction)
+        return job
+      }
+      state.update { state in
+        state.jobs[saved.id] = saved
+        state.changes += 1
+      }
+      return saved
+    }
+    changed(saved.id)
+    return saved
+  }
+
+  func work(
+    _ type: String, _ parameters: [String: JobValue], device: String
+  ) throws(ServiceError) -> any JobWork {
+    try registry.type(type).init(parameters, device: device)
+  }
+
+  func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
+
+  /// The job that has a device.
+  func holder(of device: String) -> JobRecord? {
+    state.withLock { $0.jobs.values.first { $0.device == device && $0.state.isActive } }
+  }
+}
+
+extension JobRecord {
+  mutating func finish(_ final: JobState) {
+    state = final
+    finishedAt = wallClockSeconds()
+  }
+}
+
+/// A refusal of the service is the failure of the job that meets it.
+func failing<Result>(
+  _ body: () throws(ServiceError) -> Result
+) throws(JobStop) -> Result {
+  do throws(ServiceError) { return try body() } catch { throw .failed(error) }
+}

@@ -1,0 +1,187 @@
+/// A value of a job's parameters or result. What it is called outside is for whoever shows it.
+package enum JobValue: Codable, Sendable, Equatable {
+  case text(String)
+  case number(UInt64)
+  case flag(Bool)
+  case list([JobValue])
+  case object([String: JobValue])
+}
+
+package enum JobState: String, Codable, Sendable, CaseIterable {
+  case queued, running, paused, cancelling, succeeded, failed, cancelled
+
+  /// Over: such a job is never changed again, unless it is tried anew.
+  package var isFinal: Bool {
+    switch self {
+    case .succeeded, .failed, .cancelled: true
+    case .queued, .running, .paused, .cancelling: false
+    }
+  }
+
+  /// Whether it has its device.
+  var isActive: Bool { !isFinal && self != .queued }
+}
+
+/// How far a job is; all of it is known before the first copy.
+package struct JobProgress: Codable, Sendable, Equatable {
+  package var doneClusters: UInt64 = 0
+  package var totalClusters: UInt64 = 0
+  package var doneBytes: UInt64 = 0
+  package var totalBytes: UInt64 = 0
+  /// Seconds since 1970; nil before the first step.
+  package var lastProgressAt: Double?
+
+  package init() {}
+}
+
+package struct JobLimits: Codable, Sendable, Equatable {
+  /// Bytes copied in a second; 0 is no limit.
+  package var bytesPerSecond: UInt64 = 0
+
+  package init() {}
+}
+
+/// Why a job did not succeed.
+package struct JobFailure: Codable, Sendable, Equatable {
+  package var code: String
+  package var detail: String
+  package var cause: String?
+  package var remedy: String?
+  package var errno: String?
+
+  init(_ error: ServiceError) {
+    code = error.code.rawValue
+    detail = error.detail
+    cause = error.cause
+    remedy = error.remedy
+    errno = error.errno
+  }
+}
+
+/// Long work, as it is written down: it survives the process, and says what has become of it.
+package struct JobRecord: Codable, Sendable, Equatable {
+  /// Sorts by the time at which it was made.
+  package var id: String
+  package var type: String
+  package var device: String
+  package var parameters: [String: JobValue]
+  package var state = JobState.queued
+  /// Nil until it runs for the first time.
+  package var phase: String?
+  package var phases: [String]
+  package var progress = JobProgress()
+  /// 0 to 100; the highest comes first.
+  package var priority: Int
+  /// Jobs that have to succeed first.
+  package var after: [String]
+  package var limits: JobLimits
+  /// Seconds since 1970; not begun before.
+  package var notBefore: Double?
+  package var dedupeKey: String?
+  package var labels: [String: String]
+  /// What somebody wants, whatever it is doing now.
+  package var isPaused = false
+  package var attempt = 1
+  /// How often the service ended while it ran.
+  package var interruptions = 0
+  package var result: [String: JobValue]?
+  package var error: JobFailure?
+  /// Seconds since 1970.
+  package var createdAt: Double
+  package var startedAt: Double?
+  package var finishedAt: Double?
+  package var revision: UInt64 = 0
+}
+
+/// What a job waits for.
+package struct JobBlocker: Sendable, Equatable {
+  package enum Kind: String, Sendable {
+    case job, device, slot, filesystem, time, space
+    case queuePaused = "queue_paused"
+  }
+
+  package var kind: Kind
+  package var id: String?
+  package var detail: String
+}
+
+/// A job as it is shown: what is written down, and what is known only while it runs.
+package struct JobInfo: Sendable {
+  package var record: JobRecord
+  package var waitingFor: [JobBlocker] = []
+  /// Over the last seconds; nil when it does not run.
+  package var bytesPerSecond: UInt64?
+  package var secondsLeft: UInt64?
+  /// It runs, and nothing has moved for two minutes.
+  package var isStalled = false
+  /// It was there already when it was asked for.
+  package var isKnown = false
+  /// Whether a cancel can still stop it.
+  package var isCancellable = true
+
+  package init(record: JobRecord) { self.record = record }
+}
+
+package struct JobLogLine: Sendable, Equatable {
+  package var number: UInt64
+  package var at: Double
+  package var level: String
+  package var message: String
+}
+
+/// The body of a request for a job.
+package struct JobRequest: Sendable {
+  package var type: String
+  package var device: String
+  package var parameters: [String: JobValue] = [:]
+  package var priority = 50
+  package var after: [String] = []
+  package var limits = JobLimits()
+  package var notBefore: Double?
+  package var dedupeKey: String?
+  package var labels: [String: String] = [:]
+
+  package init(type: String, device: String) {
+    self.type = type
+    self.device = device
+  }
+}
+
+/// What PATCH may change of a job; nil leaves it as it is.
+package struct JobChange: Sendable {
+  package var isPaused: Bool?
+  package var priority: Int?
+  package var limits: JobLimits?
+
+  package init() {}
+}
+
+/// What a job would do.
+package struct JobPlan: Sendable {
+  package var clusters: UInt64
+  package var bytes: UInt64
+  package var requiredBytes: UInt64
+  package var freeBytes: UInt64?
+  package var blockers: [JobBlocker] = []
+}
+
+/// What holds for all jobs.
+package struct QueueSettings: Codable, Sendable, Equatable {
+  package var isPaused = false
+  /// Jobs that run at the same time: all together, and on one file system.
+  package var totalSlots = 4
+  package var slotsPerFilesystem = 2
+  /// For all of them together.
+  package var limits = JobLimits()
+
+  package init() {}
+}
+
+package struct QueueInfo: Sendable {
+  package var settings: QueueSettings
+  package var running: Int
+  package var queued: Int
+  package var paused: Int
+  package var oldestQueuedAt: Double?
+  package var revision: UInt64
+}

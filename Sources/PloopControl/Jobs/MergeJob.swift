@@ -1,0 +1,124 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// Merges a snapshot into what builds on it, while the disk is used: `level` or `snapshot` says which,
+/// the newest if neither does.
+struct MergeJob: JobWork {
+  static let type = "merge"
+  static let phases = ["copying", "committing"]
+
+  private let device: String
+  private let snapshot: GUID?
+  private let level: UInt64?
+
+  init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
+    self.device = device
+    var parameters = JobParameters(parameters)
+    level = try parameters.number("level")
+    snapshot = try parameters.guid("snapshot")
+    if let direction = try parameters.text("direction"), !["auto", "forward"].contains(direction) {
+      throw parameters.wrong("direction", "auto or forward is expected")
+    }
+    try parameters.finish()
+    guard level == nil || snapshot == nil else {
+      throw parameters.wrong("level", "only one of level and snapshot is expected")
+    }
+  }
+
+  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
+    let controller = try service.controller(device)
+    let (_, chain) = try service.described(controller)
+    let descriptor = try service.read(chain.location, in: chain.file.folder)
+    let guid: GUID
+    if let snapshot {
+      guid = snapshot
+    } else {
+      let deltas = controller.now.record?.deltas ?? []
+      let level = try self.level(below: deltas.count - 1)
+      guard let name = deltas[level].guid.flatMap({ GUID($0) }) else {
+        throw ServiceError(.nothingToMerge, "the delta at level \(level) has no name")
+      }
+      guid = name
+    }
+    _ = try service.child(of: guid, descriptor)
+    return ["snapshot": .text(guid.description)]
+  }
+
+  func plan(_ service: Service) throws(ServiceError) -> JobPlan {
+    let controller = try service.controller(device)
+    guard let snapshot else {
+      let levels = try controller.device().levels().count
+      return try service.mergePlan(controller, level: try level(below: levels - 1))
+    }
+    return try service.mergePlan(controller, snapshot)
+  }
+
+  private func level(below top: Int) throws(ServiceError) -> Int {
+    let wanted = level.map { Int(clamping: $0) } ?? top - 1
+    guard (0..<max(0, top)).contains(wanted) else {
+      throw ServiceError(
+        .nothingToMerge, "the device \(device) has no delta at level \(wanted) below its top",
+        errno: "ENOENT", pointer: level == nil ? nil : "/params/level")
+    }
+    return wanted
+  }
+
+  func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
+    guard let snapshot else {
+      throw .failed(ServiceError(.nothingToMerge, "the job names no snapshot"))
+    }
+    return try SnapshotMerge(device: device, guid: snapshot).run(control, service)
+  }
+}
+
+/// Removes a snapshot: merged into its only child, or dropped when nothing builds on it.
+struct DeleteSnapshotJob: JobWork {
+  static let type = "delete_snapshot"
+  static let phases = ["copying", "committing"]
+
+  private let device: String
+  private let snapshot: GUID
+
+  init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
+    self.device = device
+    var parameters = JobParameters(parameters)
+    guard let snapshot = try parameters.guid("snapshot") else {
+      throw parameters.wrong("snapshot", "is missing")
+    }
+    self.snapshot = snapshot
+    try parameters.finish()
+  }
+
+  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
+    let (_, chain) = try service.described(try service.controller(device))
+    _ = try service.onlyChild(
+      of: snapshot, try service.read(chain.location, in: chain.file.folder))
+    return ["snapshot": .text(snapshot.description)]
+  }
+
+  func plan(_ service: Service) throws(ServiceError) -> JobPlan {
+    try service.mergePlan(try service.controller(device), snapshot)
+  }
+
+  func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
+    let controller = try failing { () throws(ServiceError) in try service.controller(device) }
+    try control.checkpoint()
+    let (snapshot, id) = (snapshot, control.id)
+    let freed = try failing { () throws(ServiceError) in
+      try controller.runAndWait { () throws(ServiceError) in
+        try service.removeIfLeaf(snapshot, controller, job: id)
+      }
+    }
+    if let freed { return ["clusters_copied": .number(0), "bytes_freed": .number(freed)] }
+    return try SnapshotMerge(device: device, guid: snapshot).run(control, service)
+  }
+}
+
+extension JobParameters {
+  mutating func guid(_ name: String) throws(ServiceError) -> GUID? {
+    guard let text = try text(name) else { return nil }
+    guard let guid = GUID(lenient: text) else { throw wrong(name, "a GUID is expected") }
+    return guid
+  }
+}

@@ -1,0 +1,289 @@
+internal import FoundationEssentials
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// What can be asked of the queue of jobs.
+
+extension Service {
+  /// Puts work into the queue; it is durable when this returns, and so is the answer that is kept.
+  ///
+  /// - Returns: the job, or one with the same `dedupe_key` that still waits.
+  package func addJob(
+    _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
+  ) async throws(ServiceError) -> JobInfo {
+    try requireServing()
+    try Names.require(labels: request.labels)
+    let controller = try controller(request.device)
+    return try await controller.run { () throws(ServiceError) in
+      try self.add(request, keeping: keeper)
+    }
+  }
+
+  private func add(
+    _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
+  ) throws(ServiceError) -> JobInfo {
+    if let key = request.dedupeKey, let other = queued(dedupeKey: key) {
+      var info = info(of: other)
+      info.isKnown = true
+      return info
+    }
+    let work = try jobs.work(request.type, request.parameters, device: request.device)
+    let parameters = try work.pinned(self)
+    for (index, id) in request.after.enumerated() where try job(id) == nil {
+      throw ServiceError(
+        .dependencyMissing, "there is no job \(id.prefix(80))",
+        pointer: ServiceError.pointer(["after", String(index)]))
+    }
+    let job = JobRecord(
+      id: ULID.make(), type: request.type, device: request.device, parameters: parameters,
+      phases: jobs.phases(of: request.type), priority: request.priority, after: request.after,
+      limits: request.limits, notBefore: request.notBefore, dedupeKey: request.dedupeKey,
+      labels: request.labels, createdAt: wallClockSeconds())
+    let saved = try jobs.add(job) { (saved, transaction) throws(ServiceError) in
+      try keeper?.keep(JobInfo(record: saved), in: transaction)
+    }
+    return info(of: saved)
+  }
+
+  private func queued(dedupeKey key: String) -> JobRecord? {
+    jobs.state.withLock { state in
+      state.jobs.values.first { $0.dedupeKey == key && $0.state == .queued }
+    }
+  }
+
+  /// What a job would do, without making one.
+  package func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
+    try requireServing()
+    let controller = try controller(request.device)
+    return try await controller.run { () throws(ServiceError) in
+      let work = try self.jobs.work(
+        request.type, request.parameters, device: request.device)
+      var plan = try work.plan(self)
+      if let holder = self.jobs.holder(of: request.device) {
+        plan.blockers.append(
+          JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(request.device)"))
+      }
+      return plan
+    }
+  }
+
+  // MARK: Looking
+
+  package func jobs(
+    before: String?, limit: Int, _ filter: JobFilter
+  ) async throws(ServiceError) -> Page<JobInfo> {
+    try await clerk.run { () throws(ServiceError) in
+      let found = try self.store.read { transaction throws(ServiceError) in
+        try transaction.jobs(before: before, limit: limit + 1, filter)
+      }
+      let items = found.prefix(limit).map(self.info)
+      return Page(
+        items: items, next: found.count > limit ? items.last?.record.id : nil,
+        revision: self.store.lastRevision)
+    }
+  }
+
+  package func job(_ id: String) async throws(ServiceError) -> JobInfo {
+    try await clerk.run { () throws(ServiceError) in self.info(of: try self.existing(id)) }
+  }
+
+  func existing(_ id: String) throws(ServiceError) -> JobRecord {
+    guard let job = try job(id) else {
+      throw ServiceError(.jobNotFound, "there is no job \(id.prefix(80))", errno: "ENOENT")
+    }
+    return job
+  }
+
+  private func job(_ id: String) throws(ServiceError) -> JobRecord? {
+    if let job = jobs.state.withLock({ $0.jobs[id] }) { return job }
+    return try store.read { transaction throws(ServiceError) in try transaction.job(id) }
+  }
+
+  func info(of record: JobRecord) -> JobInfo {
+    var info = JobInfo(record: record)
+    let (control, waiting) = jobs.state.withLock {
+      ($0.controls[record.id], $0.waitingFor[record.id])
+    }
+    if record.state == .queued { info.waitingFor = waiting ?? [] }
+    info.isCancellable = !record.state.isFinal
+    guard record.state.isActive, let now = control?.now else { return info }
+    info.record.progress = now.progress
+    info.waitingFor = now.blockers
+    info.isCancellable = !now.isCommitted
+    info.bytesPerSecond = now.bytesPerSecond
+    let left = now.progress.totalBytes - min(now.progress.totalBytes, now.progress.doneBytes)
+    if let rate = now.bytesPerSecond, rate > 0 { info.secondsLeft = left / rate }
+    info.isStalled =
+      record.state == .running
+      && monotonicNanoseconds() - now.lastProgress > JobControl.stallNanoseconds
+    return info
+  }
+
+  package func jobLog(
+    _ id: String, after: UInt64, limit: Int
+  ) async throws(ServiceError) -> [JobLogLine] {
+    try await clerk.run { () throws(ServiceError) in
+      _ = try self.existing(id)
+      return try self.store.read { transaction throws(ServiceError) in
+        try transaction.log(of: id, after: after, limit: limit)
+      }
+    }
+  }
+
+  // MARK: Changing
+
+  package func changeJob(
+    _ id: String, _ change: JobChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> JobInfo {
+    try await altering(id, ifRevision: ifRevision) { (job) throws(ServiceError) in
+      var wanted = job
+      wanted.isPaused = change.isPaused ?? job.isPaused
+      wanted.priority = change.priority ?? job.priority
+      wanted.limits = change.limits ?? job.limits
+      if wanted != job {
+        try self.jobs.update(id) { job in
+          job.isPaused = wanted.isPaused
+          job.priority = wanted.priority
+          job.limits = wanted.limits
+        }
+      }
+      let control = self.jobs.state.withLock { $0.controls[id] }
+      control?.limit(bytesPerSecond: wanted.limits.bytesPerSecond)
+      control?.pause(wanted.isPaused || self.jobs.state.withLock { $0.settings.isPaused })
+    }
+  }
+
+  /// Asks a job to end; it leaves a valid chain. Behind its commit point it is finished instead.
+  package func cancelJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
+    try await altering(id, ifRevision: ifRevision) { (job) throws(ServiceError) in
+      guard job.state != .cancelling else { return }
+      guard let control = self.jobs.state.withLock({ $0.controls[id] }) else {
+        try self.jobs.update(id) { $0.finish(.cancelled) }
+        return
+      }
+      // The state first: when the work has heard of it, it ends the job.
+      try self.jobs.update(id) { $0.state = .cancelling }
+      _ = control.cancel()
+    }
+  }
+
+  /// Tries a job anew that has failed or was cancelled.
+  package func retryJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
+    try requireServing()
+    return try await clerk.run { () throws(ServiceError) in
+      var job = try self.existing(id)
+      try Service.require(ifRevision, is: job.revision)
+      guard job.state == .failed || job.state == .cancelled else {
+        throw ServiceError(.jobNotFailed, "the job \(id) is \(job.state.rawValue)")
+      }
+      job.state = .queued
+      job.attempt += 1
+      job.isPaused = false
+      job.error = nil
+      job.result = nil
+      job.finishedAt = nil
+      job.progress = JobProgress()
+      return self.info(of: try self.jobs.add(job) { _, _ throws(ServiceError) in })
+    }
+  }
+
+  /// Forgets a job that is over.
+  package func removeJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) {
+    try requireServing()
+    try await clerk.run { () throws(ServiceError) in
+      let job = try self.existing(id)
+      try Service.require(ifRevision, is: job.revision)
+      guard job.state.isFinal else {
+        throw ServiceError(.jobActive, "the job \(id) is \(job.state.rawValue)")
+      }
+      try self.store.write { transaction throws(ServiceError) in try transaction.removeJob(id) }
+    }
+  }
+
+  private func altering(
+    _ id: String, ifRevision: UInt64?,
+    _ body: @Sendable (JobRecord) throws(ServiceError) -> Void
+  ) async throws(ServiceError) -> JobInfo {
+    try requireServing()
+    return try await clerk.run { () throws(ServiceError) in
+      let job = try self.existing(id)
+      try Service.require(ifRevision, is: job.revision)
+      guard !job.state.isFinal else {
+        throw ServiceError(.jobFinished, "the job \(id) is \(job.state.rawValue)")
+      }
+      try body(job)
+      self.jobs.lookAgain()
+      return self.info(of: try self.existing(id))
+    }
+  }
+
+  // MARK: The queue
+
+  package func queue() async -> QueueInfo {
+    let (settings, records) = jobs.state.withLock { ($0.settings, Array($0.jobs.values)) }
+    let queued = records.filter { $0.state == .queued }
+    return QueueInfo(
+      settings: settings, running: records.filter(\.state.isActive).count, queued: queued.count,
+      paused: records.filter(\.isPaused).count, oldestQueuedAt: queued.map(\.createdAt).min(),
+      revision: store.lastRevision)
+  }
+
+  /// Changes what holds for all jobs. A paused queue begins none, and pauses those that run.
+  package func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo {
+    try requireServing()
+    try await clerk.run { () throws(ServiceError) in
+      try self.store.write { transaction throws(ServiceError) in
+        _ = try transaction.nextRevision()
+        try transaction.save(settings)
+      }
+      let running = self.jobs.state.update { state -> [(JobControl, Bool)] in
+        state.settings = settings
+        state.changes += 1
+        return state.controls.values.map { ($0, state.jobs[$0.id]?.isPaused ?? false) }
+      }
+      for (control, isPaused) in running { control.pause(isPaused || settings.isPaused) }
+      self.jobs.throttle.withLock {
+        $0.change(bytesPerSecond: settings.limits.bytesPerSecond, now: monotonicNanoseconds())
+      }
+    }
+    tellChanged("", [])
+    return await queue()
+  }
+
+  // MARK: Devices and their jobs
+
+  /// - Throws: `device-busy` with the job that has the device.
+  func requireNoJob(on device: String, but own: String? = nil) throws(ServiceError) {
+    guard let job = jobs.holder(of: device), job.id != own else { return }
+    throw ServiceError(
+      .deviceBusy, "\(device) is held by the job \(job.id) (\(job.type))",
+      cause: "one change of a chain at a time",
+      remedy: "wait (Prefer: wait=30), or cancel the job", errno: "EBUSY",
+      holder: ServiceError.Holder(kind: "job", id: job.id))
+  }
+
+  /// The file system of a device, and why no job can have it now.
+  func readiness(of device: String) -> (filesystem: UInt64?, problem: String?) {
+    guard let controller = state.withLock({ $0.devices[device] }),
+      case .attached(let disk) = controller.now.phase
+    else { return (nil, "\(device) is not attached") }
+    if let failure = disk.failure { return (disk.filesystem, failure) }
+    return (disk.filesystem, disk.isSuspended ? "\(device) is suspended" : nil)
+  }
+}
+
+/// Names that sort by the time at which they were made (ULID): 48 bits of milliseconds, 80 of chance.
+enum ULID {
+  private static let digits = Array("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+
+  static func make() -> String {
+    let milliseconds = UInt64(max(0, wallClockSeconds() * 1_000))
+    var text = ""
+    for index in (0..<10).reversed() {
+      text.append(digits[Int(milliseconds >> UInt64(5 * index) & 31)])
+    }
+    for _ in 0..<16 { text.append(digits[Int.random(in: 0..<32)]) }
+    return text
+  }
+}

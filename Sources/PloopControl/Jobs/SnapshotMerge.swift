@@ -1,0 +1,276 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// A snapshot that is merged into what builds on it: the work of two types of jobs.
+///
+/// Copying goes on beside guests; the beginning and the end are operations of the device's controller,
+/// as a snapshot is.
+struct SnapshotMerge {
+  /// Clusters of one step: so much may be copied again after a crash, and is done before somebody is
+  /// heard.
+  private static let stepClusters = 64
+
+  let device: String
+  let guid: GUID
+
+  /// A merge that has begun.
+  private struct Begun: Sendable {
+    let chain: ChangeableChain
+    let merge: ForwardMerge
+    /// A disk that is opened for this alone, where the snapshot is on another branch.
+    let branch: Device?
+    let sourceBytes: UInt64
+  }
+
+  func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
+    let controller = try failing { () throws(ServiceError) in try service.controller(device) }
+    let id = control.id
+    let begun = try failing { () throws(ServiceError) in
+      try controller.runAndWait { () throws(ServiceError) in
+        try begin(controller, service, job: id)
+      }
+    }
+    guard let begun else {
+      control.log("the snapshot is gone: a crash came behind the merge's end")
+      return ["completed_before_crash": .flag(true)]
+    }
+    var total = ForwardMerge.Progress()
+    do throws(JobStop) {
+      control.enter(phase: "copying")
+      control.total(clusters: begun.merge.totalClusters, bytes: begun.merge.totalBytes)
+      control.log("\(begun.merge.totalClusters) clusters to move")
+      try copy(begun.merge, &total, control, service)
+      try control.commit()
+    } catch {
+      control.log("given up after \(total.clusters) clusters")
+      try? controller.runAndWait { () throws(ServiceError) in
+        try abandon(begun, service)
+      }
+      throw error
+    }
+    control.enter(phase: "committing")
+    let pause = try failing { () throws(ServiceError) in
+      try controller.runAndWait { () throws(ServiceError) in
+        try finish(begun, controller, service)
+      }
+    }
+    control.log("requests waited for \(pause / 1_000) us")
+    return [
+      "clusters_copied": .number(total.copied), "clusters_dropped": .number(total.dropped),
+      "clusters_overtaken": .number(total.overtaken), "bytes_read": .number(total.readBytes),
+      "bytes_freed": .number(begun.sourceBytes), "pause_ns": .number(pause),
+    ]
+  }
+
+  private func copy(
+    _ merge: ForwardMerge, _ total: inout ForwardMerge.Progress, _ control: JobControl,
+    _ service: Service
+  ) throws(JobStop) {
+    let clusterBytes = merge.totalClusters == 0 ? 0 : merge.totalBytes / merge.totalClusters
+    while true {
+      try control.checkpoint()
+      do throws(DeviceError) {
+        guard let step = try merge.step(limit: SnapshotMerge.stepClusters, on: service.engine)
+        else {
+          try merge.flush()
+          return persist(total, control)
+        }
+        total += step
+        control.advance(clusters: step.clusters, bytes: step.clusters * clusterBytes)
+        if control.shouldPersist {
+          try merge.flush()
+          persist(total, control)
+        }
+      } catch {
+        switch error.kind {
+        case .outOfSpace: try waitForSpace(merge, clusterBytes, control, service)
+        case .detached: throw .interrupted
+        default: throw .failed(ServiceError(error))
+        }
+      }
+    }
+  }
+
+  private func persist(_ total: ForwardMerge.Progress, _ control: JobControl) {
+    control.persist()
+    control.log("\(total.clusters) clusters are moved, durably", level: "debug")
+  }
+
+  /// Guests need space as well: the merge goes on when there is more than it needs for a step.
+  private func waitForSpace(
+    _ merge: ForwardMerge, _ clusterBytes: UInt64, _ control: JobControl, _ service: Service
+  ) throws(JobStop) {
+    // What was freed and not reused yet may be enough.
+    try failing { () throws(ServiceError) in
+      try converting { () throws(DeviceError) in try merge.flush() }
+    }
+    let wanted = clusterBytes * UInt64(SnapshotMerge.stepClusters)
+    let blocker = JobBlocker(
+      kind: .space, id: nil,
+      detail: "the file system of \(device) is full; \(wanted) free bytes are wanted")
+    try control.wait(for: blocker) { service.freeBytes(of: device).map { $0 >= wanted } ?? true }
+  }
+
+  // MARK: Beginning and end
+
+  /// - Returns: nil when the snapshot is gone, which only a job that ran before can meet.
+  private func begin(
+    _ controller: DeviceController, _ service: Service, job: String
+  ) throws(ServiceError) -> Begun? {
+    let (device, chain) = try service.changeable(controller, ifRevision: nil, by: job)
+    let descriptor = try service.read(chain.location, in: chain.file.folder)
+    if descriptor.shot(guid) == nil, try service.existing(job).interruptions > 0 { return nil }
+    let child = try service.child(of: guid, descriptor)
+    let bytes = service.diskBytes(of: guid, descriptor, chain)
+    let inChain = controller.now.record?.deltas.contains { $0.guid == guid.description } ?? false
+    let branch = inChain ? nil : try service.openBranch(child.guid, descriptor, chain)
+    do throws(ServiceError) {
+      let merge = try converting { () throws(DeviceError) in
+        try service.change(chain, controller.id, nil).beginMerge(
+          branch ?? device, of: guid, chainTo: inChain ? descriptor.topGUID : child.guid)
+      }
+      return Begun(chain: chain, merge: merge, branch: branch, sourceBytes: bytes)
+    } catch {
+      try? branch?.detach(until: .after(seconds: service.configuration.quiesceSeconds))
+      throw error
+    }
+  }
+
+  private func abandon(_ begun: Begun, _ service: Service) throws(ServiceError) {
+    let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
+    try converting { () throws(DeviceError) in
+      try service.change(begun.chain, device, nil).abandon(begun.merge, until: deadline)
+      try begun.branch?.detach(until: deadline)
+    }
+  }
+
+  private func finish(
+    _ begun: Begun, _ controller: DeviceController, _ service: Service
+  ) throws(ServiceError) -> UInt64 {
+    let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
+    let made: ChainChange.Made
+    do throws(DeviceError) {
+      made = try service.change(begun.chain, device, nil).finish(
+        begun.merge, of: guid, until: deadline)
+    } catch {
+      service.writeFailure(of: controller)
+      try? abandon(begun, service)
+      throw ServiceError(error)
+    }
+    try converting { () throws(DeviceError) in try begun.branch?.detach(until: deadline) }
+    let guid = guid
+    try service.ending(made, begun.chain, controller) {
+      (record, transaction) throws(ServiceError) in
+      try transaction.note(
+        .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
+    }
+    return made.pauseNanoseconds
+  }
+}
+
+extension Service {
+  /// What merging a snapshot away would take; nothing is changed.
+  func mergePlan(
+    _ controller: DeviceController, _ guid: GUID
+  ) throws(ServiceError) -> JobPlan {
+    guard let record = controller.now.record, let path = record.descriptor else {
+      throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
+    }
+    let location = try roots.locate(path, pointer: "")
+    let descriptor = try read(location, in: try roots.folder(of: location, pointer: ""))
+    guard let child = try onlyChild(of: guid, descriptor) else {
+      return JobPlan(clusters: 0, bytes: 0, requiredBytes: 0, freeBytes: freeBytes(of: record.id))
+    }
+    if let level = record.deltas.firstIndex(where: { $0.guid == guid.description }) {
+      return try mergePlan(controller, level: level)
+    }
+    let pair = try deltas(of: descriptor, to: child.guid, at: location).suffix(2)
+    let files = try pair.map { (delta) throws(ServiceError) in
+      let file = try roots.locate(delta.path, pointer: "")
+      return (
+        try roots.open(
+          file, in: try roots.folder(of: file, pointer: ""), writable: false, pointer: ""),
+        delta.isRaw
+      )
+    }
+    guard files.count == 2 else {
+      throw ServiceError(.nothingToMerge, "nothing lies below \(child.guid)")
+    }
+    let device = try controller.device()
+    return plan(
+      try converting { () throws(DeviceError) in
+        try ForwardMerge.count(from: files[0], into: files[1], like: device.geometry)
+      }, device, record.id)
+  }
+
+  func mergePlan(
+    _ controller: DeviceController, level: Int
+  ) throws(ServiceError) -> JobPlan {
+    let device = try controller.device()
+    return plan(
+      try converting { () throws(DeviceError) in try ForwardMerge.count(in: device, level: level) },
+      device, controller.id)
+  }
+
+  private func plan(_ clusters: UInt64, _ device: Device, _ id: String) -> JobPlan {
+    let bytes = clusters * device.geometry.clusterBytes
+    return JobPlan(
+      clusters: clusters, bytes: bytes, requiredBytes: bytes, freeBytes: freeBytes(of: id))
+  }
+
+  /// Bytes that are free where the top of a device lies.
+  func freeBytes(of device: String) -> UInt64? {
+    record(of: device)?.deltas.last.flatMap { try? roots.locate($0.path, pointer: "") }
+      .flatMap { roots.freeBytes(of: $0.root) }
+  }
+
+  /// Bytes of disk that a snapshot's own file takes.
+  func diskBytes(of guid: GUID, _ descriptor: Descriptor, _ chain: ChangeableChain) -> UInt64 {
+    guard let shot = descriptor.shot(guid),
+      let location = try? roots.resolve(shot.file, from: chain.location, pointer: ""),
+      let folder = try? roots.folder(of: location, pointer: ""),
+      let file = try? roots.open(location, in: folder, writable: false, pointer: "")
+    else { return 0 }
+    return (try? file.allocatedBytes()) ?? 0
+  }
+
+  /// Opens a branch that no device has, its last delta for writing, to merge into that.
+  func openBranch(
+    _ guid: GUID, _ descriptor: Descriptor, _ chain: ChangeableChain
+  ) throws(ServiceError) -> Device {
+    let plan = ChainPlan(
+      deltas: try deltas(of: descriptor, to: guid, at: chain.location), readonly: false,
+      descriptor: chain.location, snapshot: guid,
+      clusterBytes: descriptor.clusterSectors * Geometry.sectorBytes,
+      locks: try descriptorLock(of: chain).map { [$0] } ?? [])
+    var options = AttachOptions()
+    // A merge that a crash has interrupted left a mark of ours.
+    options.repairSafely = true
+    do throws(ServiceError) { return try openChain(plan, for: chain.device, options) } catch {
+      if let record = record(of: chain.device) { claimAnew(record) }
+      throw error
+    }
+  }
+
+  /// Removes a snapshot that nothing builds on.
+  ///
+  /// - Returns: bytes that were freed; nil when something builds on it.
+  func removeIfLeaf(
+    _ guid: GUID, _ controller: DeviceController, job: String
+  ) throws(ServiceError) -> UInt64? {
+    let (_, chain) = try changeable(controller, ifRevision: nil, by: job)
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    if descriptor.shot(guid) == nil, try existing(job).interruptions > 0 { return 0 }
+    guard try onlyChild(of: guid, descriptor) == nil else { return nil }
+    let bytes = diskBytes(of: guid, descriptor, chain)
+    let made = try converting { () throws(DeviceError) in
+      try change(chain, controller.id, nil).removeLeaf(guid)
+    }
+    try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
+      try transaction.note(
+        .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
+    }
+    return bytes
+  }
+}

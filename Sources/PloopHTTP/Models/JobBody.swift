@@ -1,0 +1,230 @@
+internal import FoundationEssentials
+internal import PloopControl
+
+// Jobs as JSON, both ways.
+
+/// The body of `POST /v1/jobs`.
+func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
+  var body = body
+  var request = JobRequest(
+    type: try body.requiredText("type"), device: try body.requiredText("device"))
+  if let parameters = body.json("params") {
+    guard case .object(let members) = parameters else {
+      throw body.wrongValue("params", "an object is expected")
+    }
+    for member in members {
+      guard let value = JobValue(member.value) else {
+        throw Problem(
+          "invalid-value", "\(member.name): no such value is expected",
+          pointer: ServiceError.pointer(["params", member.name]))
+      }
+      request.parameters[member.name] = value
+    }
+  }
+  request.priority = try body.priority() ?? 50
+  request.after = try body.texts("after") ?? []
+  request.limits = try body.limits() ?? JobLimits()
+  request.notBefore = try body.moment("not_before")
+  request.dedupeKey = try body.text("dedupe_key")
+  if let key = request.dedupeKey, !(1...255).contains(key.utf8.count) {
+    throw body.wrongValue("dedupe_key", "1 to 255 bytes are expected")
+  }
+  request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
+  try body.finish()
+  return request
+}
+
+func jobChange(_ body: Fields) throws(Problem) -> JobChange {
+  var body = body
+  var change = JobChange()
+  change.isPaused = try body.flag("paused")
+  change.priority = try body.priority()
+  change.limits = try body.limits()
+  try body.finish()
+  return change
+}
+
+/// What is left out stays as it is.
+func queueSettings(_ body: Fields, _ now: QueueSettings) throws(Problem) -> QueueSettings {
+  var body = body
+  var settings = now
+  settings.isPaused = try body.flag("paused") ?? now.isPaused
+  settings.limits = try body.limits() ?? now.limits
+  if var slots = try body.object("slots") {
+    settings.totalSlots = try slots.slots("total") ?? now.totalSlots
+    settings.slotsPerFilesystem = try slots.slots("per_filesystem") ?? now.slotsPerFilesystem
+    try slots.finish()
+  }
+  try body.finish()
+  return settings
+}
+
+extension Fields {
+  fileprivate mutating func priority() throws(Problem) -> Int? {
+    guard let number = try number("priority") else { return nil }
+    guard number <= 100 else { throw wrongValue("priority", "0 to 100 is expected") }
+    return Int(number)
+  }
+
+  fileprivate mutating func slots(_ name: String) throws(Problem) -> Int? {
+    guard let number = try number(name) else { return nil }
+    guard (1...64).contains(number) else { throw wrongValue(name, "1 to 64 is expected") }
+    return Int(number)
+  }
+
+  fileprivate mutating func limits() throws(Problem) -> JobLimits? {
+    guard var fields = try object("limits") else { return nil }
+    var limits = JobLimits()
+    limits.bytesPerSecond = try fields.number("bps") ?? 0
+    try fields.finish()
+    return limits
+  }
+
+  fileprivate mutating func texts(_ name: String) throws(Problem) -> [String]? {
+    guard let value = json(name) else { return nil }
+    guard case .array(let items) = value, items.count <= 100 else {
+      throw wrongValue(name, "a list of at most 100 strings is expected")
+    }
+    var texts: [String] = []
+    for item in items {
+      guard case .string(let text) = item else { throw wrongValue(name, "strings are expected") }
+      texts.append(text)
+    }
+    return texts
+  }
+
+  fileprivate mutating func moment(_ name: String) throws(Problem) -> Double? {
+    guard let text = try text(name) else { return nil }
+    for style in [
+      Date.ISO8601FormatStyle(), Date.ISO8601FormatStyle(includingFractionalSeconds: true),
+    ] {
+      if let date = try? style.parse(text) { return date.timeIntervalSince1970 }
+    }
+    throw wrongValue(name, "a time as 2026-11-25T18:00:00Z is expected")
+  }
+}
+
+extension JobValue {
+  /// Nil for null and fractions, which no job takes.
+  fileprivate init?(_ value: JSON) {
+    switch value {
+    case .string(let text): self = .text(text)
+    case .bool(let flag): self = .flag(flag)
+    case .integer(let number) where number >= 0: self = .number(UInt64(number))
+    case .array(let items):
+      let values = items.compactMap(JobValue.init)
+      guard values.count == items.count else { return nil }
+      self = .list(values)
+    default: return nil
+    }
+  }
+
+  var json: JSON {
+    switch self {
+    case .text(let text): .string(text)
+    case .number(let number): .count(number)
+    case .flag(let flag): .bool(flag)
+    case .list(let items): .array(items.map(\.json))
+    case .object(let members): PloopHTTP.json(members)
+    }
+  }
+}
+
+private func json(_ members: [String: JobValue]) -> JSON {
+  .object(
+    members.sorted { $0.key < $1.key }.map { JSON.Member(name: $0.key, value: $0.value.json) })
+}
+
+extension JobLimits {
+  fileprivate var json: JSON { .members(["bps": .count(bytesPerSecond)]) }
+}
+
+extension JobBlocker {
+  fileprivate var json: JSON {
+    .members([
+      "kind": .string(kind.rawValue), "id": id.map(JSON.string) ?? .null, "detail": .string(detail),
+    ])
+  }
+}
+
+extension JobFailure {
+  fileprivate var json: JSON {
+    .members([
+      "type": .string("/problems/\(code)"), "code": .string(code), "detail": .string(detail),
+      "cause": cause.map(JSON.string), "remedy": remedy.map(JSON.string),
+      "errno": errno.map(JSON.string),
+    ])
+  }
+}
+
+extension JobInfo {
+  var json: JSON {
+    let progress = record.progress
+    return .members([
+      "id": .string(record.id), "type": .string(record.type), "device": .string(record.device),
+      "params": PloopHTTP.json(record.parameters), "state": .string(record.state.rawValue),
+      "phase": record.phase.map(JSON.string) ?? .null,
+      "phases": .array(record.phases.map(JSON.string)),
+      "progress": .members([
+        "done_clusters": .count(progress.doneClusters),
+        "total_clusters": .count(progress.totalClusters),
+        "done_bytes": .count(progress.doneBytes), "total_bytes": .count(progress.totalBytes),
+        "rate_bps": bytesPerSecond.map(JSON.count) ?? .null,
+        "eta_seconds": secondsLeft.map(JSON.count) ?? .null,
+        "last_progress_at": progress.lastProgressAt.map(time) ?? .null,
+      ]),
+      "stalled": .bool(isStalled), "waiting_for": .array(waitingFor.map(\.json)),
+      "paused": .bool(record.isPaused), "priority": .integer(Int64(record.priority)),
+      "limits": record.limits.json, "after": .array(record.after.map(JSON.string)),
+      "not_before": record.notBefore.map(time) ?? .null,
+      "dedupe_key": record.dedupeKey.map(JSON.string) ?? .null,
+      "labels": .object(
+        record.labels.sorted { $0.key < $1.key }.map {
+          JSON.Member(name: $0.key, value: .string($0.value))
+        }),
+      "attempt": .integer(Int64(record.attempt)),
+      "interruptions": .integer(Int64(record.interruptions)),
+      "cancellable": .bool(isCancellable), "result": record.result.map(PloopHTTP.json) ?? .null,
+      "error": record.error?.json ?? .null, "created_at": time(record.createdAt),
+      "started_at": record.startedAt.map(time) ?? .null,
+      "finished_at": record.finishedAt.map(time) ?? .null, "revision": .count(record.revision),
+    ])
+  }
+}
+
+extension JobLogLine {
+  var json: JSON {
+    .members([
+      "n": .count(number), "at": time(at), "level": .string(level), "msg": .string(message),
+    ])
+  }
+}
+
+extension JobPlan {
+  var json: JSON {
+    .members([
+      "dry_run": .bool(true),
+      "plan": .members([
+        "clusters_to_copy": .count(clusters), "bytes_to_copy": .count(bytes),
+        "space_needed_bytes": .count(requiredBytes),
+        "space_free_bytes": freeBytes.map(JSON.count) ?? .null,
+        "blockers": .array(blockers.map(\.json)),
+      ]),
+    ])
+  }
+}
+
+extension QueueInfo {
+  var json: JSON {
+    .members([
+      "paused": .bool(settings.isPaused),
+      "slots": .members([
+        "total": .integer(Int64(settings.totalSlots)),
+        "per_filesystem": .integer(Int64(settings.slotsPerFilesystem)),
+      ]),
+      "limits": settings.limits.json, "running": .integer(Int64(running)),
+      "queued": .integer(Int64(queued)), "paused_jobs": .integer(Int64(paused)),
+      "oldest_queued_at": oldestQueuedAt.map(time) ?? .null, "revision": .count(revision),
+    ])
+  }
+}

@@ -1,0 +1,85 @@
+internal import PloopControl
+internal import PloopIO
+
+// Requests that would rather wait than hear that something goes on (RFC 7240, `Prefer: wait=30`).
+
+extension Call {
+  private static let longest = 60
+
+  /// Seconds for which the caller wants to wait. What a header says that nobody understands is
+  /// ignored, as it is to be.
+  var patienceSeconds: Int? {
+    for value in request.values(of: "prefer") {
+      for preference in value.split(whereSeparator: { $0 == "," || $0 == ";" }) {
+        let parts = preference.filter { $0 != " " }.split(separator: "=")
+        guard parts.count == 2, parts[0].lowercased() == "wait",
+          let seconds = Int(parts[1].filter { $0 != "\"" }), seconds >= 0
+        else { continue }
+        return min(seconds, Call.longest)
+      }
+    }
+    return nil
+  }
+
+  /// Waits for a job's end, if that is preferred.
+  ///
+  /// - Returns: the job as it is then, over or not.
+  func awaiting(_ job: JobInfo) async throws(Problem) -> JobInfo {
+    var job = job
+    let deadline = Deadline.after(seconds: patienceSeconds ?? 0)
+    while !job.record.state.isFinal {
+      let changes = service.changes
+      job = try await converting { [job] () async throws(ServiceError) in
+        try await service.job(job.record.id)
+      }
+      let left = deadline.millisecondsLeft
+      guard !job.record.state.isFinal, left > 0 else { break }
+      _ = await service.change(of: .job(job.record.id), since: changes, milliseconds: left)
+    }
+    return job
+  }
+
+  /// Makes a request again when the job that was in its way is over, as long as its caller waits.
+  func patiently<Result>(
+    _ body: () async throws(Problem) -> Result
+  ) async throws(Problem) -> Result {
+    let deadline = Deadline.after(seconds: patienceSeconds ?? 0)
+    while true {
+      let changes = service.changes
+      do throws(Problem) { return try await body() } catch {
+        guard error.error.code == .deviceBusy, let holder = error.error.holder,
+          holder.kind == "job", deadline.millisecondsLeft > 0
+        else { throw error }
+        _ = await service.change(
+          of: .job(holder.id), since: changes, milliseconds: deadline.millisecondsLeft)
+      }
+    }
+  }
+
+  /// The reply that shows a job, after waiting for it if that is preferred.
+  func reply(_ job: JobInfo) async throws(Problem) -> HTTPReply {
+    guard let seconds = patienceSeconds else { return HTTPReply(job) }
+    let job = try await awaiting(job)
+    guard job.record.state.isFinal else { return HTTPReply(job) }
+    return HTTPReply(200, job.json).with(revision: job.record.revision)
+      .with("Location", "/v1/jobs/\(job.record.id)")
+      .with("Preference-Applied", "wait=\(seconds)")
+  }
+
+  /// Whether only a plan is wanted.
+  func isDryRun() throws(Problem) -> Bool {
+    switch parameter("dry_run") {
+    case nil, "false"?: return false
+    case "true"?: return true
+    default: throw Problem("invalid-value", "dry_run is true or false")
+    }
+  }
+}
+
+extension HTTPReply {
+  /// A job that was accepted.
+  init(_ job: JobInfo) {
+    self.init(job.isKnown || job.record.state.isFinal ? 200 : 202, job.json)
+    self = with(revision: job.record.revision).with("Location", "/v1/jobs/\(job.record.id)")
+  }
+}
