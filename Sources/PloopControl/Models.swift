@@ -112,6 +112,26 @@ package struct SnapshotInfo: Sendable {
   package var isTemporary: Bool
   package var path: String
   package var isRaw: Bool
+  package var note: SnapshotNote
+  /// Clusters that its own delta maps.
+  package var clusters: UInt64
+  /// Bytes of disk that its file takes, and that would be free if it were deleted.
+  package var diskBytes: UInt64
+  package var exclusiveBytes: UInt64
+  /// The code with which deleting it would be refused now.
+  package var refusal: String?
+}
+
+/// What PATCH may change of a snapshot; nil leaves it as it is.
+package struct SnapshotChange: Sendable {
+  /// An inner nil removes it.
+  package var name: String??
+  package var summary: String??
+  /// A nil value removes the label.
+  package var labels: [String: String?]?
+  package var isProtected: Bool?
+
+  package init() {}
 }
 
 /// The body of a request for a snapshot.
@@ -120,6 +140,7 @@ package struct SnapshotRequest: Sendable {
   package var guid: GUID?
   /// An empty image that becomes the top, `root:relative`; one is made when nil.
   package var deltaPath: String?
+  package var note = SnapshotNote()
 
   package init() {}
 }
@@ -187,6 +208,8 @@ package struct ExportInfo: Sendable {
   package var name: String
   package var device: String
   package var readonly: Bool
+  /// The snapshot that is read; nil for the device as it is.
+  package var snapshot: String?
   package var summary: String
   package var sizeBytes: UInt64
   package var uris: [String]
@@ -198,6 +221,7 @@ package struct ExportRequest: Sendable {
   package var name: String
   package var device: String
   package var readonly = false
+  package var snapshot: GUID?
   /// A second writable door to one disk is refused unless this is said.
   package var sharedWriters = false
   package var summary = ""

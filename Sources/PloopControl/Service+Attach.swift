@@ -137,8 +137,14 @@ extension Service {
   /// Lets clients in to a device that has just been attached.
   func openDoors(to device: Device, _ controller: DeviceController) {
     for export in controller.now.record?.exports ?? [] {
-      table.open(
-        export, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+      do throws(ServiceError) {
+        table.open(export, try door(export, to: device, controller))
+      } catch {
+        // The export stays, and lets nobody in.
+        log.error(
+          "an export of a snapshot cannot be opened",
+          metadata: ["export": "\(export.name)", "reason": "\(error.detail)"])
+      }
     }
   }
 

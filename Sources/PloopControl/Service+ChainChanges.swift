@@ -36,9 +36,19 @@ extension Service {
       // A crash came between the change and its answer.
       return try answer(guid, pause: nil, controller, keeper)
     }
+    try request.note.check()
     let (device, chain) = try changeable(controller, ifRevision: ifRevision)
     let guid = request.guid ?? .random()
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    guard descriptor.shot(guid) == nil else {
+      throw ServiceError(
+        .snapshotExists, "there is a snapshot \(guid)", errno: "EEXIST", pointer: "/uuid")
+    }
     let source = try topSource(request.deltaPath, of: device, chain)
+    var note = request.note
+    note.createdAt = wallClockSeconds()
+    // Ahead: what is noted of a snapshot that is not made means nothing.
+    try write(note, on: guid, descriptor, beside: chain.file)
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).snapshot(
@@ -155,6 +165,11 @@ extension Service {
     }
     let (device, chain) = try changeable(controller, ifRevision: ifRevision)
     let geometry = try geometry(of: guid, chain, like: device.geometry)
+    if let name {
+      var note = SnapshotNote()
+      note.name = name
+      try note.check()
+    }
     let doors = table.entries(of: controller.id).map(\.record.name)
     try closeDoors(doors, .safe, refusal: .deviceInUse, of: "the device \(controller.id)")
     // Another program must not take the lock while the disk is closed.
@@ -172,8 +187,16 @@ extension Service {
       }
       throw error
     }
+    closeSnapshots(of: controller.id)
     controller.enter(.attaching)
     let kept = name.map { GUID(lenient: $0) ?? .random() }
+    if let kept {
+      var note = SnapshotNote()
+      note.name = name.flatMap { GUID(lenient: $0) == nil ? $0 : nil }
+      note.createdAt = wallClockSeconds()
+      let descriptor = try? read(chain.location, in: chain.file.folder)
+      if let descriptor { try? write(note, on: kept, descriptor, beside: chain.file) }
+    }
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).switchTop(

@@ -136,6 +136,18 @@ extension Service {
     return children.first
   }
 
+  /// - Throws: `snapshot-protected` or `export-in-use` for a snapshot that is to stay.
+  func requireDisposable(
+    _ guid: GUID, _ chain: ChangeableChain
+  ) throws(ServiceError) {
+    guard !SnapshotNotes(beside: chain.file)[guid].isProtected else {
+      throw ServiceError(
+        .snapshotProtected, "the snapshot \(guid) is protected", errno: "EBUSY",
+        holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
+    }
+    try requireNotExported(guid, of: chain.device)
+  }
+
   /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.
   func child(of guid: GUID, _ descriptor: Descriptor) throws(ServiceError) -> Descriptor.Shot {
     guard let child = try onlyChild(of: guid, descriptor) else {

@@ -83,5 +83,6 @@ extension Service {
       throw error
     }
     if isSuspended { try? dropClients(of: doors, until: deadline) }
+    closeSnapshots(of: controller.id)
   }
 }

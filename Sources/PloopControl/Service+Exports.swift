@@ -1,4 +1,5 @@
 internal import PloopDevice
+internal import PloopFormat
 internal import PloopIO
 
 extension Service {
@@ -50,24 +51,39 @@ extension Service {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }
     let export = DeviceRecord.Export(
-      name: request.name, readonly: request.readonly || device.isReadOnly,
-      sharedWriters: request.sharedWriters, summary: request.summary, revision: 0)
+      name: request.name,
+      readonly: request.readonly || device.isReadOnly || request.snapshot != nil,
+      sharedWriters: request.sharedWriters, summary: request.summary, revision: 0,
+      snapshot: request.snapshot?.description)
     try table.reserve(export, device: controller.id)
     do throws(ServiceError) {
+      let door = try self.door(export, to: device, controller)
       let (added, info) = try commit(record, of: controller, as: .deviceChanged) {
         (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
         let added = try self.add(export, to: &record, in: transaction)
-        let info = self.info(of: added, record)
+        var info = self.info(of: added, record)
+        info.sizeBytes = door.size
         try keeper?.keep(info, in: transaction)
         return (added, info)
       }
-      table.open(
-        added, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+      table.open(added, door)
       return info
     } catch {
       table.remove(export.name)
+      closeSnapshot(behind: export.name)
       throw error
     }
+  }
+
+  /// What is behind an export: the device's own disk, or a snapshot that is opened for it.
+  func door(
+    _ export: DeviceRecord.Export, to device: Device, _ controller: DeviceController
+  ) throws(ServiceError) -> DeviceExport {
+    var disk = device
+    if let guid = export.snapshot.flatMap({ GUID($0) }) {
+      disk = try openSnapshot(guid, for: export.name, of: controller)
+    }
+    return DeviceExport(disk, readonly: export.readonly, summary: export.summary)
   }
 
   /// Gives an export its revision and its place in a record that is being committed.
@@ -115,6 +131,7 @@ extension Service {
       throw error
     }
     table.remove(name)
+    closeSnapshot(behind: name)
     waiting.changed([.export(name)])
   }
 }

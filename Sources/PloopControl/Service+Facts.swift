@@ -8,7 +8,8 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "exports", "idempotency-keys", "map", "snapshots", "stats", "suspend", "watch",
+    "exports", "idempotency-keys", "map", "exports.snapshot", "jobs", "merge.forward", "snapshots",
+    "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -215,8 +216,10 @@ extension Service {
 
   func info(of export: DeviceRecord.Export, _ record: DeviceRecord) -> ExportInfo {
     ExportInfo(
-      name: export.name, device: record.id, readonly: export.readonly, summary: export.summary,
-      sizeBytes: record.sizeBytes, uris: uris(of: export.name),
+      name: export.name, device: record.id, readonly: export.readonly, snapshot: export.snapshot,
+      summary: export.summary,
+      sizeBytes: export.snapshot == nil
+        ? record.sizeBytes : table.entry(export.name)?.door?.size ?? 0, uris: uris(of: export.name),
       clients: clients(of: export.name), revision: export.revision)
   }
 

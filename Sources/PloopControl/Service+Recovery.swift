@@ -154,6 +154,7 @@ extension Service {
     // Requests that wait at a suspended disk would keep their connections from ending.
     let suspended = close(attached.filter { $0.1.isSuspended }, until: deadline)
     server.stop(until: deadline)
+    closeAllSnapshots()
     let others = close(attached.filter { !$0.1.isSuspended }, until: deadline)
     return suspended && others
   }

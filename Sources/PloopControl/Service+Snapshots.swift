@@ -1,8 +1,14 @@
-internal import PloopFormat
+internal import PloopDevice
+package import PloopFormat
+internal import PloopIO
+
+// The snapshots of a disk as its descriptor, its files and people's notes have them.
 
 extension Service {
-  /// The restore points of a disk that was attached by a descriptor, as that says now, in its order;
-  /// none of a disk that was attached by a list of files.
+  /// The restore points of a disk, in the order of its descriptor; none of a disk that has none.
+  ///
+  /// What each would free is counted in its index and that of the delta above it: the time that this
+  /// takes grows with the size of the disk.
   package func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo> {
     let controller = try controller(id)
     return try await controller.run { () throws(ServiceError) in
@@ -12,33 +18,164 @@ extension Service {
     }
   }
 
+  /// - Throws: `snapshot-not-found`.
+  package func snapshot(
+    _ id: String, _ guid: GUID
+  ) async throws(ServiceError) -> (snapshot: SnapshotInfo, revision: UInt64) {
+    let controller = try controller(id)
+    return try await controller.run { () throws(ServiceError) in
+      guard let record = controller.now.record else { throw Service.missing(guid, of: id) }
+      return (try self.snapshot(guid, of: record), record.revision)
+    }
+  }
+
+  /// Changes what people know of a snapshot; durable when this returns.
+  package func changeSnapshot(
+    _ id: String, _ guid: GUID, _ change: SnapshotChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> (snapshot: SnapshotInfo, revision: UInt64) {
+    try requireServing()
+    let controller = try controller(id)
+    return try await controller.run { () throws(ServiceError) in
+      guard let record = controller.now.record else { throw Service.missing(guid, of: id) }
+      try Service.require(ifRevision, is: record.revision)
+      let (descriptor, location, folder) = try self.tree(of: record, guid)
+      let file = DescriptorFile(in: folder, name: location.name)
+      let before = SnapshotNotes(beside: file)[guid]
+      var note = before
+      if let name = change.name { note.name = name }
+      if let summary = change.summary { note.summary = summary }
+      note.isProtected = change.isProtected ?? note.isProtected
+      for (name, value) in change.labels ?? [:] { note.labels[name] = value }
+      try note.check()
+      guard note != before else { return (try self.snapshot(guid, of: record), record.revision) }
+      // A reader of the disk holds the lock for reading only: others may be changing the tree.
+      let lock = try self.noteLock(location, folder)
+      defer { withExtendedLifetime(lock) {} }
+      try self.write(note, on: guid, descriptor, beside: file)
+      try self.commit(record, of: controller, as: .deviceChanged) {
+        (record, transaction) throws(ServiceError) in
+        try transaction.note(
+          .snapshotChanged, guid.description, device: record.id,
+          at: try transaction.nextRevision())
+      }
+      let now = controller.now.record ?? record
+      return (try self.snapshot(guid, of: now), now.revision)
+    }
+  }
+
+  private func noteLock(
+    _ location: Roots.Location, _ folder: ImageFolder
+  ) throws(ServiceError) -> DescriptorLock? {
+    do throws(LockError) {
+      return try descriptorLocks.acquire(location.name, in: folder, exclusive: true)
+    } catch { throw ServiceError(DeviceError(error)) }
+  }
+
+  func write(
+    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile
+  ) throws(ServiceError) {
+    var notes = SnapshotNotes(beside: file)
+    try notes.write(note, on: guid, of: descriptor)
+  }
+
+  // MARK: Looking
+
+  private static func missing(_ guid: GUID, of device: String) -> ServiceError {
+    ServiceError(
+      .snapshotNotFound, "the device \(device) has no snapshot \(guid)", errno: "ENOENT")
+  }
+
+  private func tree(
+    of record: DeviceRecord, _ guid: GUID
+  ) throws(ServiceError) -> (Descriptor, Roots.Location, ImageFolder) {
+    guard let path = record.descriptor else { throw Service.missing(guid, of: record.id) }
+    let location = try roots.locate(path, pointer: "")
+    let folder = try roots.folder(of: location, pointer: "")
+    let descriptor = try read(location, in: folder)
+    guard descriptor.shot(guid) != nil, guid != descriptor.topGUID else {
+      throw Service.missing(guid, of: record.id)
+    }
+    return (descriptor, location, folder)
+  }
+
   private func snapshots(of record: DeviceRecord) throws(ServiceError) -> [SnapshotInfo] {
     guard let path = record.descriptor else { return [] }
     let location = try roots.locate(path, pointer: "")
-    let descriptor = try read(location, in: try roots.folder(of: location, pointer: ""))
-    return snapshots(of: record, descriptor, at: location)
+    let folder = try roots.folder(of: location, pointer: "")
+    let descriptor = try read(location, in: folder)
+    let notes = SnapshotNotes(beside: DescriptorFile(in: folder, name: location.name))
+    return descriptor.shots.filter { $0.guid != descriptor.topGUID }.map {
+      info(of: $0, record, descriptor, at: location, notes)
+    }
   }
 
-  /// - Throws: `snapshot-not-found`.
   func snapshot(_ guid: GUID, of record: DeviceRecord) throws(ServiceError) -> SnapshotInfo {
-    guard let snapshot = try snapshots(of: record).first(where: { $0.guid == guid }) else {
-      throw ServiceError(
-        .snapshotNotFound, "the device \(record.id) has no snapshot \(guid)", errno: "ENOENT")
-    }
-    return snapshot
+    let (descriptor, location, folder) = try tree(of: record, guid)
+    guard let shot = descriptor.shot(guid) else { throw Service.missing(guid, of: record.id) }
+    let notes = SnapshotNotes(beside: DescriptorFile(in: folder, name: location.name))
+    return info(of: shot, record, descriptor, at: location, notes)
   }
 
-  private func snapshots(
-    of record: DeviceRecord, _ descriptor: Descriptor, at location: Roots.Location
-  ) -> [SnapshotInfo] {
-    return descriptor.shots.filter { $0.guid != descriptor.topGUID }.map { shot in
-      let children = descriptor.children(of: shot.guid).map(\.guid)
-      let file = try? roots.resolve(shot.file, from: location, pointer: "")
-      return SnapshotInfo(
-        guid: shot.guid, parent: shot.parent == .none ? nil : shot.parent, children: children,
-        level: record.deltas.firstIndex { $0.guid == shot.guid.description },
-        isCurrent: children.contains(descriptor.topGUID), isTemporary: shot.mark != nil,
-        path: file?.path ?? shot.file, isRaw: descriptor.isRaw(shot))
+  private func info(
+    of shot: Descriptor.Shot, _ record: DeviceRecord, _ descriptor: Descriptor,
+    at location: Roots.Location, _ notes: SnapshotNotes
+  ) -> SnapshotInfo {
+    let children = descriptor.children(of: shot.guid).map(\.guid)
+    let file = try? roots.resolve(shot.file, from: location, pointer: "")
+    let size = sizes(of: shot, record, descriptor, at: location)
+    let note = notes[shot.guid]
+    let isExported = state.withLock {
+      $0.snapshotDoors.export(reading: shot.guid, of: record.id) != nil
     }
+    let refusal: ServiceError.Code? =
+      children.count > 1
+      ? .snapshotHasBranches
+      : note.isProtected ? .snapshotProtected : isExported ? .exportInUse : nil
+    return SnapshotInfo(
+      guid: shot.guid, parent: shot.parent == .none ? nil : shot.parent, children: children,
+      level: record.deltas.firstIndex { $0.guid == shot.guid.description },
+      isCurrent: children.contains(descriptor.topGUID), isTemporary: shot.mark != nil,
+      path: file?.path ?? shot.file, isRaw: descriptor.isRaw(shot), note: note,
+      clusters: size.clusters, diskBytes: size.disk, exclusiveBytes: size.exclusive,
+      refusal: refusal?.rawValue)
+  }
+
+  /// What a snapshot's own delta holds, and what of it nobody would miss: the rest would be copied
+  /// into the delta above. What cannot be read counts as nothing.
+  private func sizes(
+    of shot: Descriptor.Shot, _ record: DeviceRecord, _ descriptor: Descriptor,
+    at location: Roots.Location
+  ) -> (clusters: UInt64, disk: UInt64, exclusive: UInt64) {
+    func open(_ shot: Descriptor.Shot) -> (file: ImageFile, isRaw: Bool)? {
+      guard let place = try? roots.resolve(shot.file, from: location, pointer: ""),
+        let folder = try? roots.folder(of: place, pointer: ""),
+        let file = try? roots.open(place, in: folder, writable: false, pointer: "")
+      else { return nil }
+      return (file, descriptor.isRaw(shot))
+    }
+    guard let own = open(shot), let disk = try? own.file.allocatedBytes() else { return (0, 0, 0) }
+    let live: Device? =
+      if case .attached(let device)? = state.withLock({ $0.devices[record.id] })?.now.phase {
+        device
+      } else { nil }
+    let clusterBytes = descriptor.clusterSectors * Geometry.sectorBytes
+    let like = Geometry(
+      version: ImageVersion(rawValue: record.version) ?? .v2,
+      clusterShift: clusterBytes.trailingZeroBitCount,
+      sizeBytes: descriptor.sizeSectors * Geometry.sectorBytes)
+    guard let clusters = try? ForwardMerge.clusters(of: own, like: like) else {
+      return (0, disk, 0)
+    }
+    let children = descriptor.children(of: shot.guid)
+    guard let child = children.first else { return (clusters, disk, disk) }
+    guard children.count == 1 else { return (clusters, disk, 0) }
+    let moved: UInt64?
+    if child.guid == descriptor.topGUID, let live, !live.isReadOnly {
+      moved = try? ForwardMerge.count(in: live, level: live.levels().count - 2)
+    } else {
+      moved = open(child).flatMap { try? ForwardMerge.count(from: own, into: $0, like: like) }
+    }
+    let shadowed = clusters - min(clusters, moved ?? clusters)
+    return (clusters, disk, min(disk, shadowed * clusterBytes))
   }
 }

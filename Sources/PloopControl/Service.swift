@@ -38,6 +38,7 @@ package final class Service: ServiceAPI {
     var unclosed: [String: DeviceRecord] = [:]
     /// Attaches of an earlier life that did not get to their end, by device.
     var unfinished: [String: AttachIntent] = [:]
+    var snapshotDoors = SnapshotDoors()
     /// What of the state was found damaged, in words.
     var damages: [String] = []
     var listeners: [ListeningSocket] = []

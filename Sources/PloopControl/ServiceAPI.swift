@@ -13,6 +13,10 @@ package protocol ServiceAPI: Sendable {
     -> DeviceInfo
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError)
   func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo>
+  func snapshot(_ id: String, _ guid: GUID) async throws(ServiceError)
+    -> (snapshot: SnapshotInfo, revision: UInt64)
+  func changeSnapshot(_ id: String, _ guid: GUID, _ change: SnapshotChange, ifRevision: UInt64?)
+    async throws(ServiceError) -> (snapshot: SnapshotInfo, revision: UInt64)
   func addSnapshot(
     _ id: String, _ request: SnapshotRequest, ifRevision: UInt64?,
     keeping keeper: AnswerKeeper<SnapshotMade>?

@@ -29,6 +29,16 @@ struct Fields {
     }
   }
 
+  /// A text, or null, which removes what was there.
+  mutating func removableText(_ name: String) throws(Problem) -> String?? {
+    switch json(name) {
+    case nil: return nil
+    case .null?: return .some(nil)
+    case .string(let text)?: return .some(text)
+    default: throw wrong(name, "a string or null is expected")
+    }
+  }
+
   mutating func requiredText(_ name: String) throws(Problem) -> String {
     guard let text = try text(name) else { throw wrong(name, "is missing") }
     return text

@@ -108,6 +108,7 @@ package enum ProblemCatalogue {
       "snapshot-not-possible", 409, "The snapshot does not allow it",
       "look at its place in the tree"
     ),
+    ("snapshot-protected", 409, "The snapshot is protected", "PATCH it: {\"protected\":false}"),
     ("job-not-found", 404, "No such job", "GET /v1/jobs lists them"),
     ("job-active", 409, "The job is not over", "cancel it, or wait for it"),
     ("job-finished", 409, "The job is over", "make a new one, or POST its retry"),

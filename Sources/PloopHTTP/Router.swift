@@ -64,7 +64,8 @@ struct Call: Sendable {
 /// Judges a request by what HTTP and this service demand of any, finds its route, and answers.
 package struct Router: Sendable {
   package static let routes: [Route] =
-    serviceRoutes + deviceRoutes + chainRoutes + exportRoutes + jobRoutes
+    serviceRoutes + deviceRoutes + snapshotRoutes + chainRoutes
+    + exportRoutes + jobRoutes
 
   private let service: any ServiceAPI
 

@@ -113,6 +113,20 @@ final class FakeService: ServiceAPI {
     return Page(items: Sample.snapshots, next: nil, revision: 41)
   }
 
+  func snapshot(
+    _ id: String, _ guid: GUID
+  ) async throws(ServiceError) -> (snapshot: SnapshotInfo, revision: UInt64) {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return (Sample.snapshots[0], 41)
+  }
+
+  func changeSnapshot(
+    _ id: String, _ guid: GUID, _ change: SnapshotChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> (snapshot: SnapshotInfo, revision: UInt64) {
+    state.withLock { $0.ifRevisions.append(ifRevision) }
+    return try await snapshot(id, guid)
+  }
+
   func addSnapshot(
     _ id: String, _ request: SnapshotRequest, ifRevision: UInt64?,
     keeping keeper: AnswerKeeper<SnapshotMade>?

@@ -11,19 +11,32 @@ enum Sample {
 
   static func export(_ name: String) -> ExportInfo {
     ExportInfo(
-      name: name, device: "vm1", readonly: false, summary: "the first", sizeBytes: 10 << 30,
+      name: name, device: "vm1", readonly: false, snapshot: nil, summary: "the first",
+      sizeBytes: 10 << 30,
       uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client], revision: 7)
   }
 
   private static let snapshot = GUID("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}") ?? .none
 
+  static let note: SnapshotNote = {
+    var note = SnapshotNote()
+    note.name = "before the upgrade"
+    note.summary = "by hand"
+    note.labels = ["why": "upgrade"]
+    note.isProtected = true
+    note.createdAt = moment
+    return note
+  }()
+
   static let snapshots = [
     SnapshotInfo(
       guid: snapshot, parent: nil, children: [.top, .backup], level: 0, isCurrent: true,
-      isTemporary: false, path: "main:vm1/base.raw", isRaw: true),
+      isTemporary: false, path: "main:vm1/base.raw", isRaw: true, note: note, clusters: 310,
+      diskBytes: 325_058_560, exclusiveBytes: 201_326_592, refusal: "snapshot-protected"),
     SnapshotInfo(
       guid: .backup, parent: snapshot, children: [], level: nil, isCurrent: false,
-      isTemporary: true, path: "main:vm1/branch.hds", isRaw: false),
+      isTemporary: true, path: "main:vm1/branch.hds", isRaw: false, note: note, clusters: 310,
+      diskBytes: 325_058_560, exclusiveBytes: 201_326_592, refusal: "snapshot-protected"),
   ]
 
   static func device(_ id: String) -> DeviceInfo {

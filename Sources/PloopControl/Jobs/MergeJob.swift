@@ -42,6 +42,7 @@ struct MergeJob: JobWork {
       guid = name
     }
     _ = try service.child(of: guid, descriptor)
+    try service.requireDisposable(guid, chain)
     return ["snapshot": .text(guid.description)]
   }
 
@@ -94,6 +95,7 @@ struct DeleteSnapshotJob: JobWork {
     let (_, chain) = try service.described(try service.controller(device))
     _ = try service.onlyChild(
       of: snapshot, try service.read(chain.location, in: chain.file.folder))
+    try service.requireDisposable(snapshot, chain)
     return ["snapshot": .text(snapshot.description)]
   }
 

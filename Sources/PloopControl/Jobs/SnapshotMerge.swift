@@ -122,6 +122,7 @@ struct SnapshotMerge {
     let descriptor = try service.read(chain.location, in: chain.file.folder)
     if descriptor.shot(guid) == nil, try service.existing(job).interruptions > 0 { return nil }
     let child = try service.child(of: guid, descriptor)
+    try service.requireDisposable(guid, chain)
     let bytes = service.diskBytes(of: guid, descriptor, chain)
     let inChain = controller.now.record?.deltas.contains { $0.guid == guid.description } ?? false
     let branch = inChain ? nil : try service.openBranch(child.guid, descriptor, chain)
@@ -263,6 +264,7 @@ extension Service {
     let descriptor = try read(chain.location, in: chain.file.folder)
     if descriptor.shot(guid) == nil, try existing(job).interruptions > 0 { return 0 }
     guard try onlyChild(of: guid, descriptor) == nil else { return nil }
+    try requireDisposable(guid, chain)
     let bytes = diskBytes(of: guid, descriptor, chain)
     let made = try converting { () throws(DeviceError) in
       try change(chain, controller.id, nil).removeLeaf(guid)

@@ -17,6 +17,8 @@ struct DeviceRecord: Codable, Sendable, Equatable {
     var sharedWriters: Bool
     var summary: String
     var revision: UInt64
+    /// The snapshot that is read; nil for the device as it is.
+    var snapshot: String?
   }
 
   var id: String
@@ -67,6 +69,7 @@ enum EventType: String, Sendable {
   case jobCreated = "job.created"
   case jobState = "job.state"
   case snapshotCreated = "snapshot.created"
+  case snapshotChanged = "snapshot.changed"
   case snapshotDeleted = "snapshot.deleted"
   case exportCreated = "export.created"
   case exportDeleted = "export.deleted"

@@ -88,6 +88,20 @@ package final class ForwardMerge: Sendable {
     try MergeReceiver.count(from: source, into: receiver, geometry)
   }
 
+  /// How many clusters an image's own index maps.
+  package static func clusters(
+    of image: (file: ImageFile, isRaw: Bool), like geometry: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    let own = try Device.geometry(of: image.file, isRaw: image.isRaw, like: geometry)
+    guard !image.isRaw else { return own.clusterCount }
+    let bytes = try converting { () throws(IOError) in try image.file.size() }
+    var scan = IndexScan(own, fileBytes: bytes)
+    try scan.run(image.file) { _, _ throws(DeviceError) in
+    } fault: { _ throws(DeviceError) in
+    }
+    return scan.mapped
+  }
+
   // MARK: Steps
 
   /// Moves up to `limit` clusters.

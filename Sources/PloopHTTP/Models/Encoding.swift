@@ -23,7 +23,8 @@ extension ExportInfo {
   var json: JSON {
     .members([
       "name": .string(name), "device": .string(device), "readonly": .bool(readonly),
-      "description": .string(summary), "size": .count(sizeBytes),
+      "snapshot": snapshot.map(JSON.string) ?? .null, "description": .string(summary),
+      "size": .count(sizeBytes),
       "uris": .array(uris.map(JSON.string)), "clients": .array(clients.map(\.json)),
       "revision": .count(revision),
     ])
@@ -52,6 +53,16 @@ extension SnapshotInfo {
       "level": level.map { .integer(Int64($0)) } ?? .null, "in_chain": .bool(level != nil),
       "current": .bool(isCurrent), "temporary": .bool(isTemporary), "path": .string(path),
       "format": .string(isRaw ? "raw" : "ploop1"),
+      "name": note.name.map(JSON.string) ?? .null,
+      "description": note.summary.map(JSON.string) ?? .null,
+      "labels": .object(
+        note.labels.sorted { $0.key < $1.key }.map {
+          JSON.Member(name: $0.key, value: .string($0.value))
+        }),
+      "protected": .bool(note.isProtected), "created_at": note.createdAt.map(time) ?? .null,
+      "clusters": .count(clusters), "disk_bytes": .count(diskBytes),
+      "exclusive_bytes": .count(exclusiveBytes), "deletable": .bool(refusal == nil),
+      "deletable_reason": refusal.map(JSON.string) ?? .null,
     ]
   }
 }

@@ -14,6 +14,11 @@ let chainRoutes: [Route] = [
     var request = SnapshotRequest()
     request.guid = try body.guid("uuid")
     request.deltaPath = try body.text("delta_path")
+    request.note.name = try body.text("name")
+    request.note.summary = try body.text("description")
+    request.note.labels =
+      (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
+    request.note.isProtected = try body.flag("protected") ?? false
     try body.finish()
     let revision = try call.ifRevision()
     return try await converting { [request] () async throws(ServiceError) in

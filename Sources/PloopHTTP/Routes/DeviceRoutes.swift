@@ -73,12 +73,6 @@ let deviceRoutes: [Route] = [
     else { throw Problem("delta-not-found", "\(device.id) has no delta \(name)") }
     return HTTPReply(200, delta.json)
   },
-  Route("GET", "/v1/devices/{id}/snapshots", "listSnapshots") { call throws(Problem) in
-    let page = try await converting { () async throws(ServiceError) in
-      try await call.service.snapshots(call.arguments[0])
-    }
-    return list(page, of: call) { $0.json }
-  },
   Route(
     "GET", "/v1/devices/{id}/map", "getMap", parameters: ["offset", "length", "limit"]
   ) { call throws(Problem) in

@@ -15,7 +15,12 @@ let exportRoutes: [Route] = [
     var body = try call.body()
     var request = ExportRequest(
       name: try body.requiredText("name"), device: try body.requiredText("device"))
-    request.readonly = try body.flag("readonly") ?? false
+    request.snapshot = try body.guid("snapshot")
+    let readonly = try body.flag("readonly")
+    guard request.snapshot == nil || readonly != false else {
+      throw Problem("snapshot-not-possible", "a snapshot can only be read", pointer: "/readonly")
+    }
+    request.readonly = readonly ?? (request.snapshot != nil)
     request.sharedWriters = try body.flag("shared_writers") ?? false
     request.summary = try body.text("description") ?? ""
     try body.finish()

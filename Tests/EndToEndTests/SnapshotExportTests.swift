@@ -1,0 +1,133 @@
+import Glibc
+import PloopIO
+import TestSupport
+import Testing
+
+@Suite("Snapshots as people know them, and read beside the disk")
+struct SnapshotExportTests {
+  private let folder: TemporaryFolder
+  private let service: RunningService
+
+  init() throws {
+    folder = try TemporaryFolder()
+    service = try RunningService(in: folder.path)
+    #expect(try service.create("vm", sizeBytes: 16 << 20, clusterBytes: 1 << 16).status == 201)
+  }
+
+  private func write(_ pattern: Int, _ place: String) throws {
+    try Tool.shell("qemu-io -f raw -c 'write -P \(pattern) \(place)' '\(service.uri("vm"))'")
+  }
+
+  private func save(_ export: String, _ name: String) throws {
+    try Tool.shell("nbdcopy '\(service.uri(export))' '\(folder.path)/\(name)'")
+  }
+
+  private func snapshot(_ body: String = "{}") throws -> String {
+    let reply = try service.post("/v1/devices/vm/snapshots", body)
+    return try #require(reply.json["uuid"] as? String, "\(reply.text)")
+  }
+
+  private func path(_ guid: String) -> String {
+    "/v1/devices/vm/snapshots/\(guid.filter { !"{}".contains($0) })"
+  }
+
+  @Test("names, labels and protection are set, kept by the disk itself, and obeyed")
+  func notes() throws {
+    try write(1, "0 4M")
+    let one = try snapshot(
+      "{\"name\":\"before the upgrade\",\"labels\":{\"why\":\"upgrade\"},\"protected\":true}")
+    try write(2, "1M 1M")
+    let two = try snapshot()
+    #expect(try service.post("/v1/devices/vm/snapshots", "{\"name\":\"\"}").code == "invalid-value")
+    let first = try service.get(path(one)).json
+    #expect(first["name"] as? String == "before the upgrade")
+    #expect(first["deletable"] as? Bool == false)
+    #expect(first["deletable_reason"] as? String == "snapshot-protected")
+    #expect(first["created_at"] is String)
+    // One MiB of it is shadowed by the next delta.
+    #expect(first["exclusive_bytes"] as? Int == 1 << 20)
+    #expect(first["clusters"] as? Int == 64)
+    #expect(try service.delete(path(one)).code == "snapshot-protected")
+    let merge = try service.post(
+      "/v1/jobs", "{\"type\":\"merge\",\"device\":\"vm\",\"params\":{\"level\":0}}")
+    #expect(merge.code == "snapshot-protected", "\(merge.text)")
+    let changed = try service.patch(
+      path(two), "{\"name\":\"second\",\"description\":\"by hand\",\"labels\":{\"a\":\"b\"}}")
+    #expect(changed.json["name"] as? String == "second", "\(changed.text)")
+    // With the state lost, the disk is attached anew under another id.
+    #expect(try service.end() == 0)
+    try Tool.shell("rm -rf '\(service.folder)/state'/*")
+    try service.start()
+    let again = try service.post(
+      "/v1/devices",
+      "{\"id\":\"vm\",\"descriptor\":\"vm/DiskDescriptor.xml\",\"export\":{\"name\":\"vm\"}}")
+    #expect(again.status == 201, "\(again.text)")
+    #expect(try service.get(path(two)).json["description"] as? String == "by hand")
+    #expect(try service.delete(path(one)).code == "snapshot-protected")
+    let tree =
+      try service.get("/v1/devices/vm/snapshots?view=tree").json["items"] as? [[String: Any]]
+    #expect(tree?.count == 1)
+    let inner = tree?.first?["children"] as? [[String: Any]]
+    #expect(inner?.first?["name"] as? String == "second")
+    #expect(try service.patch(path(one), "{\"protected\":false,\"name\":null}").status == 200)
+    let gone = try service.call("DELETE", path(one), nil, ["Prefer: wait=60"])
+    #expect(gone.json["state"] as? String == "succeeded", "\(gone.text)")
+    #expect(try service.patch(path(one), "{}").code == "snapshot-not-found")
+    // Notes that nobody can read are none.
+    try Tool.shell("echo nonsense > '\(service.images)/vm/DiskDescriptor.xml.notes'")
+    #expect(try service.get(path(two)).json["name"] is String == false)
+    #expect(try service.patch(path(two), "{\"name\":\"new\"}").json["name"] as? String == "new")
+  }
+
+  @Test("each is read through an export of its own while the disk is written, and after a restart")
+  func exports() throws {
+    var snapshots: [String] = []
+    for round in 1...3 {
+      try write(round, "\(round)M 3M")
+      try save("vm", "copy\(round)")
+      snapshots.append(try snapshot())
+    }
+    for (index, guid) in snapshots.enumerated() {
+      let reply = try service.post(
+        "/v1/exports", "{\"name\":\"s\(index + 1)\",\"device\":\"vm\",\"snapshot\":\"\(guid)\"}")
+      #expect(reply.status == 201, "\(reply.text)")
+      #expect(reply.json["readonly"] as? Bool == true)
+      #expect(reply.json["snapshot"] as? String == guid)
+    }
+    try write(9, "0 16M")
+    func compare(_ note: String) throws {
+      for round in 1...3 {
+        try save("s\(round)", "look")
+        try expectSameBytes("\(folder.path)/look", "\(folder.path)/copy\(round)", note)
+      }
+    }
+    try compare("beside the disk")
+    let refusedWrite = try Tool.shell(
+      "qemu-io -f raw -c 'write 0 4k' '\(service.uri("s1"))'", check: false)
+    #expect(refusedWrite.output.contains("read-only") || refusedWrite.status != 0)
+    let held = try service.delete(path(snapshots[0]))
+    #expect(held.code == "export-in-use", "\(held.text)")
+    #expect((held.json["holder"] as? [String: Any])?["id"] as? String == "s1")
+    service.kill()
+    try service.start()
+    try compare("after a kill")
+    for wrong in [
+      "{\"name\":\"x\",\"device\":\"vm\",\"snapshot\":\"99999999-0000-4000-8000-000000000000\"}",
+      "{\"name\":\"x\",\"device\":\"vm\",\"snapshot\":\"\(snapshots[0])\",\"readonly\":false}",
+      "{\"name\":\"x\",\"device\":\"vm\",\"snapshot\":\"5fbaabe3-6958-40ff-92a7-860e329aab41\"}",
+    ] {
+      let reply = try service.post("/v1/exports", wrong)
+      #expect([404, 409].contains(reply.status), "\(reply.text)")
+    }
+    for round in 1...3 { #expect(try service.delete("/v1/exports/s\(round)").status == 204) }
+    let gone = try service.call("DELETE", path(snapshots[0]), nil, ["Prefer: wait=60"])
+    #expect(gone.json["state"] as? String == "succeeded", "\(gone.text)")
+    let again = try service.post(
+      "/v1/exports", "{\"name\":\"s2\",\"device\":\"vm\",\"snapshot\":\"\(snapshots[1])\"}")
+    #expect(again.status == 201, "\(again.text)")
+    try save("s2", "look")
+    try expectSameBytes("\(folder.path)/look", "\(folder.path)/copy2", "after a merge")
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    try OpenVZ.run("cd '\(service.images)/vm' && ploop check DiskDescriptor.xml")
+  }
+}
