@@ -88,7 +88,7 @@ let package = Package(
     .testTarget(
       name: "PloopControlTests",
       dependencies: [
-        "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb,
+        "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb, logging,
       ],
       swiftSettings: settings),
     .testTarget(

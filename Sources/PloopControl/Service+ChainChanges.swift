@@ -165,10 +165,15 @@ extension Service {
     }
     let (device, chain) = try changeable(controller, ifRevision: ifRevision)
     let geometry = try geometry(of: guid, chain, like: device.geometry)
-    if let name {
+    let kept = name.map { GUID(lenient: $0) ?? .random() }
+    if let name, let kept {
       var note = SnapshotNote()
-      note.name = name
+      note.name = GUID(lenient: name) == nil ? name : nil
+      note.createdAt = wallClockSeconds()
       try note.check()
+      // Ahead: what is noted of a snapshot that is not made means nothing.
+      try write(
+        note, on: kept, try read(chain.location, in: chain.file.folder), beside: chain.file)
     }
     let doors = table.entries(of: controller.id).map(\.record.name)
     try closeDoors(doors, .safe, refusal: .deviceInUse, of: "the device \(controller.id)")
@@ -189,14 +194,6 @@ extension Service {
     }
     closeSnapshots(of: controller.id)
     controller.enter(.attaching)
-    let kept = name.map { GUID(lenient: $0) ?? .random() }
-    if let kept {
-      var note = SnapshotNote()
-      note.name = name.flatMap { GUID(lenient: $0) == nil ? $0 : nil }
-      note.createdAt = wallClockSeconds()
-      let descriptor = try? read(chain.location, in: chain.file.folder)
-      if let descriptor { try? write(note, on: kept, descriptor, beside: chain.file) }
-    }
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).switchTop(

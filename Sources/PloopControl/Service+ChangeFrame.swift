@@ -140,9 +140,15 @@ extension Service {
   func requireDisposable(
     _ guid: GUID, _ chain: ChangeableChain
   ) throws(ServiceError) {
-    guard !SnapshotNotes(beside: chain.file)[guid].isProtected else {
+    let notes = SnapshotNotes(beside: chain.file)
+    guard !notes[guid].isProtected, !notes.isDamaged else {
       throw ServiceError(
-        .snapshotProtected, "the snapshot \(guid) is protected", errno: "EBUSY",
+        .snapshotProtected,
+        notes.isDamaged
+          ? "the notes beside \(chain.location.path) cannot be read; they may protect \(guid)"
+          : "the snapshot \(guid) is protected",
+        remedy: notes.isDamaged
+          ? "PATCH the snapshot: the damaged file is set aside then" : nil, errno: "EBUSY",
         holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
     }
     try requireNotExported(guid, of: chain.device)

@@ -56,6 +56,7 @@ extension Service {
       fail(controller, error)
       throw error
     }
+    closeSnapshots(of: controller.id)
     forget(controller.id)
     tellChanged(controller.id, facts.record?.exports ?? [])
   }
@@ -79,10 +80,10 @@ extension Service {
       } else {
         // It is closed, but not cleanly: kept, so that nobody thinks that all is well.
         fail(controller, error)
+        closeSnapshots(of: controller.id)
       }
       throw error
     }
     if isSuspended { try? dropClients(of: doors, until: deadline) }
-    closeSnapshots(of: controller.id)
   }
 }

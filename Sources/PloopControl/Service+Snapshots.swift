@@ -38,7 +38,11 @@ extension Service {
     return try await controller.run { () throws(ServiceError) in
       guard let record = controller.now.record else { throw Service.missing(guid, of: id) }
       try Service.require(ifRevision, is: record.revision)
-      let (descriptor, location, folder) = try self.tree(of: record, guid)
+      let (_, location, folder) = try self.tree(of: record, guid)
+      // A reader of the disk holds the lock for reading only: others may be changing the tree.
+      let lock = try self.noteLock(location, folder)
+      defer { withExtendedLifetime(lock) {} }
+      let (descriptor, _, _) = try self.tree(of: record, guid)
       let file = DescriptorFile(in: folder, name: location.name)
       let before = SnapshotNotes(beside: file)[guid]
       var note = before
@@ -48,9 +52,6 @@ extension Service {
       for (name, value) in change.labels ?? [:] { note.labels[name] = value }
       try note.check()
       guard note != before else { return (try self.snapshot(guid, of: record), record.revision) }
-      // A reader of the disk holds the lock for reading only: others may be changing the tree.
-      let lock = try self.noteLock(location, folder)
-      defer { withExtendedLifetime(lock) {} }
       try self.write(note, on: guid, descriptor, beside: file)
       try self.commit(record, of: controller, as: .deviceChanged) {
         (record, transaction) throws(ServiceError) in

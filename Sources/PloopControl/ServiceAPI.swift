@@ -39,7 +39,7 @@ package protocol ServiceAPI: Sendable {
   func retryJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo
   func removeJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError)
   func queue() async -> QueueInfo
-  func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo
+  func changeQueue(_ change: QueueChange) async throws(ServiceError) -> QueueInfo
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics

@@ -84,6 +84,7 @@ extension ServiceError.Code {
   package static let imageInvalid = Self("image-invalid")
   package static let snapshotProtected = Self("snapshot-protected")
   package static let snapshotHasBranches = Self("snapshot-has-branches")
+  package static let tooManyJobs = Self("too-many-jobs")
   package static let jobNotFound = Self("job-not-found")
   package static let jobActive = Self("job-active")
   package static let jobFinished = Self("job-finished")

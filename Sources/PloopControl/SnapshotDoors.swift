@@ -43,7 +43,13 @@ extension Service {
         .snapshotNotFound, "the device \(controller.id) has no snapshot \(guid)", errno: "ENOENT",
         pointer: "/snapshot")
     }
-    var chain: ChainPlan
+    // What is being merged away is gone when the export comes back.
+    if let job = jobs.holder(of: controller.id),
+      job.parameters["snapshot"] == .text(guid.description)
+    {
+      try requireNoJob(on: controller.id)
+    }
+    let chain: ChainPlan
     do throws(ServiceError) {
       chain = try plan(descriptor: path, at: guid, readonly: true)
     } catch {
@@ -97,7 +103,10 @@ extension Service {
 
   /// - Throws: `export-in-use` while a snapshot is read through an export.
   func requireNotExported(_ guid: GUID, of device: String) throws(ServiceError) {
-    guard let export = state.withLock({ $0.snapshotDoors.export(reading: guid, of: device) })
+    // One that could not be opened reads its snapshot again when it can be.
+    let closed = record(of: device)?.exports.first { $0.snapshot == guid.description }?.name
+    guard
+      let export = state.withLock({ $0.snapshotDoors.export(reading: guid, of: device) }) ?? closed
     else { return }
     throw ServiceError(
       .exportInUse, "the snapshot \(guid) is read through the export \(export)",

@@ -17,7 +17,7 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
 
   /// - Throws: `invalid-value`, with a pointer to the member.
   func check() throws(ServiceError) {
-    if let name, !(1...255).contains(name.utf8.count) || name.utf8.contains(where: { $0 < 0x20 }) {
+    if let name, !(1...255).contains(name.utf8.count) || SnapshotNote.hasControls(name) {
       throw ServiceError(
         .invalidValue, "a name has 1 to 255 bytes, none of them a control character",
         pointer: "/name")
@@ -27,6 +27,10 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
         .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
     }
     try Names.require(labels: labels)
+  }
+
+  private static func hasControls(_ text: String) -> Bool {
+    text.unicodeScalars.contains { $0.properties.generalCategory == .control }
   }
 }
 
@@ -40,15 +44,28 @@ struct SnapshotNotes {
   private let folder: ImageFolder
   private let name: String
   private var notes: [String: SnapshotNote]
+  /// There is a file, and nobody can say what was in it: a protection may have been.
+  let isDamaged: Bool
+  /// The file as it was, if it could be read.
+  private let bytes: [UInt8]?
 
-  /// Reads them; what is not there, damaged, or not ours counts as none.
+  /// Reads them, whoever wrote them. What is no note counts as none, and what cannot be read at all as
+  /// no notes.
   init(beside descriptor: DescriptorFile) {
     folder = descriptor.folder
     name = "\(descriptor.name).notes"
-    let bytes = try? folder.bytes(of: name, limit: SnapshotNotes.limit)
-    notes =
-      bytes.flatMap { try? JSONDecoder().decode([String: SnapshotNote].self, from: Data($0)) }
-      ?? [:]
+    guard folder.contains(name) else {
+      notes = [:]
+      isDamaged = false
+      bytes = nil
+      return
+    }
+    bytes = try? folder.bytes(of: name, limit: SnapshotNotes.limit)
+    let read = bytes.flatMap {
+      try? JSONDecoder().decode([String: SnapshotNote].self, from: Data($0))
+    }
+    notes = (read ?? [:]).filter { (try? $0.value.check()) != nil }
+    isDamaged = read == nil || notes.count != read?.count
   }
 
   subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
@@ -63,11 +80,19 @@ struct SnapshotNotes {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     do {
-      let bytes = Array(try encoder.encode(notes))
-      guard bytes.count <= SnapshotNotes.limit else {
+      // What could not be understood is left for people.
+      if isDamaged {
+        if let bytes {
+          try folder.replace("\(name).damaged", with: bytes)
+        } else {
+          try folder.rename(name, to: "\(name).damaged")
+        }
+      }
+      let text = Array(try encoder.encode(notes))
+      guard text.count <= SnapshotNotes.limit else {
         throw ServiceError(.invalidValue, "the notes on all snapshots are too long together")
       }
-      try folder.replace(name, with: bytes)
+      try folder.replace(name, with: text)
     } catch { throw ServiceError(storing: error) }
   }
 }

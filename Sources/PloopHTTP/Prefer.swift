@@ -34,7 +34,13 @@ extension Call {
       }
       let left = deadline.millisecondsLeft
       guard !job.record.state.isFinal, left > 0 else { break }
-      _ = await service.change(of: .job(job.record.id), since: changes, milliseconds: left)
+      switch await service.change(
+        of: .job(job.record.id), since: changes, milliseconds: left)
+      {
+      case .changed, .timeout: continue
+      // It was accepted, which is answer enough.
+      case .closed, .full: return job
+      }
     }
     return job
   }
@@ -50,8 +56,12 @@ extension Call {
         guard error.error.code == .deviceBusy, let holder = error.error.holder,
           holder.kind == "job", deadline.millisecondsLeft > 0
         else { throw error }
-        _ = await service.change(
+        let end = await service.change(
           of: .job(holder.id), since: changes, milliseconds: deadline.millisecondsLeft)
+        switch end {
+        case .changed, .timeout: continue
+        case .closed, .full: throw error
+        }
       }
     }
   }

@@ -109,6 +109,7 @@ package enum ProblemCatalogue {
       "look at its place in the tree"
     ),
     ("snapshot-protected", 409, "The snapshot is protected", "PATCH it: {\"protected\":false}"),
+    ("too-many-jobs", 409, "Too many jobs", "wait for some, or cancel them"),
     ("job-not-found", 404, "No such job", "GET /v1/jobs lists them"),
     ("job-active", 409, "The job is not over", "cancel it, or wait for it"),
     ("job-finished", 409, "The job is over", "make a new one, or POST its retry"),

@@ -45,7 +45,8 @@ struct JobStoreTests {
     #expect(failed.map(\.id) == ["b2"])
     #expect(labelled.count == 7 && other.isEmpty)
     #expect(all.last == job("a0").at(all.last?.createdAt))
-    try store.write { transaction throws(ServiceError) in try transaction.removeOldJobs() }
+    try store.write { transaction throws(ServiceError) in try transaction.removeOldJobs(keeping: [])
+    }
     let left = try store.read { transaction throws(ServiceError) in
       (try transaction.job("b1"), try transaction.job("b2"), try transaction.openJobs().count)
     }

@@ -243,8 +243,8 @@ final class FakeService: ServiceAPI {
       oldestQueuedAt: 1_764_000_000, revision: 12)
   }
 
-  func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo {
-    state.withLock { $0.queue = settings }
+  func changeQueue(_ change: QueueChange) async throws(ServiceError) -> QueueInfo {
+    state.withLock { $0.queue.isPaused = change.isPaused ?? $0.queue.isPaused }
     return await queue()
   }
 

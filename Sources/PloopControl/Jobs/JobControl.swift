@@ -27,6 +27,7 @@ final class JobControl: Sendable {
     case log(level: String, String)
     /// It has paused, or goes on.
     case paused(Bool)
+    case committed
   }
 
   static let stallNanoseconds: UInt64 = 120 * 1_000_000_000
@@ -113,8 +114,9 @@ final class JobControl: Sendable {
     while true {
       enum Turn { case go, cancelled, interrupted, paused, wait(UInt64) }
       let turn: Turn = state.withLock { state in
-        if state.isInterrupted { return .interrupted }
+        // What was wanted for good comes before what is only put off.
         if state.isCancelled, !state.isCommitted { return .cancelled }
+        if state.isInterrupted { return .interrupted }
         if state.isPaused { return .paused }
         let now = monotonicNanoseconds()
         let delay = max(
@@ -166,6 +168,7 @@ final class JobControl: Sendable {
       return state.isCancelled
     }
     if isCancelled { throw .cancelled }
+    note(.committed)
   }
 
   // MARK: For the engine

@@ -48,24 +48,18 @@ final class JobEngine: Sendable {
   /// Takes up the jobs of an earlier life; none begins before ``start(_:)``.
   func load() throws(ServiceError) {
     let (jobs, settings) = try store.write { transaction throws(ServiceError) in
-      try transaction.removeOldJobs()
       var jobs: [JobRecord] = []
       for var job in try transaction.openJobs() {
         if job.state.isActive {
           try transaction.log(job.id, "warning", "the service ended while the job ran")
-          if job.state == .cancelling {
-            job.finish(.cancelled)
-          } else {
-            job.state = .queued
-            job.phase = "resuming"
-            job.interruptions += 1
-          }
+          job.comeBack()
           job.revision = try transaction.nextRevision()
           try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
           try transaction.save(job)
         }
         jobs.append(job)
       }
+      try transaction.removeOldJobs(keeping: JobEngine.awaited(by: jobs))
       return (jobs, try transaction.queueSettings())
     }
     throttle.withLock {
@@ -136,6 +130,16 @@ final class JobEngine: Sendable {
   /// Something has changed outside that jobs may wait for.
   func lookAgain() { state.update { $0.changes += 1 } }
 
+  /// Jobs that others come after.
+  private static func awaited(by jobs: some Sequence<JobRecord>) -> Set<String> {
+    Set(jobs.flatMap(\.after))
+  }
+
+  /// The job, if any, that waits for the success of another one.
+  func successor(of id: String) -> JobRecord? {
+    state.withLock { $0.jobs.values.first { $0.after.contains(id) } }
+  }
+
   // MARK: Turns
 
   private func dispatch(_ service: Service) {
@@ -159,7 +163,11 @@ final class JobEngine: Sendable {
 
   private func ended(_ id: String) -> JobState? {
     if state.withLock({ $0.jobs[id] != nil }) { return nil }
-    return try? store.read { transaction throws(ServiceError) in try transaction.job(id)?.state }
+    do throws(ServiceError) {
+      let job = try store.read { transaction throws(ServiceError) in try transaction.job(id) }
+      // Of one that nobody knows any more it cannot be said that it succeeded.
+      return job?.state ?? .failed
+    } catch { return nil }
   }
 
   /// A job that comes after one which did not succeed will never begin.
@@ -176,16 +184,29 @@ final class JobEngine: Sendable {
   }
 
   private func begin(_ id: String, _ service: Service) {
-    guard
-      let record = try? update(
-        id,
-        { job in
-          job.state = .running
-          job.startedAt = job.startedAt ?? wallClockSeconds()
-        })
-    else { return }
-    let control = JobControl(record, queue: throttle) { [weak self] note in self?.take(note, id) }
-    state.update { $0.controls[id] = control }
+    // Known before it runs: a cancel that comes in between finds whom to tell.
+    let control = state.withLock { state -> JobControl? in
+      guard let record = state.jobs[id], record.state == .queued, !state.isStopping,
+        !state.leaving.contains(record.device)
+      else { return nil }
+      let control = JobControl(record, queue: throttle) { [weak self] note in
+        self?.take(note, id)
+      }
+      state.controls[id] = control
+      return control
+    }
+    guard let control else { return }
+    let record: JobRecord
+    do throws(ServiceError) {
+      record = try update(id) { job in
+        if job.state == .queued { job.state = .running }
+        job.startedAt = job.startedAt ?? wallClockSeconds()
+      }
+    } catch {
+      log.error(
+        "a job cannot be begun", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
+      return state.update { $0.controls[id] = nil }
+    }
     do throws(IOError) {
       try Thread(name: "ploopd-job", stackBytes: 1 << 20) { [self] in
         run(record, control, service)
@@ -226,6 +247,7 @@ final class JobEngine: Sendable {
         try update(id) { job in
           if job.state != .cancelling { job.state = isPaused ? .paused : .running }
         }
+      case .committed: try update(id, event: false) { $0.isCommitted = true }
       case .log(let level, let message):
         try store.write { transaction throws(ServiceError) in
           try transaction.log(id, level, message)
@@ -246,10 +268,14 @@ final class JobEngine: Sendable {
       metadata: [
         "job": "\(id)", "state": "\(final.rawValue)", "reason": "\(error?.detail ?? "")",
       ])
-    let progress = state.withLock { $0.controls[id] }?.now.progress
+    let now = state.withLock { $0.controls[id] }?.now
+    var result = result
+    if final == .succeeded, now?.isCancelled == true {
+      result?["completed_before_cancel"] = .flag(true)
+    }
     do throws(ServiceError) {
-      try update(id) { job in
-        if let progress { job.progress = progress }
+      try update(id) { [result] job in
+        if let now { job.progress = now.progress }
         job.finish(final)
         job.result = result
         job.error = error.map(JobFailure.init)
@@ -265,15 +291,21 @@ final class JobEngine: Sendable {
       state.changes += 1
     }
     changed(id)
+    let awaited = state.withLock { JobEngine.awaited(by: $0.jobs.values) }
+    try? store.write { transaction throws(ServiceError) in
+      try transaction.removeOldJobs(keeping: awaited)
+    }
   }
 
   private func requeue(_ id: String) {
-    _ = try? update(id) { job in
-      job.state = .queued
-      job.phase = "resuming"
-      job.interruptions += 1
+    do throws(ServiceError) { try update(id) { $0.comeBack() } } catch {
+      log.error(
+        "a job cannot be written down", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
+      // It has no thread, whether that can be written or not.
+      state.withLock { $0.jobs[id]?.comeBack() }
     }
     state.update { state in
+      if state.jobs[id]?.state.isFinal == true { state.jobs[id] = nil }
       state.controls[id] = nil
       state.changes += 1
     }
@@ -314,11 +346,30 @@ final class JobEngine: Sendable {
     return job
   }
 
+  /// Jobs that may wait or run at the same time.
+  private static let openLimit = 10_000
+
   /// Puts a job into the queue; it is durable when this returns, and so is what `more` writes.
+  ///
+  /// - Returns: the job, or the one that waits under the same key already.
   func add(
     _ job: JobRecord, _ more: (JobRecord, StateTransaction) throws(ServiceError) -> Void
   ) throws(ServiceError) -> JobRecord {
     let saved = try writing.withLock { _ throws(ServiceError) in
+      let (other, count) = state.withLock { state in
+        let other = state.jobs.values.first {
+          $0.id != job.id && $0.dedupeKey != nil && $0.dedupeKey == job.dedupeKey
+            && $0.state == .queued
+        }
+        return (other, state.jobs.count)
+      }
+      if let other {
+        try store.write { transaction throws(ServiceError) in try more(other, transaction) }
+        return other
+      }
+      guard count < JobEngine.openLimit else {
+        throw ServiceError(.tooManyJobs, "\(count) jobs are not over; that is the limit")
+      }
       let saved = try store.write { transaction throws(ServiceError) in
         var job = job
         job.revision = try transaction.nextRevision()
@@ -352,6 +403,14 @@ final class JobEngine: Sendable {
 }
 
 extension JobRecord {
+  /// It ran, and whoever carried it out is gone.
+  mutating func comeBack() {
+    guard state != .cancelling || isCommitted else { return finish(.cancelled) }
+    state = .queued
+    phase = "resuming"
+    interruptions += 1
+  }
+
   mutating func finish(_ final: JobState) {
     state = final
     finishedAt = wallClockSeconds()

@@ -79,6 +79,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var notBefore: Double?
   package var dedupeKey: String?
   package var labels: [String: String]
+  /// Behind its commit point it is finished, also after a crash, whatever anybody wants.
+  package var isCommitted = false
   /// What somebody wants, whatever it is doing now.
   package var isPaused = false
   package var attempt = 1
@@ -173,6 +175,16 @@ package struct QueueSettings: Codable, Sendable, Equatable {
   package var slotsPerFilesystem = 2
   /// For all of them together.
   package var limits = JobLimits()
+
+  package init() {}
+}
+
+/// What PATCH may change of the queue; nil leaves it as it is.
+package struct QueueChange: Sendable {
+  package var isPaused: Bool?
+  package var totalSlots: Int?
+  package var slotsPerFilesystem: Int?
+  package var limits: JobLimits?
 
   package init() {}
 }

@@ -23,11 +23,6 @@ extension Service {
   private func add(
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) throws(ServiceError) -> JobInfo {
-    if let key = request.dedupeKey, let other = queued(dedupeKey: key) {
-      var info = info(of: other)
-      info.isKnown = true
-      return info
-    }
     let work = try jobs.work(request.type, request.parameters, device: request.device)
     let parameters = try work.pinned(self)
     for (index, id) in request.after.enumerated() where try job(id) == nil {
@@ -41,15 +36,13 @@ extension Service {
       limits: request.limits, notBefore: request.notBefore, dedupeKey: request.dedupeKey,
       labels: request.labels, createdAt: wallClockSeconds())
     let saved = try jobs.add(job) { (saved, transaction) throws(ServiceError) in
-      try keeper?.keep(JobInfo(record: saved), in: transaction)
+      var info = JobInfo(record: saved)
+      info.isKnown = saved.id != job.id
+      try keeper?.keep(info, in: transaction)
     }
-    return info(of: saved)
-  }
-
-  private func queued(dedupeKey key: String) -> JobRecord? {
-    jobs.state.withLock { state in
-      state.jobs.values.first { $0.dedupeKey == key && $0.state == .queued }
-    }
+    var info = info(of: saved)
+    info.isKnown = saved.id != job.id
+    return info
   }
 
   /// What a job would do, without making one.
@@ -197,6 +190,11 @@ extension Service {
       guard job.state.isFinal else {
         throw ServiceError(.jobActive, "the job \(id) is \(job.state.rawValue)")
       }
+      if let successor = self.jobs.successor(of: id) {
+        throw ServiceError(
+          .jobActive, "the job \(successor.id) waits for the success of \(id)",
+          holder: ServiceError.Holder(kind: "job", id: successor.id))
+      }
       try self.store.write { transaction throws(ServiceError) in try transaction.removeJob(id) }
     }
   }
@@ -230,9 +228,15 @@ extension Service {
   }
 
   /// Changes what holds for all jobs. A paused queue begins none, and pauses those that run.
-  package func changeQueue(_ settings: QueueSettings) async throws(ServiceError) -> QueueInfo {
+  package func changeQueue(_ change: QueueChange) async throws(ServiceError) -> QueueInfo {
     try requireServing()
     try await clerk.run { () throws(ServiceError) in
+      var wanted = self.jobs.state.withLock { $0.settings }
+      wanted.isPaused = change.isPaused ?? wanted.isPaused
+      wanted.totalSlots = change.totalSlots ?? wanted.totalSlots
+      wanted.slotsPerFilesystem = change.slotsPerFilesystem ?? wanted.slotsPerFilesystem
+      wanted.limits = change.limits ?? wanted.limits
+      let settings = wanted
       try self.store.write { transaction throws(ServiceError) in
         _ = try transaction.nextRevision()
         try transaction.save(settings)

@@ -79,17 +79,20 @@ extension StateTransaction {
   }
 
   /// Removes what has been kept long enough of jobs that are over.
-  func removeOldJobs() throws(ServiceError) {
+  ///
+  /// - Parameter awaited: jobs whose ends others wait for.
+  func removeOldJobs(keeping awaited: Set<String>) throws(ServiceError) {
     try storing {
-      try database.execute(
-        sql: "DELETE FROM jobs WHERE finished_at < ?",
-        arguments: [wallClockSeconds() - StateTransaction.jobSecondsKept])
-      try database.execute(
+      let old = try String.fetchAll(
+        database,
         sql: """
-          DELETE FROM jobs WHERE id IN (
-            SELECT id FROM jobs WHERE finished_at IS NOT NULL
+          SELECT id FROM jobs WHERE finished_at < ? UNION
+          SELECT id FROM (SELECT id FROM jobs WHERE finished_at IS NOT NULL
             ORDER BY finished_at DESC LIMIT -1 OFFSET \(StateTransaction.jobsKept))
-          """)
+          """, arguments: [wallClockSeconds() - StateTransaction.jobSecondsKept])
+      for id in old where !awaited.contains(id) {
+        try database.execute(sql: "DELETE FROM jobs WHERE id = ?", arguments: [id])
+      }
     }
   }
 

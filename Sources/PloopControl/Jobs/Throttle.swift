@@ -3,6 +3,9 @@ struct Throttle {
   /// As much may be taken at once after a rest.
   private static let burstSeconds = 0.25
 
+  /// Whoever waits asks again after this at the latest.
+  private static let longestSeconds = 3_600.0
+
   private(set) var bytesPerSecond: UInt64
   /// May be negative: a step is taken as a whole, and waited for afterwards.
   private var bytes = 0.0
@@ -33,7 +36,7 @@ struct Throttle {
   mutating func wait(now: UInt64) -> UInt64 {
     fill(now)
     guard bytesPerSecond > 0, bytes < 0 else { return 0 }
-    return UInt64(-bytes / Double(bytesPerSecond) * 1e9) + 1
+    return UInt64(min(Throttle.longestSeconds, -bytes / Double(bytesPerSecond)) * 1e9) + 1
   }
 
   private mutating func fill(_ now: UInt64) {

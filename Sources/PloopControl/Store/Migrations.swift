@@ -24,6 +24,7 @@ enum Migrations {
     migrator.registerMigration("0005 jobs") { try $0.execute(sql: jobs) }
     migrator.registerMigration("0006 outcomes") { try $0.execute(sql: outcomes) }
     migrator.registerMigration("0007 queue") { try $0.execute(sql: queue) }
+    migrator.registerMigration("0008 jobs that come back") { try $0.execute(sql: comingBack) }
     return migrator
   }
 
@@ -74,6 +75,12 @@ enum Migrations {
       snapshot TEXT NOT NULL,
       expires_at REAL NOT NULL
     ) STRICT;
+    """
+
+  /// A job that is interrupted is queued again, whatever was queued under its key meanwhile. That a
+  /// key is not queued twice by requests is seen to in memory.
+  private static let comingBack = """
+    DROP INDEX jobs_not_twice;
     """
 
   /// What holds for all jobs, as one document.

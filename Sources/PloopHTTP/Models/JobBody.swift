@@ -44,19 +44,18 @@ func jobChange(_ body: Fields) throws(Problem) -> JobChange {
   return change
 }
 
-/// What is left out stays as it is.
-func queueSettings(_ body: Fields, _ now: QueueSettings) throws(Problem) -> QueueSettings {
+func queueChange(_ body: Fields) throws(Problem) -> QueueChange {
   var body = body
-  var settings = now
-  settings.isPaused = try body.flag("paused") ?? now.isPaused
-  settings.limits = try body.limits() ?? now.limits
+  var change = QueueChange()
+  change.isPaused = try body.flag("paused")
+  change.limits = try body.limits()
   if var slots = try body.object("slots") {
-    settings.totalSlots = try slots.slots("total") ?? now.totalSlots
-    settings.slotsPerFilesystem = try slots.slots("per_filesystem") ?? now.slotsPerFilesystem
+    change.totalSlots = try slots.slots("total")
+    change.slotsPerFilesystem = try slots.slots("per_filesystem")
     try slots.finish()
   }
   try body.finish()
-  return settings
+  return change
 }
 
 extension Fields {

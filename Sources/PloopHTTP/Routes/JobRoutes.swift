@@ -84,11 +84,11 @@ let jobRoutes: [Route] = [
     HTTPReply(200, await call.service.queue().json)
   },
   Route("PATCH", "/v1/queue", "changeQueue") { call throws(Problem) in
-    let settings = try queueSettings(try call.body(), await call.service.queue().settings)
+    let change = try queueChange(try call.body())
     return HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in
-        try await call.service.changeQueue(settings)
+        try await call.service.changeQueue(change)
       }.json)
   },
   Route(
@@ -127,7 +127,11 @@ extension Call {
         reply.lines = lines.map(\.json)
         return reply
       }
-      _ = await service.change(of: .job(id), since: changes, milliseconds: left)
+      switch await service.change(of: .job(id), since: changes, milliseconds: left) {
+      case .changed, .timeout: continue
+      case .closed: throw Problem("shutting-down", "the service is shutting down")
+      case .full: throw Problem("too-many-watchers", "as many callers wait as may")
+      }
     }
   }
 }

@@ -1,0 +1,237 @@
+import Glibc
+import Logging
+import PloopDevice
+import PloopFormat
+import PloopIO
+import TestSupport
+import Testing
+
+@testable import PloopControl
+
+/// Work that does what a test tells it to.
+private struct ScriptedJob: JobWork {
+  static let type = "scripted"
+  static let phases = ["working"]
+  /// Steps that a job may take, by its name; each takes one away.
+  static let steps = Monitor<[String: Int]>([:])
+
+  private let name: String
+  private let total: UInt64
+
+  init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
+    var parameters = JobParameters(parameters)
+    name = try parameters.text("name") ?? ""
+    total = try parameters.number("total") ?? 1
+    try parameters.finish()
+  }
+
+  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
+    ["name": .text(name), "total": .number(total)]
+  }
+
+  func plan(_ service: Service) throws(ServiceError) -> JobPlan {
+    JobPlan(clusters: total, bytes: total, requiredBytes: 0)
+  }
+
+  func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
+    control.enter(phase: "working")
+    control.total(clusters: total, bytes: total)
+    for _ in 0..<total {
+      // A step that may be taken, or something else that ends the waiting.
+      while true {
+        try control.checkpoint()
+        let name = name
+        let taken: Bool? = Self.steps.wait(until: .after(milliseconds: 5)) { steps in
+          guard let left = steps[name], left > 0 else { return nil }
+          steps[name] = left - 1
+          return true
+        }
+        if taken == true { break }
+      }
+      control.advance(clusters: 1, bytes: 1)
+    }
+    try control.commit()
+    return ["steps": .number(total)]
+  }
+}
+
+@Suite("The queue of jobs")
+struct JobEngineTests {
+  private final class Bench {
+    let folder: TemporaryFolder
+    private var running: Service?
+
+    init() throws {
+      folder = try TemporaryFolder()
+      try Tool.shell("mkdir -p '\(folder.path)/images' '\(folder.path)/state'")
+      running = try Bench.start(folder.path)
+    }
+
+    private static func start(_ path: String) throws -> Service {
+      let service = try Service(
+        roots: Roots([("main", "\(path)/images")]), store: Store(path: "\(path)/state"),
+        engine: IOEngine(threadLimit: 4),
+        log: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+        configuration: Service.Configuration(), registry: JobRegistry([ScriptedJob.self]))
+      try service.recover()
+      return service
+    }
+
+    func attach(_ id: String) async throws {
+      var create = AttachRequest.CreateRequest(directory: id, sizeBytes: 1 << 20)
+      create.clusterBytes = 1 << 16
+      _ = try await service.attach(
+        AttachRequest(id: id, source: .create(create)), keeping: nil)
+    }
+
+    /// Ends this life of the service in good order, and begins another.
+    func restart() throws {
+      #expect(try service.stop(until: .after(seconds: 20)))
+      running = nil
+      // Threads of the last life let go of the state folder in their own time.
+      let deadline = Deadline.after(seconds: 20)
+      while running == nil {
+        do { running = try Bench.start(folder.path) } catch let error as ServiceError {
+          guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
+          poll(nil, 0, 5)
+        }
+      }
+    }
+
+    var service: Service { get throws { try #require(running) } }
+
+    func add(
+      _ name: String, total: UInt64 = 1, on device: String = "vm",
+      _ change: (inout JobRequest) -> Void = { _ in }
+    ) async throws -> JobInfo {
+      var request = JobRequest(type: "scripted", device: device)
+      request.parameters = ["name": .text(name), "total": .number(total)]
+      change(&request)
+      return try await service.addJob(request, keeping: nil)
+    }
+
+    /// Waits until a job is as it is wanted.
+    func job(
+      _ id: String, until isWanted: (JobInfo) -> Bool
+    ) async throws -> JobInfo {
+      let deadline = Deadline.after(seconds: 20)
+      while true {
+        let changes = try service.changes
+        let job = try await service.job(id)
+        if isWanted(job) { return job }
+        guard !deadline.hasPassed else {
+          throw Tool.Failure(description: "the job stays \(job.record.state)")
+        }
+        _ = try await service.change(of: .job(id), since: changes, milliseconds: 100)
+      }
+    }
+  }
+
+  private func allow(_ name: String, _ steps: Int) {
+    ScriptedJob.steps.update { $0[name, default: 0] += steps }
+  }
+
+  @Test("runs one job of a device, then the next; a pause holds it, a cancel ends it")
+  func turns() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let first = try await bench.add("turns", total: 4)
+    let second = try await bench.add("turns")
+    _ = try await bench.job(first.record.id) { $0.record.state == .running }
+    let waiting = try await bench.job(second.record.id) { !$0.waitingFor.isEmpty }
+    #expect(waiting.waitingFor.map(\.kind) == [.job])
+    #expect(waiting.waitingFor[0].id == first.record.id)
+    var pause = JobChange()
+    pause.isPaused = true
+    _ = try await bench.service.changeJob(first.record.id, pause, ifRevision: nil)
+    _ = try await bench.job(first.record.id) { $0.record.state == .paused }
+    allow("turns", 1)
+    pause.isPaused = false
+    _ = try await bench.service.changeJob(first.record.id, pause, ifRevision: nil)
+    _ = try await bench.job(first.record.id) { $0.record.progress.doneClusters == 1 }
+    _ = try await bench.service.cancelJob(first.record.id, ifRevision: nil)
+    let ended = try await bench.job(first.record.id) { $0.record.state.isFinal }
+    #expect(ended.record.state == .cancelled && ended.record.progress.doneClusters == 1)
+    allow("turns", 1)
+    _ = try await bench.job(second.record.id) { $0.record.state == .succeeded }
+    let again = try await bench.service.retryJob(first.record.id, ifRevision: nil)
+    #expect(again.record.attempt == 2)
+    allow("turns", 4)
+    let done = try await bench.job(first.record.id) { $0.record.state == .succeeded }
+    #expect(done.record.result == ["steps": .number(4)])
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a running job and a queued one of the same key both come back after the service ends")
+  func sameKey() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let first = try await bench.add("same", total: 2) { $0.dedupeKey = "nightly" }
+    _ = try await bench.job(first.record.id) { $0.record.state == .running }
+    let second = try await bench.add("same") { $0.dedupeKey = "nightly" }
+    #expect(second.record.id != first.record.id)
+    let third = try await bench.add("same") { $0.dedupeKey = "nightly" }
+    #expect(third.record.id == second.record.id && third.isKnown)
+    // It leaves its device, and has it no longer.
+    try bench.service.jobs.interrupt(device: "vm", until: .after(seconds: 20))
+    #expect(try bench.service.jobs.holder(of: "vm") == nil)
+    try bench.service.jobs.admit(device: "vm")
+    _ = try await bench.job(first.record.id) { $0.record.state == .running }
+    try bench.restart()
+    allow("same", 3)
+    for id in [first.record.id, second.record.id] {
+      _ = try await bench.job(id) { $0.record.state == .succeeded }
+    }
+    let back = try await bench.service.job(first.record.id)
+    #expect(back.record.interruptions == 2)
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a job that others wait for stays, and one that is not known lets nobody wait for ever")
+  func successors() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    allow("first", 1)
+    let first = try await bench.add("first")
+    _ = try await bench.job(first.record.id) { $0.record.state == .succeeded }
+    var settings = QueueChange()
+    settings.isPaused = true
+    _ = try await bench.service.changeQueue(settings)
+    let second = try await bench.add("second") { $0.after = [first.record.id] }
+    await #expect(throws: ServiceError.self) {
+      try await bench.service.removeJob(first.record.id, ifRevision: nil)
+    }
+    try bench.service.store.write { transaction throws(ServiceError) in
+      try transaction.removeJob(first.record.id)
+    }
+    settings.isPaused = false
+    _ = try await bench.service.changeQueue(settings)
+    let orphan = try await bench.job(second.record.id) { $0.record.state.isFinal }
+    #expect(orphan.record.error?.code == "dependency-failed")
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a cancel is not lost where the service ends at the same time")
+  func cancelledAndInterrupted() throws {
+    var record = JobRecord(
+      id: ULID.make(), type: "scripted", device: "vm", parameters: [:], phases: [], priority: 1,
+      after: [], limits: JobLimits(), labels: [:], createdAt: 0)
+    let queue = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+    let control = JobControl(record, queue: queue) { _ in }
+    _ = control.cancel()
+    control.interrupt()
+    do throws(JobStop) {
+      try control.checkpoint()
+      Issue.record("it goes on")
+    } catch {
+      if case .cancelled = error {} else { Issue.record("\(error)") }
+    }
+    record.state = .cancelling
+    record.comeBack()
+    #expect(record.state == .cancelled)
+    record.state = .cancelling
+    record.isCommitted = true
+    record.comeBack()
+    #expect(record.state == .queued)
+  }
+}
