@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash faults bench bench-compare format lint clean
+.PHONY: run test build crash faults kills bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -20,6 +20,10 @@ crash: ## what power loss can leave of every operation: at least 100,000 states
 faults: ## every fault at every system call of every operation
 	swift build -c release --product crash-enumeration
 	.build/release/crash-enumeration --faults
+
+kills: ## 200 kills in the middle of changes of a chain
+	swift build --build-tests
+	PLOOPD_KILLS=200 swift test --skip-build --disable-xctest --filter ChainKillTests
 
 bench: ## ploopd beside qemu-nbd, nbdkit and others; BENCH="--rows read-1,cow --rounds 3" chooses
 	scripts/install-packages bench

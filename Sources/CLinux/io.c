@@ -25,6 +25,10 @@ ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t lengt
   return copy_file_range(from, &at, to, &offset, length, 0);
 }
 
+int clinux_begin_writeback(int fd, off_t offset, off_t length) {
+  return sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
+}
+
 off_t clinux_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }
 
 off_t clinux_seek_hole(int fd, off_t offset) { return lseek(fd, offset, SEEK_HOLE); }

@@ -264,8 +264,6 @@ extension Service {
 
   /// Ends what a crash has left of a change, before the chain is used.
   func settle(_ file: DescriptorFile, at location: Roots.Location) throws(ServiceError) {
-    guard try converting({ () throws(DeviceError) in try IntentFile(beside: file).read() }) != nil
-    else { return }
     try noteOutcome(beside: file, location)
     _ = try converting { () throws(DeviceError) in try ChainChange.settle(file) }
   }

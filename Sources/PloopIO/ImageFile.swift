@@ -146,6 +146,12 @@ package final class ImageFile: Sendable {
     return done
   }
 
+  /// Has the range be on its way to the disk, so that a later ``sync()`` finds little left to do. It
+  /// promises nothing by itself.
+  package func beginWriteback(offset: UInt64, length: UInt64) {
+    _ = clinux_begin_writeback(descriptor.number, off_t(offset), off_t(length))
+  }
+
   /// Makes everything written so far durable, and the size with it (man 2 fdatasync).
   package func sync() throws(IOError) {
     probe?.syncStarts(path: path)

@@ -12,12 +12,16 @@ struct SuiteTests {
     (settings.rounds, settings.seconds) = (2, 0.02)
     (settings.diskBytes, settings.spanBytes) = (128 << 20, 64 << 20)
     settings.peers = [.ploopd, .qemu, .qcow2, .nbdkit, .null]
-    settings.rows = ["read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours"]
+    settings.rows = [
+      "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
+      "snapshot",
+    ]
     var lines: [String] = []
     let report = try BenchKit.Suite(settings) { lines.append($0) }.run()
     #expect(
       report.rows.map(\.id) == [
-        "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow",
+        "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
+        "merge-guest", "snapshot",
       ])
     #expect(lines.count == report.rows.count)
     for row in report.rows {

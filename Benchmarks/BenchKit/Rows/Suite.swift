@@ -8,7 +8,7 @@ internal import TestSupport
 package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
-    warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"]
+    warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"] + chainRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -33,6 +33,7 @@ package final class Suite {
     let others = try Tool.shell("cut -d ' ' -f 1 /proc/loadavg").output.trimmingNewline
     try warmRows()
     try freshRows()
+    try chainRows()
     try servers.shutDown()
     return Report(
       machine: try Machine.description(program: settings.program),

@@ -119,6 +119,65 @@ final class Servers {
     }
   }
 
+  // MARK: Changes of a chain, of ploopd only
+
+  /// - Returns: milliseconds for which requests waited, and from the request to its answer.
+  func snapshot(_ contender: Contender) throws -> (pause: Double, whole: Double) {
+    let start = monotonicNanoseconds()
+    let reply = try service(.ploopd).post(
+      "/v1/devices/\(contender.address.export)/snapshots", "{}")
+    let whole = Double(monotonicNanoseconds() - start) / 1e6
+    guard reply.status == 201, let pause = reply.json["pause_ns"] as? Int else {
+      throw BenchFailure("snapshot: \(reply.text)")
+    }
+    return (Double(pause) / 1e6, whole)
+  }
+
+  /// Takes a snapshot on a thread of its own, in the middle of a load.
+  func whileLoading(
+    _ contender: Contender,
+    _ done: @escaping @Sendable (Result<(pause: Double, whole: Double), BenchFailure>) -> Void
+  ) throws -> Thread {
+    let service = try service(.ploopd)
+    let path = "/v1/devices/\(contender.address.export)/snapshots"
+    return try Thread(name: "bench-snapshot") {
+      poll(nil, 0, 100)
+      let start = monotonicNanoseconds()
+      let reply = try? service.post(path, "{}")
+      let whole = Double(monotonicNanoseconds() - start) / 1e6
+      guard let reply, reply.status == 201, let pause = reply.json["pause_ns"] as? Int else {
+        return done(.failure(BenchFailure("snapshot: \(reply?.text ?? "no answer")")))
+      }
+      done(.success((Double(pause) / 1e6, whole)))
+    }
+  }
+
+  func merge(_ contender: Contender) throws { try awaitJob(try beginMerge(contender)) }
+
+  func beginMerge(_ contender: Contender) throws -> String {
+    let reply = try service(.ploopd).post(
+      "/v1/jobs", "{\"type\":\"merge\",\"device\":\"\(contender.address.export)\"}")
+    guard reply.status == 202, let id = reply.json["id"] as? String else {
+      throw BenchFailure("merge: \(reply.text)")
+    }
+    return id
+  }
+
+  func awaitJob(_ id: String) throws {
+    let service = try service(.ploopd)
+    while true {
+      let job = try service.get("/v1/jobs/\(id)")
+      guard !(job.json["finished_at"] is String) else {
+        guard job.json["state"] as? String == "succeeded" else {
+          throw BenchFailure("merge: \(job.text)")
+        }
+        return
+      }
+      let revision = job.json["revision"] as? Int ?? 0
+      _ = try service.get("/v1/jobs/\(id)?after_revision=\(revision)&wait=10")
+    }
+  }
+
   private func wait(for address: NBDAddress, _ child: ChildProcess, log: String) throws {
     let deadline = Deadline.after(seconds: 20)
     while true {

@@ -21,6 +21,8 @@ int clinux_punch_hole(int fd, off_t offset, off_t length);
 int clinux_zero_range(int fd, off_t offset, off_t length);
 // Copies within the kernel, sharing blocks where the file system can (man 2 copy_file_range).
 ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length);
+// Starts writing dirty pages to the disk; it promises nothing.
+int clinux_begin_writeback(int fd, off_t offset, off_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
 

@@ -191,7 +191,8 @@ package final class ForwardMerge: Sendable {
     }
     try receiver.place(cluster, source) { (writing, allocation, base) throws(DeviceError) in
       guard isZero else {
-        return try content.copy(to: writing.file, at: base, buffer)
+        try content.copy(to: writing.file, at: base, buffer)
+        return writing.file.beginWriteback(offset: base, length: content.count)
       }
       guard !allocation.isZero else { return }
       try device.zero(writing, offset: base, length: content.count, keepSpace: false)
