@@ -41,6 +41,11 @@ struct FileRegistry {
     for (key, use) in claims { uses[key, default: []].append(use) }
   }
 
+  /// Another device, if any, that has the file in its chain.
+  func user(of file: Roots.Location, but device: String) -> String? {
+    uses[.name(file)]?.first { $0.device != device }?.device
+  }
+
   mutating func release(_ device: String) {
     uses = uses.compactMapValues { uses in
       let rest = uses.filter { $0.device != device }

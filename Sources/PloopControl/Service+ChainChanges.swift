@@ -239,8 +239,10 @@ extension Service {
             phase: .attached(device), record: record, since: record.updatedAt,
             attachedAt: record.updatedAt))
         try keeper?.keep(info, in: transaction)
+        try transaction.endIntent(of: record.id)
         return info
       }
+      state.withLock { $0.unfinished[controller.id] = nil }
     } catch {
       try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
       throw error

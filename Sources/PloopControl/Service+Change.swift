@@ -8,6 +8,13 @@ extension Service {
   ) async throws(ServiceError) -> DeviceInfo {
     try requireServing()
     let controller = try controller(id)
+    defer { jobs.admit(device: id) }
+    if change.suspended == true {
+      // A job's step would wait at the closed gate, and nothing could end it: it waits for its turn
+      // instead, until the disk is resumed. Not on the controller's thread, which its end needs.
+      let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+      await clerk.wait { self.jobs.interrupt(device: id, until: deadline) }
+    }
     try await controller.run { () throws(ServiceError) in
       try self.apply(change, to: controller, ifRevision: ifRevision)
     }

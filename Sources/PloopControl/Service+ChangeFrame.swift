@@ -152,6 +152,20 @@ extension Service {
         holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
     }
     try requireNotExported(guid, of: chain.device)
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    guard let shot = descriptor.shot(guid),
+      let file = try? roots.resolve(shot.file, from: chain.location, pointer: ""),
+      let other = state.withLock({ $0.files.user(of: file, but: chain.device) })
+    else { return }
+    throw ServiceError(
+      .imageInUse, "\(file.path) is a part of the device \(other)", errno: "EBUSY",
+      holder: ServiceError.Holder(kind: "device", id: other))
+  }
+
+  /// Whether a delta's file stays when its snapshot goes: it was there before the descriptor, and
+  /// nobody knows what else builds on it.
+  func keepsFile(_ guid: GUID, _ chain: ChangeableChain) -> Bool {
+    SnapshotNotes(beside: chain.file)[guid].keepsFile ?? false
   }
 
   /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.
@@ -198,6 +212,7 @@ extension Service {
         descriptor = try Descriptor(
           chain: files, of: device.geometry, isBaseRaw: record.deltas[0].isRaw)
       } catch { throw ServiceError(DeviceError(error, path: location.path)) }
+      try noteShared(descriptor, beside: file)
       try converting { () throws(DeviceError) in try file.replace(with: descriptor) }
       if let lock = try descriptorLock(of: chain) { device.hold(lock) }
     }
@@ -214,6 +229,18 @@ extension Service {
     record.deltas = deltas
     try commit(record, of: controller, as: .deviceChanged)
     return chain
+  }
+
+  /// The lower deltas of a list may be below other disks as well: they are never removed.
+  private func noteShared(
+    _ descriptor: Descriptor, beside file: DescriptorFile
+  ) throws(ServiceError) {
+    var notes = SnapshotNotes(beside: file)
+    for shot in descriptor.shots where shot.guid != descriptor.topGUID {
+      var note = SnapshotNote()
+      note.keepsFile = true
+      try notes.write(note, on: shot.guid, of: descriptor)
+    }
   }
 
   // MARK: What a crash left
@@ -263,7 +290,16 @@ extension Service {
   }
 
   /// Ends what a crash has left of a change, before the chain is used.
+  ///
+  /// What a device has that is attached is its own: an intent is then one of a change that goes on.
   func settle(_ file: DescriptorFile, at location: Roots.Location) throws(ServiceError) {
+    let isUsed = state.withLock { state in
+      state.devices.values.contains { controller in
+        controller.hasDisk && controller.now.record?.descriptor == location.path
+          && controller.now.record?.readonly == false
+      }
+    }
+    guard !isUsed else { return }
     try noteOutcome(beside: file, location)
     _ = try converting { () throws(DeviceError) in try ChainChange.settle(file) }
   }

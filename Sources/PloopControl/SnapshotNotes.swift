@@ -10,6 +10,8 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
   package var labels: [String: String] = [:]
   /// It is not merged or deleted.
   package var isProtected = false
+  /// Its file is never removed, whatever becomes of it.
+  package var keepsFile: Bool?
   /// Seconds since 1970; nil for one that was made by another tool.
   package var createdAt: Double?
 

@@ -253,4 +253,63 @@ struct MergeTests {
     try save("after")
     try expectSameBytes("\(folder.path)/after", "\(folder.path)/before")
   }
+
+  @Test("a suspended disk's merge waits, and another door to the descriptor disturbs none")
+  func suspended() throws {
+    #expect(try service.create("vm", sizeBytes: 64 << 20, clusterBytes: 1 << 15).status == 201)
+    try write(17, "0 32M")
+    _ = try snapshot()
+    try save("before")
+    let id = try #require(try merge(",\"limits\":{\"bps\":4194304}", []).json["id"] as? String)
+    while try service.get("/v1/jobs/\(id)").json["phase"] as? String != "copying" {}
+    let other = try service.post(
+      "/v1/devices", "{\"id\":\"other\",\"descriptor\":\"vm/DiskDescriptor.xml\"}")
+    #expect(other.code == "image-in-use", "\(other.text)")
+    #expect(try Tool.shell("ls '\(service.images)/vm' | grep -c intent").output == "1\n")
+    #expect(try service.patch("/v1/devices/vm", "{\"suspended\":true}").status == 200)
+    #expect(try service.get("/v1/jobs/\(id)").json["state"] as? String == "queued")
+    #expect(try service.delete("/v1/devices/vm?mode=hard").status == 204)
+    let again = try service.post(
+      "/v1/devices",
+      "{\"id\":\"vm\",\"descriptor\":\"vm/DiskDescriptor.xml\",\"suspended\":true,\"export\":{\"name\":\"vm\"}}"
+    )
+    #expect(again.status == 201, "\(again.text)")
+    #expect(try service.patch("/v1/jobs/\(id)", "{\"limits\":{}}").status == 200)
+    #expect(try service.patch("/v1/devices/vm", "{\"suspended\":false}").status == 200)
+    #expect(try end(of: id)["state"] as? String == "succeeded")
+    try save("after")
+    try expectSameBytes("\(folder.path)/after", "\(folder.path)/before")
+  }
+
+  @Test("a delta that others build on, or that another device has, is not taken from them")
+  func shared() throws {
+    try Tool.shell("mkdir -p '\(service.images)/s'")
+    for name in ["base", "a", "b"] {
+      try QEMU.create("\(service.images)/s/\(name).hds", "size=16M,cluster_size=64k")
+    }
+    #expect(try service.attach("vm", ["s/base.hds"]).status == 201)
+    try write(5, "0 8M")
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    #expect(try service.attach("vm", ["s/base.hds", "s/a.hds"]).status == 201)
+    try write(6, "1M 1M")
+    let other = try service.post(
+      "/v1/devices",
+      "{\"id\":\"b\",\"deltas\":[{\"path\":\"s/base.hds\"}],\"readonly\":true}")
+    #expect(other.status == 201, "\(other.text)")
+    let held = try merge(",\"params\":{\"level\":0}")
+    #expect(
+      (held.json["error"] as? [String: Any] ?? held.json)["code"] as? String == "image-in-use")
+    #expect(try service.delete("/v1/devices/b").status == 204)
+    let merged = try merge(",\"params\":{\"level\":0}")
+    #expect(merged.json["state"] as? String == "succeeded", "\(merged.text)")
+    #expect(try levels() == 1)
+    try write(7, "2M 1M")
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    // The other disk on the same base has it still.
+    #expect(try service.attach("vm", ["s/base.hds", "s/b.hds"]).status == 201)
+    let output = try Tool.shell(
+      "qemu-io -r -f raw -c 'read -P 5 0 8M' -c 'read -P 0 8M 8M' '\(service.uri("vm"))'"
+    ).output
+    #expect(!output.contains("failed"), "\(output)")
+  }
 }

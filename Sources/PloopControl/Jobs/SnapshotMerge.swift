@@ -123,13 +123,15 @@ struct SnapshotMerge {
     if descriptor.shot(guid) == nil, try service.existing(job).interruptions > 0 { return nil }
     let child = try service.child(of: guid, descriptor)
     try service.requireDisposable(guid, chain)
-    let bytes = service.diskBytes(of: guid, descriptor, chain)
+    let removes = !service.keepsFile(guid, chain)
+    let bytes = removes ? service.diskBytes(of: guid, descriptor, chain) : 0
     let inChain = controller.now.record?.deltas.contains { $0.guid == guid.description } ?? false
     let branch = inChain ? nil : try service.openBranch(child.guid, descriptor, chain)
     do throws(ServiceError) {
       let merge = try converting { () throws(DeviceError) in
         try service.change(chain, controller.id, nil).beginMerge(
-          branch ?? device, of: guid, chainTo: inChain ? descriptor.topGUID : child.guid)
+          branch ?? device, of: guid, chainTo: inChain ? descriptor.topGUID : child.guid,
+          removingFile: removes)
       }
       return Begun(chain: chain, merge: merge, branch: branch, sourceBytes: bytes)
     } catch {
@@ -265,9 +267,10 @@ extension Service {
     if descriptor.shot(guid) == nil, try existing(job).interruptions > 0 { return 0 }
     guard try onlyChild(of: guid, descriptor) == nil else { return nil }
     try requireDisposable(guid, chain)
-    let bytes = diskBytes(of: guid, descriptor, chain)
+    let removes = !keepsFile(guid, chain)
+    let bytes = removes ? diskBytes(of: guid, descriptor, chain) : 0
     let made = try converting { () throws(DeviceError) in
-      try change(chain, controller.id, nil).removeLeaf(guid)
+      try change(chain, controller.id, nil).removeLeaf(guid, removingFile: removes)
     }
     try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
       try transaction.note(

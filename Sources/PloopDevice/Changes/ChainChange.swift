@@ -111,8 +111,9 @@ package struct ChainChange: Sendable {
   /// - Parameters:
   ///   - guid: in the chain of the attached disk, and with one child.
   ///   - top: whose chain the disk is.
+  ///   - removingFile: whether the delta's file is removed in the end; other disks may build on it.
   package func beginMerge(
-    _ device: Device, of guid: GUID, chainTo top: GUID
+    _ device: Device, of guid: GUID, chainTo top: GUID, removingFile: Bool = true
   ) throws(DeviceError) -> ForwardMerge {
     let before = try ChainChange.settle(file)
     let descriptor = before.descriptor
@@ -123,7 +124,7 @@ package struct ChainChange: Sendable {
     guard let level = chain.firstIndex(where: { $0.guid == guid }) else {
       throw DeviceError(.nothingToMerge, "the snapshot \(guid) is not below the disk's top")
     }
-    let intent = self.intent(.merge, guid, before, files: [gone.file])
+    let intent = self.intent(.merge, guid, before, files: removingFile ? [gone.file] : [])
     return try making(intent) { () throws(DeviceError) in
       try ForwardMerge(of: device, level: level)
     }
@@ -134,9 +135,8 @@ package struct ChainChange: Sendable {
     _ merge: ForwardMerge, of guid: GUID, until deadline: Deadline
   ) throws(DeviceError) -> Made {
     var changed = try file.read()
-    let gone = try describing { () throws(DescriptorError) in try changed.mergeForward(guid) }
-    let intent =
-      try IntentFile(beside: file).read() ?? self.intent(.merge, guid, nil, files: [gone.file])
+    _ = try describing { () throws(DescriptorError) in try changed.mergeForward(guid) }
+    let intent = try IntentFile(beside: file).read() ?? self.intent(.merge, guid, nil, files: [])
     let pause = try merge.finish(descriptor: file, becoming: changed, until: deadline)
     return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
   }
@@ -148,11 +148,14 @@ package struct ChainChange: Sendable {
   }
 
   /// Removes a snapshot that nothing builds on.
-  package func removeLeaf(_ guid: GUID) throws(DeviceError) -> Made {
+  package func removeLeaf(
+    _ guid: GUID, removingFile: Bool = true
+  ) throws(DeviceError) -> Made {
     let before = try ChainChange.settle(file)
     var changed = before.descriptor
     let gone = try describing { () throws(DescriptorError) in try changed.removeLeaf(guid) }
-    return try replace(by: changed, intent(.delete, guid, before, files: [gone.file]))
+    return try replace(
+      by: changed, intent(.delete, guid, before, files: removingFile ? [gone.file] : []))
   }
 
   /// Goes back to a snapshot; the disk is not attached.
