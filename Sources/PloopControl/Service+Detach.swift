@@ -37,13 +37,14 @@ extension Service {
         try transaction.remove(controller.id)
         try transaction.note(
           .deviceDeleted, controller.id, device: controller.id, at: revision)
+      } show: {
+        forget(controller.id)
       }
     } catch {
       // The image is closed, and the record is still there: a detach can be asked for again.
       fail(controller, error)
       throw error
     }
-    forget(controller.id)
     tellChanged(controller.id, facts.record?.exports ?? [])
   }
 

@@ -54,16 +54,19 @@ extension Service {
       sharedWriters: request.sharedWriters, summary: request.summary, revision: 0)
     try table.reserve(export, device: controller.id)
     do throws(ServiceError) {
-      let (added, info) = try commit(record, of: controller, as: .deviceChanged) {
-        (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
-        let added = try self.add(export, to: &record, in: transaction)
-        let info = self.info(of: added, record)
-        try keeper?.keep(info, in: transaction)
-        return (added, info)
-      }
-      table.open(
-        added, DeviceExport(device, readonly: export.readonly, summary: export.summary))
-      return info
+      return try commit(
+        record, of: controller, as: .deviceChanged,
+        show: { added, _ in
+          table.open(
+            added, DeviceExport(device, readonly: export.readonly, summary: export.summary))
+        },
+        { (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
+          let added = try self.add(export, to: &record, in: transaction)
+          let info = self.info(of: added, record)
+          try keeper?.keep(info, in: transaction)
+          return (added, info)
+        }
+      ).1
     } catch {
       table.remove(export.name)
       throw error
@@ -105,8 +108,9 @@ extension Service {
     do throws(ServiceError) {
       try dropClients(of: [name], until: .after(seconds: configuration.quiesceSeconds))
       record.exports.removeAll { $0.name == name }
-      try commit(record, of: controller, as: .deviceChanged) {
-        record, transaction throws(ServiceError) in
+      try commit(
+        record, of: controller, as: .deviceChanged, show: { table.remove(name) }
+      ) { record, transaction throws(ServiceError) in
         try transaction.note(
           .exportDeleted, name, device: record.id, at: try transaction.nextRevision())
       }
@@ -114,7 +118,6 @@ extension Service {
       table.set([name], open: true)
       throw error
     }
-    table.remove(name)
     waiting.changed([.export(name)])
   }
 }

@@ -8,7 +8,7 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "exports", "idempotency-keys", "map", "stats", "suspend", "watch",
+    "events", "exports", "idempotency-keys", "map", "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {

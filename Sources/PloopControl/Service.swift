@@ -60,6 +60,7 @@ package final class Service: ServiceAPI {
   /// Keys of requests that are being served.
   let claims = Locked<[String: RequestKey]>([:])
   let waiting: WaitingRoom
+  let transients = TransientEvents()
   let clerk: Clerk
   private let executors: [ThreadExecutor]
   private let timer: FlushTimer
@@ -85,6 +86,7 @@ package final class Service: ServiceAPI {
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
     } catch { throw ServiceError(error) }
+    store.whenShown { [waiting] in waiting.changed([.events]) }
   }
 
   deinit {
@@ -207,11 +209,12 @@ package final class Service: ServiceAPI {
   /// - Parameters:
   ///   - phase: what the device is from then on, if that changes: shown with the record, or whoever
   ///     waits for the revision would see the one without the other.
+  ///   - show: shows what else is to be seen before anybody hears of the events.
   ///   - more: changes the record further, and what else is to be durable with it.
   @discardableResult
   func commit<Result>(
     _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
-    entering phase: DeviceController.Phase? = nil,
+    entering phase: DeviceController.Phase? = nil, show: (Result) -> Void = { _ in },
     _ more: (inout DeviceRecord, StateTransaction) throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
     let before = controller.now.record
@@ -223,9 +226,11 @@ package final class Service: ServiceAPI {
       try transaction.save(record)
       try transaction.note(event, record.id, device: record.id, at: record.revision)
       return (record, result)
+    } show: { record, result in
+      controller.keep(record)
+      if let phase { controller.enter(phase) }
+      show(result)
     }
-    controller.keep(record)
-    if let phase { controller.enter(phase) }
     tellChanged(record.id, (before?.exports ?? []) + record.exports)
     return result
   }

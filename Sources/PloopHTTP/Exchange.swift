@@ -34,6 +34,8 @@ package struct HTTPReply: Sendable {
   package var body: JSON?
   package var headers: [(name: String, value: String)] = []
   package var isProblem = false
+  /// Instead of a body: one that goes on, as `text/event-stream`.
+  var stream: ReplyStream?
 
   package init(_ status: Int, _ body: JSON? = nil) {
     self.status = status

@@ -26,6 +26,13 @@ enum Sample {
       isTemporary: true, path: "main:vm1/branch.hds", isRaw: false),
   ]
 
+  static let events = [
+    Event(revision: 6, at: moment, type: "device.created", subject: "vm1", device: "vm1"),
+    Event(revision: 7, at: moment, type: "export.created", subject: "vm1", device: "vm1"),
+    Event(revision: 8, at: moment, type: "device.deleted", subject: "old", device: "old"),
+    Event(revision: 9, at: moment, type: "job.state", subject: "j1", device: nil),
+  ]
+
   static func device(_ id: String) -> DeviceInfo {
     DeviceInfo(
       id: id, uuid: "6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", revision: 41, state: .online,

@@ -6,7 +6,7 @@ internal import PloopIO
 ///
 /// Only good inside of ``Store/write(_:)``.
 struct StateTransaction {
-  private let database: Database
+  let database: Database
 
   init(_ database: Database) { self.database = database }
 
@@ -106,30 +106,6 @@ struct StateTransaction {
         database, sql: "SELECT fingerprint, answer FROM answers WHERE key = ? AND expires_at > ?",
         arguments: [key.text, wallClockSeconds()]
       ).map { ($0["fingerprint"], $0["answer"]) }
-    }
-  }
-
-  // MARK: Events
-
-  /// Events that are kept: the newest, by their revisions.
-  static let eventsKept: UInt64 = 10_000
-
-  /// Notes that something has changed, under the revision that it has now.
-  ///
-  /// - Parameter subject: the name of the device or export.
-  func note(
-    _ type: EventType, _ subject: String, device: String, at revision: UInt64
-  ) throws(ServiceError) {
-    try storing {
-      try database.execute(
-        sql: "INSERT INTO events (revision, at, type, subject, device) VALUES (?, ?, ?, ?, ?)",
-        arguments: [
-          Int64(clamping: revision), wallClockSeconds(), type.rawValue, subject, device,
-        ])
-      guard revision > StateTransaction.eventsKept else { return }
-      try database.execute(
-        sql: "DELETE FROM events WHERE revision <= ?",
-        arguments: [Int64(clamping: revision - StateTransaction.eventsKept)])
     }
   }
 
