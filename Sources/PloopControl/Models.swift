@@ -307,6 +307,8 @@ package struct ServiceLimits: Sendable {
   package var maxConnections = 1_024
   /// Callers that wait for a change at the same time.
   package var maxWatchers = 256
+  /// Clients that listen to events at the same time.
+  package var maxEventClients = 64
   package var maxWaitSeconds = 60
 
   package init() {}

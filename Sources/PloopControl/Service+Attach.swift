@@ -106,8 +106,10 @@ extension Service {
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)
-      info = try commit(record, of: controller, as: .deviceCreated, entering: .attached(device)) {
-        (record, transaction) throws(ServiceError) -> DeviceInfo in
+      info = try commit(
+        record, of: controller, as: .deviceCreated, entering: .attached(device),
+        show: { _ in openDoors(to: device, controller) }
+      ) { (record, transaction) throws(ServiceError) -> DeviceInfo in
         if let export { _ = try add(export, to: &record, in: transaction) }
         for id in finished { try transaction.endIntent(of: id) }
         let facts = DeviceController.Facts(
@@ -124,7 +126,6 @@ extension Service {
       state.unclosed[request.id] = nil
       for id in finished { state.unfinished[id] = nil }
     }
-    openDoors(to: device, controller)
     log.info(
       "attached",
       metadata: [

@@ -50,6 +50,8 @@ extension Service {
         try transaction.remove(controller.id)
         try transaction.note(
           .deviceDeleted, controller.id, device: controller.id, at: revision)
+      } show: {
+        forget(controller.id)
       }
     } catch {
       // The image is closed, and the record is still there: a detach can be asked for again.
@@ -57,7 +59,6 @@ extension Service {
       throw error
     }
     closeSnapshots(of: controller.id)
-    forget(controller.id)
     tellChanged(controller.id, facts.record?.exports ?? [])
   }
 

@@ -58,16 +58,17 @@ extension Service {
     try table.reserve(export, device: controller.id)
     do throws(ServiceError) {
       let door = try self.door(export, to: device, controller)
-      let (added, info) = try commit(record, of: controller, as: .deviceChanged) {
-        (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
-        let added = try self.add(export, to: &record, in: transaction)
-        var info = self.info(of: added, record)
-        info.sizeBytes = door.size
-        try keeper?.keep(info, in: transaction)
-        return (added, info)
-      }
-      table.open(added, door)
-      return info
+      return try commit(
+        record, of: controller, as: .deviceChanged,
+        show: { added, _ in table.open(added, door) },
+        { (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
+          let added = try self.add(export, to: &record, in: transaction)
+          var info = self.info(of: added, record)
+          info.sizeBytes = door.size
+          try keeper?.keep(info, in: transaction)
+          return (added, info)
+        }
+      ).1
     } catch {
       table.remove(export.name)
       closeSnapshot(behind: export.name)
@@ -121,8 +122,9 @@ extension Service {
     do throws(ServiceError) {
       try dropClients(of: [name], until: .after(seconds: configuration.quiesceSeconds))
       record.exports.removeAll { $0.name == name }
-      try commit(record, of: controller, as: .deviceChanged) {
-        record, transaction throws(ServiceError) in
+      try commit(
+        record, of: controller, as: .deviceChanged, show: { table.remove(name) }
+      ) { record, transaction throws(ServiceError) in
         try transaction.note(
           .exportDeleted, name, device: record.id, at: try transaction.nextRevision())
       }
@@ -130,7 +132,6 @@ extension Service {
       table.set([name], open: true)
       throw error
     }
-    table.remove(name)
     closeSnapshot(behind: name)
     waiting.changed([.export(name)])
   }

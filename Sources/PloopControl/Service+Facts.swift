@@ -8,8 +8,8 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "exports", "idempotency-keys", "map", "exports.snapshot", "jobs", "merge.forward", "snapshots",
-    "stats", "suspend", "watch",
+    "events", "exports", "exports.snapshot", "idempotency-keys", "jobs", "map", "merge.forward",
+    "snapshots", "stats", "suspend", "watch",
   ]
 
   package func info() async -> ServiceInfo {

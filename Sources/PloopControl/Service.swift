@@ -61,6 +61,7 @@ package final class Service: ServiceAPI {
   /// Keys of requests that are being served.
   let claims = Locked<[String: RequestKey]>([:])
   let waiting: WaitingRoom
+  let transients = TransientEvents()
   let clerk: Clerk
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
@@ -96,10 +97,17 @@ package final class Service: ServiceAPI {
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
         waiting.changed([.service, .job(id)])
+      } progressed: { [waiting, transients] job in
+        let event = Event(
+          revision: nil, at: wallClockSeconds(), type: EventType.jobProgress.rawValue,
+          subject: job.id,
+          device: job.device)
+        if transients.publish(event) { waiting.changed([.events]) }
       }
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
     } catch { throw ServiceError(error) }
+    store.whenShown { [waiting] in waiting.changed([.events]) }
   }
 
   deinit {
@@ -222,11 +230,12 @@ package final class Service: ServiceAPI {
   /// - Parameters:
   ///   - phase: what the device is from then on, if that changes: shown with the record, or whoever
   ///     waits for the revision would see the one without the other.
+  ///   - show: shows what else is to be seen before anybody hears of the events.
   ///   - more: changes the record further, and what else is to be durable with it.
   @discardableResult
   func commit<Result>(
     _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
-    entering phase: DeviceController.Phase? = nil,
+    entering phase: DeviceController.Phase? = nil, show: (Result) -> Void = { _ in },
     _ more: (inout DeviceRecord, StateTransaction) throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
     let before = controller.now.record
@@ -238,9 +247,11 @@ package final class Service: ServiceAPI {
       try transaction.save(record)
       try transaction.note(event, record.id, device: record.id, at: record.revision)
       return (record, result)
+    } show: { record, result in
+      controller.keep(record)
+      if let phase { controller.enter(phase) }
+      show(result)
     }
-    controller.keep(record)
-    if let phase { controller.enter(phase) }
     tellChanged(record.id, (before?.exports ?? []) + record.exports)
     return result
   }

@@ -50,6 +50,11 @@ package protocol ServiceAPI: Sendable {
   func removeExport(_ name: String, mode: DetachMode, ifRevision: UInt64?)
     async throws(ServiceError)
 
+  func events(after: UInt64?, matching filter: EventFilter, limit: Int)
+    async throws(ServiceError) -> Page<Event>
+  var eventCursor: EventCursor { get }
+  func transientEvents(after cursor: UInt64, matching filter: EventFilter) -> ([Event], UInt64)
+
   /// Takes a key for the time that its request is being served; release it then.
   func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim
   func release(_ key: RequestKey)

@@ -108,6 +108,7 @@ extension ServiceError.Code {
   package static let idempotencyKeyInUse = Self("idempotency-key-in-use")
   package static let idempotencyKeyReused = Self("idempotency-key-reused")
   package static let tooManyWatchers = Self("too-many-watchers")
+  package static let eventsExpired = Self("events-expired")
   package static let preconditionFailed = Self("precondition-failed")
   package static let ioError = Self("io-error")
   package static let notReady = Self("not-ready")

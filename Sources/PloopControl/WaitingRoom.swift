@@ -6,6 +6,8 @@ package enum Topic: Sendable, Hashable {
   case device(String)
   case export(String)
   case job(String)
+  /// Anything that makes an event.
+  case events
 }
 
 /// Where callers wait for a change, each for its own topic. A waiter is a continuation and a
@@ -18,6 +20,8 @@ package final class WaitingRoom: Sendable {
     case closed
     /// As many wait already as may.
     case full
+    /// The waiting task was cancelled: nobody waits for its answer any more.
+    case gone
   }
 
   private struct Waiter {
@@ -34,6 +38,8 @@ package final class WaitingRoom: Sendable {
     var changes: UInt64 = 0
     var isClosed = false
 
+    var counted: Int { waiters.values.count { $0.topic != .events } }
+
     var soonest: UInt64 { waiters.values.map(\.deadline).min() ?? .max }
 
     mutating func take(
@@ -47,7 +53,8 @@ package final class WaitingRoom: Sendable {
   private let limit: Int
   private let state: Monitor<State>
 
-  /// - Parameter limit: how many may wait at a time.
+  /// - Parameter limit: how many may wait at a time. Those who wait for events are counted where they
+  ///   come in, and not here: whoever is let in to listen is never sent away from here.
   init(limit: Int) throws(IOError) {
     self.limit = limit
     let state = Monitor(State())
@@ -84,18 +91,32 @@ package final class WaitingRoom: Sendable {
   ///     end is `changed` at once, whatever it was: look again.
   func wait(for topic: Topic, since changes: UInt64, milliseconds: Int) async -> End {
     let deadline = monotonicNanoseconds() + UInt64(clamping: milliseconds) * 1_000_000
-    return await withCheckedContinuation { continuation in
-      let end = state.update { state -> End? in
-        if state.isClosed { return .closed }
-        if state.changes != changes { return .changed }
-        if state.waiters.count >= limit { return .full }
-        state.waiters[state.nextNumber] = Waiter(
-          topic: topic, deadline: deadline, continuation: continuation)
-        state.nextNumber += 1
-        return nil
-      }
-      if let end { continuation.resume(returning: end) }
+    let number = state.withLock { state in
+      state.nextNumber += 1
+      return state.nextNumber
     }
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        let end = state.update { state -> End? in
+          if state.isClosed { return .closed }
+          if state.changes != changes { return .changed }
+          if topic != .events, state.counted >= limit { return .full }
+          state.waiters[number] = Waiter(
+            topic: topic, deadline: deadline, continuation: continuation)
+          return nil
+        }
+        if let end { continuation.resume(returning: end) }
+        // Cancelled before it was in the room: the handler did not find it there.
+        if Task.isCancelled { leave(number) }
+      }
+    } onCancel: {
+      leave(number)
+    }
+  }
+
+  private func leave(_ number: UInt64) {
+    let waiter = state.update { $0.waiters.removeValue(forKey: number) }
+    waiter?.continuation.resume(returning: .gone)
   }
 
   /// Wakes those who wait for one of the topics. Call it when the change can be seen.

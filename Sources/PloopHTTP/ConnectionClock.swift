@@ -1,19 +1,26 @@
 internal import Glibc
 internal import PloopIO
 
-/// Ends connections whose client takes too long to send a request, however busily it drips.
+/// Ends connections whose client takes too long to send a request, however busily it drips, and sees
+/// when a client hangs up that waits for its reply.
 ///
-/// The library's own timeout begins anew with each byte.
+/// The library's own timeout begins anew with each byte, and it does not look at a connection while
+/// that is suspended.
 final class ConnectionClock: Sendable {
   private struct Connection {
     let descriptor: Int32
     var deadline: Deadline
+    /// What to do when the client hangs up, while a reply is waited for.
+    var hungUp: (@Sendable () -> Void)?
   }
 
   private struct State {
     var connections: [OpaquePointer: Connection] = [:]
     var isStopped = false
   }
+
+  /// POLLRDHUP, which the headers show to GNU programs only.
+  private static let peerHasEnded: Int16 = 0x2000
 
   private let limits: HTTPLimits
   private let state: Monitor<State>
@@ -27,14 +34,26 @@ final class ConnectionClock: Sendable {
 
   private static func run(_ state: Monitor<State>) {
     while state.wait({ $0.isStopped || !$0.connections.isEmpty ? !$0.isStopped : nil }) == true {
-      state.withLock { state in
+      let gone = state.withLock { state in
         // A descriptor in the table is open: it leaves before it is closed.
         for connection in state.connections.values where connection.deadline.hasPassed {
           shutdown(connection.descriptor, Int32(SHUT_RDWR))
         }
+        return ConnectionClock.hungUp(state.connections.values.filter { $0.hungUp != nil })
       }
+      gone.forEach { $0() }
       _ = state.wait(until: .after(seconds: 1)) { $0.isStopped ? true : nil }
     }
+  }
+
+  /// What to do about those that have hung up. Whoever ends only the sending half of a connection
+  /// counts as gone too: over TCP it looks the same.
+  private static func hungUp(_ connections: [Connection]) -> [@Sendable () -> Void] {
+    var polled = connections.map {
+      pollfd(fd: $0.descriptor, events: peerHasEnded, revents: 0)
+    }
+    guard poll(&polled, nfds_t(polled.count), 0) > 0 else { return [] }
+    return zip(connections, polled).compactMap { $1.revents == 0 ? nil : $0.hungUp }
   }
 
   func opened(_ connection: OpaquePointer, descriptor: Int32) {
@@ -50,9 +69,17 @@ final class ConnectionClock: Sendable {
   }
 
   /// Now it is the service that takes its time.
-  func requestEnded(_ connection: OpaquePointer) { set(.never, of: connection) }
+  ///
+  /// - Parameter hungUp: called each second once the client has hung up, until the reply has ended.
+  func requestEnded(_ connection: OpaquePointer, hungUp: @escaping @Sendable () -> Void) {
+    state.withLock {
+      $0.connections[connection]?.deadline = .never
+      $0.connections[connection]?.hungUp = hungUp
+    }
+  }
 
   func replyEnded(_ connection: OpaquePointer) {
+    state.withLock { $0.connections[connection]?.hungUp = nil }
     set(.after(seconds: limits.idleSeconds + limits.headerSeconds), of: connection)
   }
 

@@ -36,6 +36,8 @@ package struct HTTPReply: Sendable {
   package var lines: [JSON]?
   package var headers: [(name: String, value: String)] = []
   package var isProblem = false
+  /// Instead of a body: one that goes on, as `text/event-stream`.
+  var stream: ReplyStream?
 
   package init(_ status: Int, _ body: JSON? = nil) {
     self.status = status
@@ -43,6 +45,7 @@ package struct HTTPReply: Sendable {
   }
 
   package var contentType: String? {
+    if stream != nil { return "text/event-stream" }
     if lines != nil { return "application/x-ndjson" }
     guard body != nil else { return nil }
     return isProblem ? "application/problem+json" : "application/json"

@@ -67,7 +67,8 @@ package final class HTTPServer: Sendable {
     daemons.withLock { $0.append(Daemon(handle: handle, socket: socket)) }
   }
 
-  /// Takes no more clients, lets requests in flight be answered, and ends every connection.
+  /// Takes no more clients, ends streams, lets requests in flight be answered, and ends every
+  /// connection.
   ///
   /// - Parameter deadline: what is in flight then is told that the service is shutting down.
   package func stop(until deadline: Deadline) {
@@ -82,7 +83,10 @@ package final class HTTPServer: Sendable {
       daemon.socket.shutDown()
       if copy >= 0 { close(copy) }
     }
-    let allAnswered: Void? = inFlight.wait(until: deadline) { $0.isEmpty ? () : nil }
+    for exchange in inFlight.withLock({ Array($0.values) }) { exchange.reply?.stream?.body.end() }
+    let allAnswered: Void? = inFlight.wait(until: deadline) { exchanges in
+      exchanges.values.allSatisfy { $0.reply?.stream != nil } ? () : nil
+    }
     if allAnswered == nil {
       // The daemon must not be stopped with suspended connections.
       for exchange in inFlight.withLock({ Array($0.values) }) {
@@ -90,8 +94,9 @@ package final class HTTPServer: Sendable {
         exchange.finish(
           with: router.refuse(exchange.request, problem, requestID: exchange.requestID))
       }
-      let _: Void? = inFlight.wait(until: .after(milliseconds: 500)) { $0.isEmpty ? () : nil }
     }
+    // A stream whose client does not read is not waited for longer.
+    let _: Void? = inFlight.wait(until: .after(milliseconds: 500)) { $0.isEmpty ? () : nil }
     for daemon in daemons { MHD_stop_daemon(daemon.handle) }
     clock.stop()
   }
@@ -113,9 +118,11 @@ package final class HTTPServer: Sendable {
     inFlight.withLock { $0[exchange.number] = exchange }
     guard exchange.suspend() else { return false }
     let request = exchange.request
-    Task(executorPreference: executor) { [router] in
-      exchange.finish(with: await router.answer(request, requestID: exchange.requestID))
-    }
+    exchange.isMade(
+      by: Task(executorPreference: executor) { [router] in
+        let reply = await router.answer(request, requestID: exchange.requestID)
+        if exchange.finish(with: reply), let stream = reply.stream { await stream.run() }
+      })
     return true
   }
 

@@ -39,7 +39,7 @@ extension Call {
       {
       case .changed, .timeout: continue
       // It was accepted, which is answer enough.
-      case .closed, .full: return job
+      case .closed, .full, .gone: return job
       }
     }
     return job
@@ -60,7 +60,7 @@ extension Call {
           of: .job(holder.id), since: changes, milliseconds: deadline.millisecondsLeft)
         switch end {
         case .changed, .timeout: continue
-        case .closed, .full: throw error
+        case .closed, .full, .gone: throw error
         }
       }
     }

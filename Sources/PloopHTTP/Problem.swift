@@ -136,6 +136,7 @@ package enum ProblemCatalogue {
     (
       "idempotency-key-in-use", 409, "The request is being served", "wait, then send it again"
     ),
+    ("events-expired", 410, "The events are gone", "read everything anew, then go on from now"),
     ("precondition-failed", 412, "The resource has changed", "read it again"),
     ("body-too-large", 413, "The body is too large", "at most 1 MiB"),
     ("unsupported-media-type", 415, "Not JSON", "set Content-Type: application/json"),

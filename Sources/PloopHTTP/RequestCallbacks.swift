@@ -28,6 +28,8 @@ final class Exchange: @unchecked Sendable {
   private var isSuspended = false
   private let connection: OpaquePointer
   private let answer = Locked<HTTPReply?>(nil)
+  /// What makes the reply, and goes on with it if it is a stream.
+  private let task = Locked<Task<Void, Never>?>(nil)
 
   fileprivate init(_ number: UInt64, _ request: HTTPRequest, on connection: OpaquePointer) {
     self.number = number
@@ -51,13 +53,22 @@ final class Exchange: @unchecked Sendable {
 
   /// The first reply counts. The lock is held meanwhile: whoever comes second finds the connection
   /// resumed.
-  func finish(with reply: HTTPReply) {
+  ///
+  /// - Returns: whether it was the first.
+  @discardableResult
+  func finish(with reply: HTTPReply) -> Bool {
     answer.withLock { answer in
-      guard answer == nil else { return }
+      guard answer == nil else { return false }
       answer = reply
       if isSuspended { MHD_resume_connection(connection) }
+      return true
     }
   }
+
+  func isMade(by task: Task<Void, Never>) { self.task.withLock { $0 = task } }
+
+  /// Nobody waits for the reply any more: whatever only waits is not to wait longer.
+  func abandon() { task.withLock { $0 }?.cancel() }
 
   /// The client's own id where it is fit to be logged.
   fileprivate func adoptID() {
@@ -107,10 +118,11 @@ private func receiveRequest(
     return MHD_Result.YES
   }
   if exchange.reply == nil {
-    server.clock.requestEnded(connection)
+    server.clock.requestEnded(connection) { exchange.abandon() }
     if server.answer(exchange) { return MHD_Result.YES }
   }
   guard let reply = exchange.reply else { return MHD_Result.NO }
+  if server.isClosing { reply.stream?.body.end() }
   return send(server.isClosing ? reply.with("Connection", "close") : reply, on: connection)
 }
 
@@ -145,6 +157,8 @@ private func completeRequest(
   let exchange = Unmanaged<Exchange>.fromOpaque(held).takeRetainedValue()
   slot.pointee = nil
   server(context).clock.replyEnded(connection)
+  exchange.reply?.stream?.body.gone()
+  exchange.abandon()
   server(context).completed(exchange)
 }
 
@@ -179,15 +193,56 @@ private func headers(_ connection: OpaquePointer) -> [(name: String, value: Stri
 }
 
 private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Result {
-  let newline = UInt8(ascii: "\n")
-  var bytes: [UInt8] = []
-  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] { bytes += value.encoded + [newline] }
-  let response = bytes.withUnsafeMutableBytes {
-    MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
-  }
+  let response = reply.stream.map { stream($0, on: connection) } ?? buffer(reply)
   guard let response else { return MHD_Result.NO }
   defer { MHD_destroy_response(response) }
   if let type = reply.contentType { MHD_add_response_header(response, "Content-Type", type) }
   for (name, value) in reply.headers { MHD_add_response_header(response, name, value) }
   return MHD_queue_response(connection, UInt32(clamping: reply.status), response)
+}
+
+private func buffer(_ reply: HTTPReply) -> OpaquePointer? {
+  let newline = UInt8(ascii: "\n")
+  var bytes: [UInt8] = []
+  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] { bytes += value.encoded + [newline] }
+  return bytes.withUnsafeMutableBytes {
+    MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
+  }
+}
+
+/// What the library keeps of a stream: retained until it frees the response.
+private final class Source {
+  let body: StreamBody
+  let connection: OpaquePointer
+
+  init(_ body: StreamBody, _ connection: OpaquePointer) {
+    self.body = body
+    self.connection = connection
+  }
+}
+
+private func stream(_ stream: ReplyStream, on connection: OpaquePointer) -> OpaquePointer? {
+  let source = Unmanaged.passRetained(Source(stream.body, connection))
+  let response = MHD_create_response_from_callback(
+    UInt64.max, 4096,  // MHD_SIZE_UNKNOWN: in chunks
+    { context, _, buffer, room in
+      guard let context, let buffer else { return -2 }  // MHD_CONTENT_READER_END_WITH_ERROR
+      let source = Unmanaged<Source>.fromOpaque(context).takeUnretainedValue()
+      switch source.body.take(atMost: room, for: source.connection) {
+      case .bytes(let bytes):
+        UnsafeMutableRawBufferPointer(start: buffer, count: room).copyBytes(from: bytes)
+        return bytes.count
+      case .later: return 0
+      case .end: return -1  // MHD_CONTENT_READER_END_OF_STREAM
+      }
+    }, source.toOpaque(),
+    { context in
+      if let context { Unmanaged<Source>.fromOpaque(context).release() }
+    })
+  guard let response else {
+    source.release()
+    return nil
+  }
+  if stream.isHeadOnly { cmicrohttpd_head_only(response) }
+  return response
 }

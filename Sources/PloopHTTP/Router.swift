@@ -28,6 +28,7 @@ package struct Route: Sendable {
 /// A request that a route has matched, and what it needs to be answered.
 struct Call: Sendable {
   let service: any ServiceAPI
+  let watchers: EventWatchers
   let request: HTTPRequest
   let target: RequestTarget
   let arguments: [String]
@@ -64,12 +65,16 @@ struct Call: Sendable {
 /// Judges a request by what HTTP and this service demand of any, finds its route, and answers.
 package struct Router: Sendable {
   package static let routes: [Route] =
-    serviceRoutes + deviceRoutes + snapshotRoutes + chainRoutes
+    serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + exportRoutes + jobRoutes
 
   private let service: any ServiceAPI
+  let watchers: EventWatchers
 
-  package init(_ service: any ServiceAPI) { self.service = service }
+  package init(_ service: any ServiceAPI, watchers: EventWatchers = EventWatchers()) {
+    self.service = service
+    self.watchers = watchers
+  }
 
   /// - Parameter requestID: given back in the reply and in problems.
   package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
@@ -128,7 +133,8 @@ package struct Router: Sendable {
         throw Problem("invalid-value", "the parameter \(name) is there twice")
       }
     }
-    let call = Call(service: service, request: request, target: target, arguments: arguments)
+    let call = Call(
+      service: service, watchers: watchers, request: request, target: target, arguments: arguments)
     return try await Watch.answer(call, by: route).unlessKnown(to: request)
   }
 

@@ -5,7 +5,7 @@ internal import PloopIO
 /// `?after_revision=41&wait=30`. While it waits its connection is suspended, and no thread is its own.
 struct Watch {
   static let parameters: Set<String> = ["after_revision", "wait"]
-  private static let longest: UInt64 = 60
+  static let longest: UInt64 = 60
 
   private let after: UInt64
   private let seconds: UInt64
@@ -43,6 +43,7 @@ struct Watch {
       guard left > 0 else { return reply.unchanged }
       switch await call.service.change(of: topic, since: changes, milliseconds: left) {
       case .changed, .timeout: continue
+      case .gone: return reply.unchanged
       case .closed: throw Problem("shutting-down", "the service is shutting down")
       case .full: throw Problem("too-many-watchers", "as many callers wait as may")
       }

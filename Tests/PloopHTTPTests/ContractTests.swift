@@ -103,6 +103,10 @@ struct ContractTests {
     ("getExport", "/v1/exports/vm1?after_revision=7", "", 304),
     ("getExport", "/v1/exports/vm1?after_revision=6&wait=60", "", 200),
     ("getExport", "/v1/exports/vm1?wait=1", "", 400),
+    ("listEvents", "/v1/events", "", 200), ("listEvents", "/v1/events?limit=2", "", 200),
+    ("listEvents", "/v1/events?after=9&wait=1&types=device.*,job.state&device=vm1", "", 200),
+    ("listEvents", "/v1/events?after=4", "", 410), ("listEvents", "/v1/events?wait=1", "", 400),
+    ("listEvents", "/v1/events?types=Job", "", 400),
     ("listDevices", "/v1/devices?limit=1", "", 200),
     ("listDevices", "/v1/devices", "", 200), ("getDevice", "/v1/devices/vm1", "", 200),
     (
@@ -189,6 +193,34 @@ struct ContractTests {
     let reply = await Router(service).answer(request, requestID: "r1")
     let operation = try #require(operations.first { $0.route == "GET /readyz" })
     check(reply, by: operation, "not ready")
+  }
+
+  @Test("what is streamed has the members that the contract gives it")
+  func stream() async throws {
+    let live = try LiveServer()
+    let client = try live.client()
+    #expect(client.listen("?after=5")?.status == 200)
+    let progress = Event(
+      revision: nil, at: 0, type: "job.progress", subject: "j", device: "vm1")
+    #expect(live.service.transients.publish(progress))
+    live.service.waiting.changed([.events])
+    let stale = try live.client()
+    #expect(stale.listen("?after=1")?.status == 200)
+    let wanted = schema.find(.string("#/components/schemas/StreamedEvent"))
+    var types: [String] = []
+    for block in (0..<6).compactMap({ _ in client.block() })
+      + (0..<2).compactMap({ _ in stale.block() })
+    {
+      let fields = block.split(separator: "\n").map { line in
+        let name = String(line.prefix { $0 != ":" })
+        return JSON.Member(name: name, value: .string(String(line.dropFirst(name.count + 2))))
+      }
+      guard let type = fields.first(where: { $0.name == "event" }) else { continue }
+      types.append(text(type.value))
+      #expect(schema.complaints(about: .object(fields), by: wanted) == [], "\(block)")
+    }
+    #expect(types.count == 6)
+    #expect(Set(types).isSuperset(of: ["\"reset\"", "\"job.progress\"", "\"device.deleted\""]))
   }
 
   private func check(_ reply: HTTPReply, by operation: Operation, _ what: String) {

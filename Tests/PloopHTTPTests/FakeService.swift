@@ -22,6 +22,9 @@ final class FakeService: ServiceAPI {
     var failure: ServiceError?
     var claimed: [String: RequestKey] = [:]
     var answers: [String: (key: RequestKey, text: String)] = [:]
+    var events = Sample.events
+    /// Cursors below have expired.
+    var eventsFloor: UInt64 = 5
 
     mutating func keep<Created>(_ made: Created, _ keeper: AnswerKeeper<Created>?) {
       guard let keeper else { return }
@@ -281,6 +284,46 @@ final class FakeService: ServiceAPI {
     }
     state.withLock { $0.keep(made, keeper) }
     return made
+  }
+
+  func events(
+    after: UInt64?, matching filter: EventFilter, limit: Int
+  ) async throws(ServiceError) -> Page<Event> {
+    try state.withLock { state throws(ServiceError) in
+      if let failure = state.failure { throw failure }
+      let newest = state.events.last?.revision ?? state.eventsFloor
+      if let after, !(state.eventsFloor...newest).contains(after) {
+        throw ServiceError(
+          .eventsExpired, "too old", facts: ["current_revision": .number(newest)])
+      }
+      let found = state.events.filter { $0.revision ?? 0 > after ?? 0 && filter.matches($0) }
+      let items = Array(found.prefix(limit))
+      let last = found.count > limit ? items.last?.revision : newest
+      return Page(items: items, next: nil, revision: last ?? newest)
+    }
+  }
+
+  var eventCursor: EventCursor {
+    let newest = state.withLock { $0.events.last?.revision ?? $0.eventsFloor }
+    return EventCursor(revision: newest, transient: transients.last)
+  }
+
+  let transients = TransientEvents()
+
+  func transientEvents(
+    after cursor: UInt64, matching filter: EventFilter
+  ) -> ([Event], UInt64) {
+    transients.events(after: cursor, matching: filter)
+  }
+
+  /// Adds to the ring, and wakes those who listen.
+  func note(_ type: String, _ subject: String, device: String?) {
+    state.withLock { state in
+      let revision = (state.events.last?.revision ?? 0) + 1
+      state.events.append(
+        Event(revision: revision, at: 0, type: type, subject: subject, device: device))
+    }
+    waiting.changed([.events])
   }
 
   func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim {

@@ -2,7 +2,9 @@
 
 /// As much of JSON Schema as openapi.yaml uses; a keyword that it does not know is a complaint.
 struct JSONSchema {
-  private static let notes: Set<String> = ["description", "default", "examples"]
+  private static let notes: Set<String> = [
+    "description", "default", "examples", "contentMediaType",
+  ]
 
   /// The document in which `$ref` is looked up.
   let document: JSON
@@ -37,6 +39,9 @@ struct JSONSchema {
     case ("enum", .array(let values), _): return check(values.contains(value))
     case ("oneOf", .array(let schemas), _):
       return check(schemas.count { complaints(about: value, by: $0, at: place).isEmpty } == 1)
+    case ("contentSchema", _, .string(let text)):
+      guard let content = try? JSONParser.parse(Array(text.utf8)) else { return check(false) }
+      return complaints(about: content, by: rule, at: place)
     case ("pattern", .string(let pattern), .string(let text)):
       return check((try? Regex(pattern).firstMatch(in: text)) != nil)
     case ("minLength", .integer(let least), .string(let text)):

@@ -10,17 +10,23 @@ final class LiveServer: Sendable {
 
   let service: FakeService
   let server: HTTPServer
+  let watchers: EventWatchers
   let log = LogLines()
   let folder: TemporaryFolder
   private let unix: ListeningSocket
   private let tcp: ListeningSocket
 
-  init(_ made: FakeService? = nil, limits: HTTPLimits = HTTPLimits()) throws {
+  init(
+    _ made: FakeService? = nil, limits: HTTPLimits = HTTPLimits(),
+    watchers: EventWatchers = EventWatchers()
+  ) throws {
     service = try made ?? FakeService()
     folder = try TemporaryFolder()
+    self.watchers = watchers
     let log = log
     server = try HTTPServer(
-      Router(service), logger: Logger(label: "http") { _ in log }, limits: limits)
+      Router(service, watchers: watchers), logger: Logger(label: "http") { _ in log },
+      limits: limits)
     unix = try ListeningSocket.unix(path: "\(folder.path)/http.sock")
     tcp = try ListeningSocket.tcp(host: "127.0.0.1", port: 0)
     try server.listen(on: unix)

@@ -21,6 +21,9 @@ final class RawClient {
   private let number: Int32
   private var received: [UInt8] = []
   private var isOpen = true
+  /// What of a chunked body has come and has not been taken.
+  private var streamed: [UInt8] = []
+  private(set) var hasStreamEnded = false
 
   /// - Parameter seconds: after which a reply that does not come is given up.
   init(_ socket: ListeningSocket, seconds: Int = 20) throws {
@@ -141,5 +144,58 @@ final class RawClient {
     reply.body = String(decoding: received[head..<(head + length)], as: UTF8.self)
     received.removeFirst(head + length)
     return reply
+  }
+
+  // MARK: Streams
+
+  /// Asks for a stream of events and takes the head of the reply.
+  func listen(_ query: String = "", _ more: String = "") -> Reply? {
+    send(
+      "GET /v1/events\(query) HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\(more)\r\n"
+    )
+    return reply()
+  }
+
+  /// The lines of a chunked stream up to the next empty one; nil when none comes, or at the end.
+  func block() -> String? {
+    while true {
+      if let end = streamed.firstRange(of: Array("\n\n".utf8)) {
+        defer { streamed.removeFirst(end.upperBound) }
+        return String(decoding: streamed[..<end.lowerBound], as: UTF8.self)
+      }
+      guard chunk() else { return nil }
+    }
+  }
+
+  /// The next blocks that are events, each as its first word behind `id: ` and its type.
+  func events(_ count: Int) -> [String] {
+    var events: [String] = []
+    while events.count < count, let block = block() {
+      let lines = block.split(separator: "\n")
+      func field(_ name: String) -> String? {
+        lines.first { $0.hasPrefix(name) }.map { String($0.dropFirst(name.count)) }
+      }
+      guard let type = field("event: ") else { continue }
+      events.append("\(field("id: ") ?? "-") \(type)")
+    }
+    return events
+  }
+
+  private func chunk() -> Bool {
+    while true {
+      if let line = received.firstRange(of: Array("\r\n".utf8)) {
+        let size = Int(String(decoding: received[..<line.lowerBound], as: UTF8.self), radix: 16)
+        guard let size, size > 0 else {
+          hasStreamEnded = size == 0
+          return false
+        }
+        if received.count >= line.upperBound + size + 2 {
+          streamed += received[line.upperBound..<(line.upperBound + size)]
+          received.removeFirst(line.upperBound + size + 2)
+          return true
+        }
+      }
+      guard receive() else { return false }
+    }
   }
 }

@@ -39,6 +39,13 @@ enum Sample {
       diskBytes: 325_058_560, exclusiveBytes: 201_326_592, refusal: "snapshot-protected"),
   ]
 
+  static let events = [
+    Event(revision: 6, at: moment, type: "device.created", subject: "vm1", device: "vm1"),
+    Event(revision: 7, at: moment, type: "export.created", subject: "vm1", device: "vm1"),
+    Event(revision: 8, at: moment, type: "device.deleted", subject: "old", device: "old"),
+    Event(revision: 9, at: moment, type: "job.state", subject: "j1", device: nil),
+  ]
+
   static func device(_ id: String) -> DeviceInfo {
     DeviceInfo(
       id: id, uuid: "6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", revision: 41, state: .online,

@@ -30,4 +30,8 @@ struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
 // The connection's socket, or -1.
 int cmicrohttpd_descriptor(struct MHD_Connection *connection);
 
+// Makes a response of unknown size one that is fit to be an answer to HEAD: it is not sent in chunks,
+// whose end the library (0.9.75) would send although there is no body; the connection ends instead.
+void cmicrohttpd_head_only(struct MHD_Response *response);
+
 #endif

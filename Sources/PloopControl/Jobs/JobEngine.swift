@@ -28,18 +28,23 @@ final class JobEngine: Sendable {
   let throttle: Locked<Throttle>
   private let registry: JobRegistry
   private let changed: @Sendable (_ job: String) -> Void
+  private let progressed: @Sendable (JobRecord) -> Void
   /// Held while a job is changed: its record in memory and on the disk are the same.
   private let writing = Locked(())
 
-  /// - Parameter changed: told, with its id, about each job that has changed.
+  /// - Parameters:
+  ///   - changed: told, with its id, about each job that has changed.
+  ///   - progressed: told about each job that has come further, once that is durable.
   init(
     store: Store, log: Logger, registry: JobRegistry,
-    changed: @escaping @Sendable (_ job: String) -> Void
+    changed: @escaping @Sendable (_ job: String) -> Void,
+    progressed: @escaping @Sendable (JobRecord) -> Void
   ) {
     self.store = store
     self.log = log
     self.registry = registry
     self.changed = changed
+    self.progressed = progressed
     throttle = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
   }
 
@@ -241,7 +246,7 @@ final class JobEngine: Sendable {
     do throws(ServiceError) {
       switch note {
       case .progress(let progress):
-        try update(id, event: false) { $0.progress = progress }
+        progressed(try update(id, event: false) { $0.progress = progress })
       case .phase(let phase): try update(id) { $0.phase = phase }
       case .paused(let isPaused):
         try update(id) { job in
@@ -324,7 +329,7 @@ final class JobEngine: Sendable {
         throw ServiceError(.jobFinished, "the job \(id) is over")
       }
       change(&job)
-      let saved = try store.write { [job] transaction throws(ServiceError) in
+      return try store.write { [job] transaction throws(ServiceError) in
         var job = job
         if isEvent {
           job.revision = try transaction.nextRevision()
@@ -332,15 +337,9 @@ final class JobEngine: Sendable {
         }
         try transaction.save(job)
         return job
+      } show: { saved in
+        state.withLock { $0.jobs[id] = saved.state.isFinal ? nil : saved }
       }
-      state.withLock { state in
-        if saved.state.isFinal {
-          state.jobs[id] = nil
-        } else {
-          state.jobs[id] = saved
-        }
-      }
-      return saved
     }
     if isEvent { changed(id) }
     return job
@@ -377,10 +376,11 @@ final class JobEngine: Sendable {
         try transaction.note(.jobCreated, job.id, device: job.device, at: job.revision)
         try more(job, transaction)
         return job
-      }
-      state.update { state in
-        state.jobs[saved.id] = saved
-        state.changes += 1
+      } show: { saved in
+        state.update { state in
+          state.jobs[saved.id] = saved
+          state.changes += 1
+        }
       }
       return saved
     }

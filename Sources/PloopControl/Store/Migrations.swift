@@ -25,6 +25,7 @@ enum Migrations {
     migrator.registerMigration("0006 outcomes") { try $0.execute(sql: outcomes) }
     migrator.registerMigration("0007 queue") { try $0.execute(sql: queue) }
     migrator.registerMigration("0008 jobs that come back") { try $0.execute(sql: comingBack) }
+    migrator.registerMigration("0009 events floor") { try $0.execute(sql: eventsFloor) }
     return migrator
   }
 
@@ -99,6 +100,14 @@ enum Migrations {
       subject TEXT NOT NULL,
       device TEXT
     ) STRICT;
+    """
+
+  /// The greatest revision whose event has been forgotten: there may be revisions without events, so
+  /// the oldest event does not tell. In a database that is begun anew it is the first revision.
+  private static let eventsFloor = """
+    ALTER TABLE service ADD COLUMN events_floor INTEGER NOT NULL DEFAULT 0;
+    UPDATE service
+      SET events_floor = COALESCE((SELECT MIN(revision) - 1 FROM events), revision);
     """
 
   /// What the queue is ordered and searched by has columns; the rest of a job is its document.

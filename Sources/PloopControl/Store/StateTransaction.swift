@@ -151,30 +151,6 @@ struct StateTransaction {
     }
   }
 
-  // MARK: Events
-
-  /// Events that are kept: the newest, by their revisions.
-  static let eventsKept: UInt64 = 10_000
-
-  /// Notes that something has changed, under the revision that it has now.
-  ///
-  /// - Parameter subject: the name of the device or export.
-  func note(
-    _ type: EventType, _ subject: String, device: String, at revision: UInt64
-  ) throws(ServiceError) {
-    try storing {
-      try database.execute(
-        sql: "INSERT INTO events (revision, at, type, subject, device) VALUES (?, ?, ?, ?, ?)",
-        arguments: [
-          Int64(clamping: revision), wallClockSeconds(), type.rawValue, subject, device,
-        ])
-      guard revision > StateTransaction.eventsKept else { return }
-      try database.execute(
-        sql: "DELETE FROM events WHERE revision <= ?",
-        arguments: [Int64(clamping: revision - StateTransaction.eventsKept)])
-    }
-  }
-
   // MARK: Parts
 
   func text(of value: some Encodable) throws -> String {

@@ -8,7 +8,22 @@ internal import PloopIO
 /// Every call may wait for a disk, so none is made by a thread of Swift's own pool.
 package final class Store: Sendable {
   let database: StateDatabase
-  private let last: Locked<UInt64>
+  private let revisions: Locked<Revisions>
+  private let shown = Locked<(@Sendable () -> Void)?>(nil)
+  private struct Revisions {
+    /// The greatest that was given out.
+    var last: UInt64
+    /// Of each transaction whose effects cannot be seen yet, the first.
+    var unshown: [UInt64: UInt64] = [:]
+    var nextTicket: UInt64 = 0
+
+    mutating func begin(_ revision: UInt64) -> UInt64 {
+      nextTicket += 1
+      unshown[nextTicket] = revision
+      return nextTicket
+    }
+  }
+
   /// What was found damaged when the folder was opened, in words.
   let damages: [String]
   /// Held as long as the service lives.
@@ -31,26 +46,52 @@ package final class Store: Sendable {
     let database = try StateDatabase(in: folder, path: path)
     self.database = database
     damages = database.damages
-    last = Locked(
-      try storing { try database.queue.read { try StateTransaction($0).revision() } })
+    revisions = Locked(
+      Revisions(
+        last: try storing { try database.queue.read { try StateTransaction($0).revision() } }))
   }
 
   /// The greatest revision that was given out; it is known without asking the database.
-  var lastRevision: UInt64 { last.withLock { $0 } }
+  var lastRevision: UInt64 { revisions.withLock { $0.last } }
+
+  /// The revision up to which everything is in the database and can be seen. A transaction that ends
+  /// before an earlier one can be seen waits for that: who reads up to here misses nothing.
+  var shownRevision: UInt64 {
+    revisions.withLock { revisions in
+      min(revisions.last, (revisions.unshown.values.min() ?? .max) - 1)
+    }
+  }
+
+  /// - Parameter tell: called after each transaction that gave out revisions, once it can be seen.
+  func whenShown(_ tell: @escaping @Sendable () -> Void) { shown.withLock { $0 = tell } }
 
   /// Makes changes that belong together. They are durable when this returns; when it throws, nothing
   /// was changed.
+  ///
+  /// - Parameter show: makes the change visible to those who look at the service. Nobody hears of its
+  ///   events before.
   func write<Result>(
-    _ body: (StateTransaction) throws(ServiceError) -> Result
+    _ body: (StateTransaction) throws(ServiceError) -> Result, show: (Result) -> Void = { _ in }
   ) throws(ServiceError) -> Result {
+    var ticket: UInt64?
+    defer {
+      if let ticket {
+        revisions.withLock { _ = $0.unshown.removeValue(forKey: ticket) }
+        if let tell = shown.withLock({ $0 }) { tell() }
+      }
+    }
     let (result, revision) = try storing {
       try database.queue.write { database in
         let transaction = StateTransaction(database)
+        let before = try transaction.revision()
         let result = try body(transaction)
-        return (result, try transaction.revision())
+        let revision = try transaction.revision()
+        if revision > before { ticket = revisions.withLock { $0.begin(before + 1) } }
+        return (result, revision)
       }
     }
-    last.withLock { $0 = max($0, revision) }
+    revisions.withLock { $0.last = max($0.last, revision) }
+    show(result)
     return result
   }
 

@@ -60,14 +60,15 @@ struct AttachIntent: Codable, Sendable, Equatable {
   var wasClosed: Bool
 }
 
-/// What happened to a device or an export.
-enum EventType: String, Sendable {
+/// What happened to a device or an export: the kind of thing, a dot, and what happened.
+package enum EventType: String, Sendable {
   case deviceCreated = "device.created"
   case deviceChanged = "device.changed"
   case deviceState = "device.state"
   case deviceDeleted = "device.deleted"
   case jobCreated = "job.created"
   case jobState = "job.state"
+  case jobProgress = "job.progress"
   case snapshotCreated = "snapshot.created"
   case snapshotChanged = "snapshot.changed"
   case snapshotDeleted = "snapshot.deleted"

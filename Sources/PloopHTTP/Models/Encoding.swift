@@ -176,6 +176,7 @@ extension ServiceInfo {
         "max_read_only_deltas": .integer(Int64(limits.maxReadOnlyDeltas)),
         "max_connections": .integer(Int64(limits.maxConnections)),
         "max_watchers": .integer(Int64(limits.maxWatchers)),
+        "max_event_clients": .integer(Int64(limits.maxEventClients)),
         "max_wait_seconds": .integer(Int64(limits.maxWaitSeconds)),
         "max_body_bytes": .integer(1 << 20),
       ]),

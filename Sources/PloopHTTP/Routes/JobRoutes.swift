@@ -128,7 +128,7 @@ extension Call {
         return reply
       }
       switch await service.change(of: .job(id), since: changes, milliseconds: left) {
-      case .changed, .timeout: continue
+      case .changed, .timeout, .gone: continue
       case .closed: throw Problem("shutting-down", "the service is shutting down")
       case .full: throw Problem("too-many-watchers", "as many callers wait as may")
       }
