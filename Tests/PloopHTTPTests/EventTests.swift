@@ -205,6 +205,20 @@ struct EventTests {
     #expect(slow.events(3000) == wanted)
   }
 
+  @Test("who takes nothing for too long is cut off, who has nothing to take is not")
+  func stuckReader() throws {
+    var limits = HTTPLimits()
+    limits.idleSeconds = 1
+    let live = try LiveServer(limits: limits)
+    for _ in 0..<3000 { live.service.note("device.changed", "vm1", device: "vm1") }
+    let (idle, stuck) = (try live.client(), try live.client())
+    #expect(idle.listen()?.status == 200)
+    #expect(stuck.listen("?after=9")?.status == 200)
+    #expect(try waits { live.watchers.count == 1 })
+    live.service.note("device.changed", "vm1", device: "vm1")
+    #expect(idle.events(1) == ["3010 device.changed"])
+  }
+
   @Test("a server that is stopped ends its streams, also of a client that does not read")
   func stop() throws {
     let live = try LiveServer()
