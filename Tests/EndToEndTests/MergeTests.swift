@@ -190,6 +190,10 @@ struct MergeTests {
     let durable = try #require(
       lines[..<restart].last { $0.contains("moved, durably") }.map(number))
     #expect(totals[1] <= totals[0] - durable, "\(lines)")
+    // Each line is a step of at most 32 clusters behind the one before, and at most two steps were
+    // neither durable nor in a line: no more than 64 clusters were copied twice.
+    let marks = [0] + lines[..<restart].filter { $0.contains("moved, durably") }.map(number)
+    #expect(zip(marks, marks.dropFirst()).allSatisfy { $1 > $0 && $1 - $0 <= 32 }, "\(lines)")
     try save("after")
     try expectSameBytes("\(folder.path)/after", "\(folder.path)/before")
     #expect(try service.delete("/v1/jobs/\(id)").status == 204)

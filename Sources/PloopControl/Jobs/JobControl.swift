@@ -31,11 +31,9 @@ final class JobControl: Sendable {
   }
 
   static let stallNanoseconds: UInt64 = 120 * 1_000_000_000
-  private static let persistNanoseconds: UInt64 = 1_000_000_000
 
   let id: String
   private let state: Monitor<State>
-  private let persistedAt = Locked<UInt64>(0)
   private let queueThrottle: Locked<Throttle>
   private let note: @Sendable (Note) -> Void
 
@@ -91,17 +89,8 @@ final class JobControl: Sendable {
     }
   }
 
-  /// Whether it is time to make durable what was done, and to say so with ``persist()``.
-  var shouldPersist: Bool {
-    let now = monotonicNanoseconds()
-    return persistedAt.withLock { $0 == 0 || now - $0 >= JobControl.persistNanoseconds }
-  }
-
-  /// Everything that ``advance(clusters:bytes:)`` has told is durable: it is written down.
-  func persist() {
-    persistedAt.withLock { $0 = monotonicNanoseconds() }
-    note(.progress(state.withLock { $0.progress }))
-  }
+  /// What was done up to a step ago is durable: it is written down how far the job is.
+  func persist() { note(.progress(state.withLock { $0.progress })) }
 
   func log(_ message: String, level: String = "info") { note(.log(level: level, message)) }
 

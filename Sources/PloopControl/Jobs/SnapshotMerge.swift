@@ -7,9 +7,9 @@ internal import PloopIO
 /// Copying goes on beside guests; the beginning and the end are operations of the device's controller,
 /// as a snapshot is.
 struct SnapshotMerge {
-  /// Clusters of one step: so much may be copied again after a crash, and is done before somebody is
-  /// heard.
-  private static let stepClusters = 64
+  /// Clusters of one step: done before somebody is heard. Twice as many may be copied again after a
+  /// crash.
+  private static let stepClusters = 32
 
   let device: String
   let guid: GUID
@@ -63,25 +63,29 @@ struct SnapshotMerge {
     ]
   }
 
+  /// Copies step by step; while one is copied, the one before is made durable. So a crash costs two
+  /// steps at most.
   private func copy(
     _ merge: ForwardMerge, _ total: inout ForwardMerge.Progress, _ control: JobControl,
     _ service: Service
   ) throws(JobStop) {
     let clusterBytes = merge.totalClusters == 0 ? 0 : merge.totalBytes / merge.totalClusters
+    let flush = StepFlush(merge, service.engine)
+    // Nobody else may touch the merge before its last flush has ended.
+    defer { _ = try? flush.wait() }
     while true {
       try control.checkpoint()
       do throws(DeviceError) {
         guard let step = try merge.step(limit: SnapshotMerge.stepClusters, on: service.engine)
         else {
+          try flush.wait()
           try merge.flush()
-          return persist(total, control)
+          return persist(total.clusters, control)
         }
         total += step
         control.advance(clusters: step.clusters, bytes: step.clusters * clusterBytes)
-        if control.shouldPersist {
-          try merge.flush()
-          persist(total, control)
-        }
+        if let durable = try flush.wait() { persist(durable, control) }
+        flush.begin(through: total.clusters)
       } catch {
         switch error.kind {
         case .outOfSpace: try waitForSpace(merge, clusterBytes, control, service)
@@ -92,9 +96,9 @@ struct SnapshotMerge {
     }
   }
 
-  private func persist(_ total: ForwardMerge.Progress, _ control: JobControl) {
+  private func persist(_ clusters: UInt64, _ control: JobControl) {
     control.persist()
-    control.log("\(total.clusters) clusters are moved, durably", level: "debug")
+    control.log("\(clusters) clusters are moved, durably", level: "debug")
   }
 
   /// Guests need space as well: the merge goes on when there is more than it needs for a step.
@@ -169,6 +173,52 @@ struct SnapshotMerge {
         .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
     }
     return made.pauseNanoseconds
+  }
+}
+
+/// Makes the steps of a merge durable, one at a time, beside the copying of the next.
+private final class StepFlush: Sendable {
+  private struct State {
+    var isRunning = false
+    /// What the flush that ended last has made durable, until somebody asks.
+    var ended: Result<UInt64, DeviceError>?
+  }
+
+  private let merge: ForwardMerge
+  private let engine: IOEngine
+  private let state = Monitor(State())
+
+  init(_ merge: ForwardMerge, _ engine: IOEngine) {
+    self.merge = merge
+    self.engine = engine
+  }
+
+  func begin(through clusters: UInt64) {
+    state.withLock { $0.isRunning = true }
+    engine.submit { [self] in
+      let result: Result<UInt64, DeviceError>
+      do throws(DeviceError) {
+        try merge.flush()
+        result = .success(clusters)
+      } catch { result = .failure(error) }
+      state.update { state in
+        state.isRunning = false
+        state.ended = result
+      }
+    }
+  }
+
+  /// Waits for the flush that runs.
+  ///
+  /// - Returns: how many clusters it has made durable; nil when none has run since it was asked last.
+  @discardableResult
+  func wait() throws(DeviceError) -> UInt64? {
+    let ended: Result<UInt64, DeviceError>?? = state.wait { state in
+      guard !state.isRunning else { return nil }
+      defer { state.ended = nil }
+      return .some(state.ended)
+    }
+    return try (ended ?? nil)?.get()
   }
 }
 

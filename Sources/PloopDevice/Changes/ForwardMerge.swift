@@ -8,7 +8,8 @@ package import PloopIO
 /// however it was, is begun again and goes on where it was. Until ``finish(descriptor:becoming:until:)``
 /// the chain is as it was, and valid.
 ///
-/// One thread at a time calls the methods. Nobody else changes the chain meanwhile.
+/// One thread at a time calls the methods, but for ``flush()``, which may run beside a step. Nobody else
+/// changes the chain meanwhile.
 package final class ForwardMerge: Sendable {
   /// What a step did, or all of them together.
   package struct Progress: Equatable, Sendable {
