@@ -28,8 +28,13 @@ extension Service {
     var recovery = Readiness.Check(name: "recovery", ok: true, detail: "")
     switch stage {
     case .starting: (recovery.ok, recovery.detail) = (false, "not begun")
-    case .recovering(let done, let all):
-      (recovery.ok, recovery.detail) = (false, "\(done) of \(all) devices are back")
+    case .recovering(let missing, let all):
+      let names = missing.sorted().prefix(5).joined(separator: ", ")
+      let rest = missing.count > 5 ? " and \(missing.count - 5) more" : ""
+      (recovery.ok, recovery.detail) = (
+        false,
+        "\(all - missing.count) of \(all) devices are back; repairing and opening \(names)\(rest)"
+      )
     case .serving: break
     case .stopping: (recovery.ok, recovery.detail) = (false, "shutting down")
     }

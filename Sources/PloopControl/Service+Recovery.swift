@@ -24,7 +24,7 @@ extension Service {
     let controllers = state.update { state in
       state.damages = damaged
       for intent in intents { state.unfinished[intent.id] = intent }
-      state.stage = .recovering(done: 0, of: returning.count)
+      state.stage = .recovering(Set(returning.map(\.id)), of: returning.count)
       for record in records where !record.autostart && record.isAttached {
         state.unclosed[record.id] = record
       }
@@ -42,14 +42,15 @@ extension Service {
       engine.submit { [self] in
         bringBack(controller, record)
         state.update { state in
-          guard case .recovering(let done, let all) = state.stage else { return }
-          state.stage = .recovering(done: done + 1, of: all)
+          guard case .recovering(var missing, let all) = state.stage else { return }
+          missing.remove(record.id)
+          state.stage = .recovering(missing, of: all)
         }
       }
     }
     _ = state.wait { state -> Bool? in
       switch state.stage {
-      case .recovering(let done, let all): done == all ? true : nil
+      case .recovering(let missing, _): missing.isEmpty ? true : nil
       case .starting, .serving, .stopping: true
       }
     }

@@ -25,7 +25,8 @@ package final class Service: ServiceAPI {
 
   enum Stage: Sendable {
     case starting
-    case recovering(done: Int, of: Int)
+    /// Devices that are not back yet, and how many there are altogether.
+    case recovering(Set<String>, of: Int)
     case serving
     case stopping
   }

@@ -316,4 +316,29 @@ struct MergeTests {
     ).output
     #expect(!output.contains("failed"), "\(output)")
   }
+
+  @Test(
+    "with the state lost in the middle of a merge, the disk is attached as it is, without repair")
+  func stateLost() throws {
+    #expect(try service.create("vm", sizeBytes: 64 << 20, clusterBytes: 1 << 15).status == 201)
+    try write(17, "0 32M")
+    _ = try snapshot()
+    try write(18, "1M 1M")
+    try Tool.shell("qemu-io -f raw -c flush '\(service.uri("vm"))'")
+    try save("before")
+    let id = try #require(try merge(",\"limits\":{\"bps\":4194304}", []).json["id"] as? String)
+    while try service.get("/v1/jobs/\(id)").json["phase"] as? String != "copying" {}
+    service.kill()
+    try Tool.shell("rm -rf '\(service.folder)/state'/*")
+    try service.start()
+    let again = try service.post(
+      "/v1/devices",
+      "{\"id\":\"new\",\"descriptor\":\"vm/DiskDescriptor.xml\",\"export\":{\"name\":\"vm\"}}")
+    // The intent beside the descriptor says whose the marks in the images are.
+    #expect(again.status == 201, "\(again.text)")
+    try save("after")
+    try expectSameBytes("\(folder.path)/after", "\(folder.path)/before")
+    #expect(
+      try Tool.shell("ls '\(service.images)/vm' | grep -c intent", check: false).output == "0\n")
+  }
 }
