@@ -1,0 +1,113 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// What the service knows of merging snapshots away: what it takes, and the branches that no device has.
+
+extension Service {
+  /// What merging a snapshot away would take; nothing is changed.
+  func mergePlan(
+    _ controller: DeviceController, _ guid: GUID
+  ) throws(ServiceError) -> JobPlan {
+    guard let record = controller.now.record, let path = record.descriptor else {
+      throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
+    }
+    let location = try roots.locate(path, pointer: "")
+    let descriptor = try read(location, in: try roots.folder(of: location, pointer: ""))
+    guard let child = try onlyChild(of: guid, descriptor) else {
+      return JobPlan(clusters: 0, bytes: 0, requiredBytes: 0, freeBytes: freeBytes(of: record.id))
+    }
+    if let level = record.deltas.firstIndex(where: { $0.guid == guid.description }) {
+      return try mergePlan(controller, level: level)
+    }
+    let pair = try deltas(of: descriptor, to: child.guid, at: location).suffix(2)
+    let files = try pair.map { (delta) throws(ServiceError) in
+      let file = try roots.locate(delta.path, pointer: "")
+      return (
+        try roots.open(
+          file, in: try roots.folder(of: file, pointer: ""), writable: false, pointer: ""),
+        delta.isRaw
+      )
+    }
+    guard files.count == 2 else {
+      throw ServiceError(.nothingToMerge, "nothing lies below \(child.guid)")
+    }
+    let device = try controller.device()
+    return plan(
+      try converting { () throws(DeviceError) in
+        try ForwardMerge.count(from: files[0], into: files[1], like: device.geometry)
+      }, device, record.id)
+  }
+
+  func mergePlan(
+    _ controller: DeviceController, level: Int
+  ) throws(ServiceError) -> JobPlan {
+    let device = try controller.device()
+    return plan(
+      try converting { () throws(DeviceError) in try ForwardMerge.count(in: device, level: level) },
+      device, controller.id)
+  }
+
+  private func plan(_ clusters: UInt64, _ device: Device, _ id: String) -> JobPlan {
+    let bytes = clusters * device.geometry.clusterBytes
+    return JobPlan(
+      clusters: clusters, bytes: bytes, requiredBytes: bytes, freeBytes: freeBytes(of: id))
+  }
+
+  /// Bytes that are free where the top of a device lies.
+  func freeBytes(of device: String) -> UInt64? {
+    record(of: device)?.deltas.last.flatMap { try? roots.locate($0.path, pointer: "") }
+      .flatMap { roots.freeBytes(of: $0.root) }
+  }
+
+  /// Bytes of disk that a snapshot's own file takes.
+  func diskBytes(of guid: GUID, _ descriptor: Descriptor, _ chain: ChangeableChain) -> UInt64 {
+    guard let shot = descriptor.shot(guid),
+      let location = try? roots.resolve(shot.file, from: chain.location, pointer: ""),
+      let folder = try? roots.folder(of: location, pointer: ""),
+      let file = try? roots.open(location, in: folder, writable: false, pointer: "")
+    else { return 0 }
+    return (try? file.allocatedBytes()) ?? 0
+  }
+
+  /// Opens a branch that no device has, its last delta for writing, to merge into that.
+  func openBranch(
+    _ guid: GUID, _ descriptor: Descriptor, _ chain: ChangeableChain
+  ) throws(ServiceError) -> Device {
+    let plan = ChainPlan(
+      deltas: try deltas(of: descriptor, to: guid, at: chain.location), readonly: false,
+      descriptor: chain.location, snapshot: guid,
+      clusterBytes: descriptor.clusterSectors * Geometry.sectorBytes,
+      locks: try descriptorLock(of: chain).map { [$0] } ?? [])
+    var options = AttachOptions()
+    // A merge that a crash has interrupted left a mark of ours.
+    options.repairSafely = true
+    do throws(ServiceError) { return try openChain(plan, for: chain.device, options) } catch {
+      if let record = record(of: chain.device) { claimAnew(record) }
+      throw error
+    }
+  }
+
+  /// Removes a snapshot that nothing builds on.
+  ///
+  /// - Returns: bytes that were freed; nil when something builds on it.
+  func removeIfLeaf(
+    _ guid: GUID, _ controller: DeviceController, job: String
+  ) throws(ServiceError) -> UInt64? {
+    let (_, chain) = try changeable(controller, ifRevision: nil, by: job)
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    if descriptor.shot(guid) == nil, try existing(job).interruptions > 0 { return 0 }
+    guard try onlyChild(of: guid, descriptor) == nil else { return nil }
+    try requireDisposable(guid, chain)
+    let removes = !keepsFile(guid, chain)
+    let bytes = removes ? diskBytes(of: guid, descriptor, chain) : 0
+    let made = try converting { () throws(DeviceError) in
+      try change(chain, controller.id, nil).removeLeaf(guid, removingFile: removes)
+    }
+    try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
+      try transaction.note(
+        .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
+    }
+    return bytes
+  }
+}
