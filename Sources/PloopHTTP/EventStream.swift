@@ -15,6 +15,17 @@ struct EventStream: Sendable {
   let after: UInt64?
   /// Given up when the stream ends.
   let place: EventWatchers.Place
+  /// Where a stream of what is to come begins: taken before the client sees any of the reply, or what
+  /// it does then could be missed.
+  private let now: EventCursor
+
+  init(call: Call, filter: EventFilter, after: UInt64?, place: EventWatchers.Place) {
+    self.call = call
+    self.filter = filter
+    self.after = after
+    self.place = place
+    now = call.service.eventCursor
+  }
 
   /// Where a stream has come to.
   private struct Position {
@@ -28,7 +39,7 @@ struct EventStream: Sendable {
 
   func run(_ body: StreamBody) async {
     var position = Position(
-      cursor: call.service.eventCursor, told: nil, isKnown: after == nil, heartbeat: nextHeartbeat)
+      cursor: now, told: nil, isKnown: after == nil, heartbeat: nextHeartbeat)
     if let after { position.cursor.revision = after }
     // From here on nothing is lost, even if the connection is before anything happens.
     guard await body.send(opening(&position)) else { return }

@@ -47,8 +47,9 @@ struct EventTests {
     let live = try LiveServer()
     let client = try live.client(.tcp)
     #expect(client.listen()?.status == 200)
-    #expect(client.block() == "retry: 2000\nid: 9")
+    // No later than the head of the reply.
     live.service.note("device.changed", "vm1", device: "vm1")
+    #expect(client.block() == "retry: 2000\nid: 9")
     #expect(client.events(1) == ["10 device.changed"])
     client.close()
     let again = try live.client()
