@@ -12,6 +12,7 @@ import Testing
 private struct ScriptedJob: JobWork {
   static let type = "scripted"
   static let phases = ["working"]
+  static let isResumable = false
   /// Steps that a job may take, by its name; each takes one away.
   static let steps = Monitor<[String: Int]>([:])
 

@@ -120,6 +120,8 @@ package struct JobInfo: Sendable {
   package var isKnown = false
   /// Whether a cancel can still stop it.
   package var isCancellable = true
+  /// Whether it goes on where it was after it was interrupted, or begins anew.
+  package var isResumable = true
 
   package init(record: JobRecord) { self.record = record }
 }
