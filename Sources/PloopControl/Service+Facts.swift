@@ -8,7 +8,8 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "events", "exports", "exports.snapshot", "idempotency-keys", "jobs", "map", "merge.forward",
+    "events", "exports", "exports.snapshot", "hash", "idempotency-keys", "jobs", "map",
+    "merge.forward",
     "snapshots", "stats", "suspend", "watch",
   ]
 
@@ -24,6 +25,7 @@ extension Service {
     let (stage, damaged, listening) = state.withLock {
       ($0.stage, $0.damages, !$0.listeners.isEmpty)
     }
+    let hasJobs = jobs.state.withLock { $0.hasStarted && !$0.isStopping }
     let unreachable = roots.names.filter { roots.freeBytes(of: $0) == nil }
     var recovery = Readiness.Check(name: "recovery", ok: true, detail: "")
     switch stage {
@@ -44,6 +46,7 @@ extension Service {
         name: "roots", ok: unreachable.isEmpty,
         detail: unreachable.isEmpty ? "" : "cannot be read: \(unreachable.joined(separator: ", "))"),
       .init(name: "nbd_listener", ok: listening, detail: ""), recovery,
+      .init(name: "jobs", ok: hasJobs, detail: hasJobs ? "" : "none begins yet"),
     ])
   }
 

@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopIO
 
 // Requests that make something, and may come with a key so that they make it only once
 // (draft-ietf-httpapi-idempotency-key-header).

@@ -12,8 +12,12 @@ import Testing
 private struct ScriptedJob: JobWork {
   static let type = "scripted"
   static let phases = ["working"]
+  static let isResumable = false
   /// Steps that a job may take, by its name; each takes one away.
   static let steps = Monitor<[String: Int]>([:])
+
+  /// Failures that are still to come, by a job's name.
+  static let failures = Locked<[String: [ServiceError]]>([:])
 
   private let name: String
   private let total: UInt64
@@ -51,6 +55,11 @@ private struct ScriptedJob: JobWork {
       control.advance(clusters: 1, bytes: 1)
     }
     try control.commit()
+    let failure = Self.failures.withLock { failures -> ServiceError? in
+      guard failures[name]?.isEmpty == false else { return nil }
+      return failures[name]?.removeFirst()
+    }
+    if let failure { throw .failed(failure) }
     return ["steps": .number(total)]
   }
 }
@@ -208,6 +217,88 @@ struct JobEngineTests {
     _ = try await bench.service.changeQueue(settings)
     let orphan = try await bench.job(second.record.id) { $0.record.state.isFinal }
     #expect(orphan.record.error?.code == "dependency-failed")
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("is tried again as often as its request says, and only for what may pass")
+  func retries() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let passing = ServiceError(.ioError, "the disk is away", errno: "EIO")
+    ScriptedJob.failures.withLock { failures in
+      failures["passes"] = [passing, passing]
+      failures["stays"] = [passing, passing, passing]
+      failures["final"] = [ServiceError(.imageCorrupt, "it is broken")]
+    }
+    func add(_ name: String) async throws -> String {
+      allow(name, 3)
+      return try await bench.add(name) { request in
+        var retry = JobRetry()
+        retry.maxAttempts = 3
+        retry.backoffSeconds = 0
+        request.retry = retry
+      }.record.id
+    }
+    let passes = try await bench.job(try await add("passes")) { $0.record.state.isFinal }.record
+    #expect(passes.state == .succeeded && passes.attempt == 3 && passes.error == nil)
+    #expect(passes.interruptions == 0)
+    let log = try await bench.service.jobLog(passes.id, after: 0, limit: 10)
+    #expect(log.count { $0.message.contains("the disk is away") } == 2)
+    let stays = try await bench.job(try await add("stays")) { $0.record.state.isFinal }.record
+    #expect(stays.state == .failed && stays.attempt == 3 && stays.error?.code == "io-error")
+    let final = try await bench.job(try await add("final")) { $0.record.state.isFinal }.record
+    #expect(final.state == .failed && final.attempt == 1)
+    #expect(final.error?.code == "image-corrupt")
+    // Behind its commit point it has failed; the next attempt is one that a cancel can end.
+    #expect(final.isCommitted)
+    var paused = QueueChange()
+    paused.isPaused = true
+    _ = try await bench.service.changeQueue(paused)
+    #expect(
+      try await bench.service.retryJob(final.id, ifRevision: nil).record.isCommitted == false)
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("waits for its next attempt over a restart, with what the last one failed of")
+  func retryWaits() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    ScriptedJob.failures.withLock {
+      $0["backoff"] = [ServiceError(.insufficientSpace, "full", errno: "ENOSPC")]
+    }
+    allow("backoff", 1)
+    let id = try await bench.add("backoff") { request in
+      var retry = JobRetry()
+      retry.maxAttempts = 2
+      retry.backoffSeconds = 3_600
+      request.retry = retry
+    }.record.id
+    _ = try await bench.job(id) { $0.record.attempt == 2 }
+    try bench.restart()
+    let job = try await bench.job(id) { !$0.waitingFor.isEmpty }
+    #expect(job.record.state == .queued && job.record.phase == "retrying")
+    #expect(job.record.error?.code == "insufficient-space")
+    #expect(job.waitingFor.map(\.kind) == [.time])
+    #expect(job.record.interruptions == 0)
+    let cancelled = try await bench.service.cancelJob(id, ifRevision: nil)
+    #expect(cancelled.record.state == .cancelled)
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a plan says how long the work takes at the tightest limit")
+  func plans() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    var request = JobRequest(type: "scripted", device: "vm")
+    request.parameters = ["total": .number(1_001)]
+    #expect(try await bench.service.planJob(request).estimatedSeconds == nil)
+    request.limits.bytesPerSecond = 100
+    #expect(try await bench.service.planJob(request).estimatedSeconds == 11)
+    var change = QueueChange()
+    change.limits = JobLimits()
+    change.limits?.bytesPerSecond = 10
+    _ = try await bench.service.changeQueue(change)
+    #expect(try await bench.service.planJob(request).estimatedSeconds == 101)
     #expect(try bench.service.stop(until: .after(seconds: 20)))
   }
 

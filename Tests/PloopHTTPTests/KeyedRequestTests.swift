@@ -1,6 +1,5 @@
 import PloopControl
 import PloopIO
-import TestSupport
 import Testing
 
 @testable import PloopHTTP
@@ -97,13 +96,5 @@ struct KeyedRequestTests {
     #expect(reply.status == 400)
     #expect(reply.member("code") == .string("invalid-value"))
     #expect(await post(String(repeating: "k", count: 255)).status == 201)
-  }
-
-  @Test(
-    "fingerprints are those of sha256sum", arguments: [0, 1, 55, 56, 63, 64, 65, 119, 120, 1000])
-  func hash(count: Int) throws {
-    let text = String(repeating: "x", count: count)
-    let wanted = try Tool.shell("printf '%s' '\(text)' | sha256sum | cut -c 1-64").output
-    #expect(SHA256.hexDigest(Array(text.utf8)) + "\n" == wanted)
   }
 }

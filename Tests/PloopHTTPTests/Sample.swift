@@ -89,6 +89,7 @@ enum Sample {
     record.progress.totalBytes = 3_072 << 20
     record.progress.doneClusters = 1_024
     record.progress.lastProgressAt = 1_764_000_200
+    record.retry = JobRetry()
     record.startedAt = 1_764_000_100
     record.result = ["clusters_copied": .number(7), "done": .list([.flag(true)])]
     record.error = JobFailure(ServiceError(.ioError, "a disk failed", errno: "EIO"))

@@ -71,11 +71,14 @@ final class JobControl: Sendable {
   }
 
   /// A step was done.
-  func advance(clusters: UInt64, bytes: UInt64) {
+  ///
+  /// - Parameter charged: bytes that count for the limits, where others than `bytes`.
+  func advance(clusters: UInt64, bytes: UInt64, charging charged: UInt64? = nil) {
     let now = monotonicNanoseconds()
-    queueThrottle.withLock { $0.take(bytes, now: now) }
+    let charged = charged ?? bytes
+    queueThrottle.withLock { $0.take(charged, now: now) }
     state.withLock { state in
-      state.throttle.take(bytes, now: now)
+      state.throttle.take(charged, now: now)
       state.progress.doneClusters += clusters
       state.progress.doneBytes += bytes
       state.progress.lastProgressAt = wallClockSeconds()

@@ -92,7 +92,8 @@ extension JobEngine {
       // Its device comes or goes, which it may do at any time.
       case .failed(let error) where error.code == .deviceBusy && error.holder == nil:
         requeue(record.id)
-      case .failed(let error): end(record.id, .failed, error: error)
+      case .failed(let error):
+        if !tryAgain(record.id, error) { end(record.id, .failed, error: error) }
       }
     }
   }

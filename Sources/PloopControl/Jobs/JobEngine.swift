@@ -224,6 +224,8 @@ final class JobEngine: Sendable {
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 
+  func isResumable(_ type: String) -> Bool { (try? registry.type(type).isResumable) ?? false }
+
   /// The job that has a device.
   func holder(of device: String) -> JobRecord? {
     state.withLock { $0.jobs.values.first { $0.device == device && $0.state.isActive } }

@@ -41,6 +41,16 @@ package struct JobLimits: Codable, Sendable, Equatable {
   package init() {}
 }
 
+/// How often a job is tried that fails for a reason which may pass.
+package struct JobRetry: Codable, Sendable, Equatable {
+  /// All attempts, the first included.
+  package var maxAttempts = 1
+  /// From one attempt's failure to the next one's beginning.
+  package var backoffSeconds = 60
+
+  package init() {}
+}
+
 /// Why a job did not succeed.
 package struct JobFailure: Codable, Sendable, Equatable {
   package var code: String
@@ -77,6 +87,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var limits: JobLimits
   /// Seconds since 1970; not begun before.
   package var notBefore: Double?
+  /// Nil where the first failure is the last.
+  package var retry: JobRetry?
   package var dedupeKey: String?
   package var labels: [String: String]
   /// Behind its commit point it is finished, also after a crash, whatever anybody wants.
@@ -87,6 +99,7 @@ package struct JobRecord: Codable, Sendable, Equatable {
   /// How often the service ended while it ran.
   package var interruptions = 0
   package var result: [String: JobValue]?
+  /// Of the last attempt that failed.
   package var error: JobFailure?
   /// Seconds since 1970.
   package var createdAt: Double
@@ -120,6 +133,8 @@ package struct JobInfo: Sendable {
   package var isKnown = false
   /// Whether a cancel can still stop it.
   package var isCancellable = true
+  /// Whether it goes on where it was after it was interrupted, or begins anew.
+  package var isResumable = true
 
   package init(record: JobRecord) { self.record = record }
 }
@@ -140,6 +155,7 @@ package struct JobRequest: Sendable {
   package var after: [String] = []
   package var limits = JobLimits()
   package var notBefore: Double?
+  package var retry: JobRetry?
   package var dedupeKey: String?
   package var labels: [String: String] = [:]
 
@@ -164,6 +180,8 @@ package struct JobPlan: Sendable {
   package var bytes: UInt64
   package var requiredBytes: UInt64
   package var freeBytes: UInt64?
+  /// As long as it takes at the limits that hold; nil where nothing limits it.
+  package var estimatedSeconds: UInt64?
   package var blockers: [JobBlocker] = []
 }
 

@@ -14,6 +14,8 @@ enum JobStop: Error {
 protocol JobWork: Sendable {
   static var type: String { get }
   static var phases: [String] { get }
+  /// Whether it goes on where it was after it was interrupted, or begins anew.
+  static var isResumable: Bool { get }
 
   /// - Throws: `invalid-value` or `unknown-field` with a pointer beneath `/params`.
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError)
@@ -43,7 +45,9 @@ struct JobRegistry: Sendable {
     self.types = Dictionary(types.map { ($0.type, $0) }, uniquingKeysWith: { first, _ in first })
   }
 
-  static let standard = JobRegistry([MergeJob.self, DeleteSnapshotJob.self])
+  static let standard = JobRegistry([
+    MergeJob.self, DeleteSnapshotJob.self, HashJob.self,
+  ])
 
   var names: [String] { types.keys.sorted() }
 

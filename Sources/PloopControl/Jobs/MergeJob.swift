@@ -7,6 +7,7 @@ internal import PloopIO
 struct MergeJob: JobWork {
   static let type = "merge"
   static let phases = ["copying", "committing"]
+  static let isResumable = true
 
   private let device: String
   private let snapshot: GUID?
@@ -77,6 +78,7 @@ struct MergeJob: JobWork {
 struct DeleteSnapshotJob: JobWork {
   static let type = "delete_snapshot"
   static let phases = ["copying", "committing"]
+  static let isResumable = true
 
   private let device: String
   private let snapshot: GUID

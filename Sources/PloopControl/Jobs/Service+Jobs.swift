@@ -33,11 +33,13 @@ extension Service {
     let job = JobRecord(
       id: ULID.make(), type: request.type, device: request.device, parameters: parameters,
       phases: jobs.phases(of: request.type), priority: request.priority, after: request.after,
-      limits: request.limits, notBefore: request.notBefore, dedupeKey: request.dedupeKey,
+      limits: request.limits, notBefore: request.notBefore, retry: request.retry,
+      dedupeKey: request.dedupeKey,
       labels: request.labels, createdAt: wallClockSeconds())
     let saved = try jobs.add(job) { (saved, transaction) throws(ServiceError) in
       var info = JobInfo(record: saved)
       info.isKnown = saved.id != job.id
+      info.isResumable = jobs.isResumable(saved.type)
       try keeper?.keep(info, in: transaction)
     }
     var info = info(of: saved)
@@ -53,12 +55,20 @@ extension Service {
       let work = try self.jobs.work(
         request.type, request.parameters, device: request.device)
       var plan = try work.plan(self)
+      plan.estimatedSeconds = Service.seconds(
+        for: plan.bytes, [request.limits, self.jobs.state.withLock { $0.settings.limits }])
       if let holder = self.jobs.holder(of: request.device) {
         plan.blockers.append(
           JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(request.device)"))
       }
       return plan
     }
+  }
+
+  /// At the tightest of the limits, begun seconds counted whole.
+  private static func seconds(for bytes: UInt64, _ limits: [JobLimits]) -> UInt64? {
+    guard let rate = limits.map(\.bytesPerSecond).filter({ $0 > 0 }).min() else { return nil }
+    return bytes / rate + (bytes % rate == 0 ? 0 : 1)
   }
 
   // MARK: Looking
@@ -95,6 +105,7 @@ extension Service {
 
   func info(of record: JobRecord) -> JobInfo {
     var info = JobInfo(record: record)
+    info.isResumable = jobs.isResumable(record.type)
     let (control, waiting) = jobs.state.withLock {
       ($0.controls[record.id], $0.waitingFor[record.id])
     }
@@ -170,13 +181,8 @@ extension Service {
       guard job.state == .failed || job.state == .cancelled else {
         throw ServiceError(.jobNotFailed, "the job \(id) is \(job.state.rawValue)")
       }
-      job.state = .queued
-      job.attempt += 1
+      job.beginAnew()
       job.isPaused = false
-      job.error = nil
-      job.result = nil
-      job.finishedAt = nil
-      job.progress = JobProgress()
       return self.info(of: try self.jobs.add(job) { _, _ throws(ServiceError) in })
     }
   }

@@ -25,6 +25,7 @@ func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   request.after = try body.texts("after") ?? []
   request.limits = try body.limits() ?? JobLimits()
   request.notBefore = try body.moment("not_before")
+  request.retry = try body.retry()
   request.dedupeKey = try body.text("dedupe_key")
   if let key = request.dedupeKey, !(1...255).contains(key.utf8.count) {
     throw body.wrongValue("dedupe_key", "1 to 255 bytes are expected")
@@ -77,6 +78,25 @@ extension Fields {
     limits.bytesPerSecond = try fields.number("bps") ?? 0
     try fields.finish()
     return limits
+  }
+
+  fileprivate mutating func retry() throws(Problem) -> JobRetry? {
+    guard var fields = try object("retry") else { return nil }
+    var retry = JobRetry()
+    if let number = try fields.number("max_attempts") {
+      guard (1...100).contains(number) else {
+        throw fields.wrongValue("max_attempts", "1 to 100 is expected")
+      }
+      retry.maxAttempts = Int(number)
+    }
+    if let number = try fields.number("backoff_seconds") {
+      guard number <= 86_400 else {
+        throw fields.wrongValue("backoff_seconds", "0 to 86400 is expected")
+      }
+      retry.backoffSeconds = Int(number)
+    }
+    try fields.finish()
+    return retry
   }
 
   fileprivate mutating func texts(_ name: String) throws(Problem) -> [String]? {
@@ -138,6 +158,15 @@ extension JobLimits {
   fileprivate var json: JSON { .members(["bps": .count(bytesPerSecond)]) }
 }
 
+extension JobRetry {
+  fileprivate var json: JSON {
+    .members([
+      "max_attempts": .integer(Int64(maxAttempts)),
+      "backoff_seconds": .integer(Int64(backoffSeconds)),
+    ])
+  }
+}
+
 extension JobBlocker {
   fileprivate var json: JSON {
     .members([
@@ -176,6 +205,7 @@ extension JobInfo {
       "paused": .bool(record.isPaused), "priority": .integer(Int64(record.priority)),
       "limits": record.limits.json, "after": .array(record.after.map(JSON.string)),
       "not_before": record.notBefore.map(time) ?? .null,
+      "retry": (record.retry ?? JobRetry()).json,
       "dedupe_key": record.dedupeKey.map(JSON.string) ?? .null,
       "labels": .object(
         record.labels.sorted { $0.key < $1.key }.map {
@@ -183,7 +213,8 @@ extension JobInfo {
         }),
       "attempt": .integer(Int64(record.attempt)),
       "interruptions": .integer(Int64(record.interruptions)),
-      "cancellable": .bool(isCancellable), "result": record.result.map(PloopHTTP.json) ?? .null,
+      "cancellable": .bool(isCancellable), "resumable": .bool(isResumable),
+      "result": record.result.map(PloopHTTP.json) ?? .null,
       "error": record.error?.json ?? .null, "created_at": time(record.createdAt),
       "started_at": record.startedAt.map(time) ?? .null,
       "finished_at": record.finishedAt.map(time) ?? .null, "revision": .count(record.revision),
@@ -207,6 +238,7 @@ extension JobPlan {
         "clusters_to_copy": .count(clusters), "bytes_to_copy": .count(bytes),
         "space_needed_bytes": .count(requiredBytes),
         "space_free_bytes": freeBytes.map(JSON.count) ?? .null,
+        "estimated_seconds": estimatedSeconds.map(JSON.count) ?? .null,
         "blockers": .array(blockers.map(\.json)),
       ]),
     ])
