@@ -251,7 +251,7 @@ struct EventTests {
     let executor = try ThreadExecutor(name: "waiting")
     func wait(_ topic: Topic) -> Task<WaitingRoom.End, Never> {
       Task(executorPreference: executor) {
-        await room.wait(for: topic, since: room.changes, milliseconds: 60_000)
+        await room.wait(for: topic, since: room.changes, milliseconds: 3_600_000)
       }
     }
     let waiting = [wait(.events), wait(.events), wait(.service)]
