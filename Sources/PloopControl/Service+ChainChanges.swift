@@ -48,7 +48,7 @@ extension Service {
     var note = request.note
     note.createdAt = wallClockSeconds()
     // Ahead: what is noted of a snapshot that is not made means nothing.
-    try write(note, on: guid, descriptor, beside: chain.file)
+    try writeFirst(note, on: guid, descriptor, beside: chain.file)
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).snapshot(
@@ -172,7 +172,7 @@ extension Service {
       note.createdAt = wallClockSeconds()
       try note.check()
       // Ahead: what is noted of a snapshot that is not made means nothing.
-      try write(
+      try writeFirst(
         note, on: kept, try read(chain.location, in: chain.file.folder), beside: chain.file)
     }
     let doors = table.entries(of: controller.id).map(\.record.name)

@@ -165,7 +165,7 @@ extension Service {
   /// Whether a delta's file stays when its snapshot goes: it was there before the descriptor, and
   /// nobody knows what else builds on it.
   func keepsFile(_ guid: GUID, _ chain: ChangeableChain) -> Bool {
-    SnapshotNotes(beside: chain.file)[guid].keepsFile ?? false
+    SnapshotNotes(beside: chain.file).keepsFile(guid)
   }
 
   /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.

@@ -72,6 +72,21 @@ extension Service {
     } catch { throw ServiceError(DeviceError(error)) }
   }
 
+  /// The note of a snapshot that is being made. A file that cannot be read is left as it is, since it
+  /// may protect others: only a change of notes that somebody asks for sets it aside.
+  func writeFirst(
+    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile
+  ) throws(ServiceError) {
+    guard SnapshotNotes(beside: file).isDamaged else {
+      return try write(note, on: guid, descriptor, beside: file)
+    }
+    guard note.name == nil, note.summary == nil, note.labels.isEmpty, !note.isProtected else {
+      throw ServiceError(
+        .snapshotProtected, "the notes beside \(file.path) cannot be read, so none is added",
+        remedy: "PATCH a snapshot: the damaged file is set aside then; or leave the name out")
+    }
+  }
+
   func write(
     _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile
   ) throws(ServiceError) {
@@ -131,7 +146,7 @@ extension Service {
     let refusal: ServiceError.Code? =
       children.count > 1
       ? .snapshotHasBranches
-      : note.isProtected ? .snapshotProtected : isExported ? .exportInUse : nil
+      : note.isProtected || notes.isDamaged ? .snapshotProtected : isExported ? .exportInUse : nil
     return SnapshotInfo(
       guid: shot.guid, parent: shot.parent == .none ? nil : shot.parent, children: children,
       level: record.deltas.firstIndex { $0.guid == shot.guid.description },

@@ -70,6 +70,12 @@ struct SnapshotNotes {
     isDamaged = read == nil || notes.count != read?.count
   }
 
+  /// Whether a delta's file stays when its snapshot goes. Once notes were damaged that is so of every
+  /// one: what they said of files that other disks share is lost.
+  func keepsFile(_ guid: GUID) -> Bool {
+    self[guid].keepsFile == true || isDamaged || folder.contains("\(name).damaged")
+  }
+
   subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
 
   /// Writes a note, durably; those on snapshots that are gone are dropped.

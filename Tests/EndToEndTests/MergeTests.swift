@@ -304,6 +304,13 @@ struct MergeTests {
     #expect(
       (held.json["error"] as? [String: Any] ?? held.json)["code"] as? String == "image-in-use")
     #expect(try service.delete("/v1/devices/b").status == 204)
+    // Notes that were damaged, and are begun anew: what they said of shared files still holds.
+    try Tool.shell("echo nonsense > '\(service.images)/s/DiskDescriptor.xml.notes'")
+    #expect(try merge(",\"params\":{\"level\":0}").code == "snapshot-protected")
+    let items = try service.get("/v1/devices/vm/snapshots").json["items"] as? [[String: Any]]
+    let guid = (items?.first?["uuid"] as? String ?? "").filter { !"{}".contains($0) }
+    #expect(
+      try service.patch("/v1/devices/vm/snapshots/\(guid)", "{\"name\":\"base\"}").status == 200)
     let merged = try merge(",\"params\":{\"level\":0}")
     #expect(merged.json["state"] as? String == "succeeded", "\(merged.text)")
     #expect(try levels() == 1)

@@ -77,6 +77,12 @@ struct SnapshotExportTests {
     try Tool.shell("echo nonsense > '\(service.images)/vm/DiskDescriptor.xml.notes'")
     #expect(try service.get(path(two)).json["name"] is String == false)
     #expect(try service.delete(path(two)).code == "snapshot-protected")
+    #expect(try service.get(path(two)).json["deletable"] as? Bool == false)
+    // Another snapshot does not lift that, and cannot be named meanwhile.
+    _ = try snapshot()
+    #expect(
+      try service.post("/v1/devices/vm/snapshots", "{\"name\":\"x\"}").code == "snapshot-protected")
+    #expect(try service.delete(path(two)).code == "snapshot-protected")
     #expect(try service.patch(path(two), "{\"name\":\"new\"}").json["name"] as? String == "new")
   }
 
