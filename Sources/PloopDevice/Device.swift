@@ -22,6 +22,8 @@ package final class Device: Sendable {
   let descriptorLocks: Locked<[DescriptorLock]>
   /// Lower deltas that could not be closed when they became that.
   let unclosed = Locked<[Writing]>([])
+  /// Who hears of changes; replaced while the gate is closed.
+  let recorders = Replaceable(RecorderList())
   private let chains: Replaceable<DeltaChain>
   private let suspension = Locked(false)
 
@@ -92,11 +94,23 @@ package final class Device: Sendable {
   func change(
     until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain
   ) throws(DeviceError) -> UInt64 {
+    try whileClosed(until: deadline) { () throws(DeviceError) in
+      chains.replace(with: try body(chain))
+    }
+  }
+
+  /// Runs `body` while no request is inside the gate; a suspended disk stays so.
+  ///
+  /// - Returns: nanoseconds for which requests had to wait.
+  /// - Throws: `.timeout`, with nothing done, when requests in flight do not end in time.
+  func whileClosed(
+    until deadline: Deadline, _ body: () throws(DeviceError) -> Void
+  ) throws(DeviceError) -> UInt64 {
     try suspension.withLock { isSuspended throws(DeviceError) in
       let start = monotonicNanoseconds()
       if !isSuspended { try close(until: deadline) }
       defer { if !isSuspended { gate.open() } }
-      chains.replace(with: try body(chain))
+      try body()
       return monotonicNanoseconds() - start
     }
   }

@@ -19,9 +19,14 @@ extension Device {
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
     // Inside: a change of the chain that fails degrades the disk before it opens the gate.
-    guard condition.isWritable, withChain({ writeNow($0, region, at: offset) }) else {
-      return false
-    }
+    guard condition.isWritable else { return false }
+    let range = offset..<offset + UInt64(region.count)
+    let isRecorded = !recorders.use { $0.isEmpty }
+    if isRecorded, recorders.current.obstacle(to: range) != nil { return false }
+    let isWritten = withChain { writeNow($0, region, at: offset) }
+    // A part may be there even if not all is: its client may be gone before it is made again.
+    if isRecorded { recordChange(range) }
+    guard isWritten else { return false }
     counters.count(.write, bytes: UInt64(region.count), since: start)
     return true
   }
@@ -99,13 +104,16 @@ extension Device {
     _ offset: UInt64, _ length: UInt64,
     _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
   ) throws(DeviceError) -> Writing {
-    let pass = try admitted()
+    let range = offset..<offset + length
+    let pass = try admitted(toChange: range)
     defer { gate.leave(pass) }
     let chain = self.chain
     guard let writing = chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
     }
     try condition.requireWritable()
+    // Also where it fails: some of it may have changed.
+    defer { recordChange(range) }
     var turn = Turn(
       chain: chain, writing: writing,
       owners: LowerOwners(below: chain.topLevel, of: chain, geometry: geometry))
