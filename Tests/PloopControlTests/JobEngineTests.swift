@@ -325,4 +325,60 @@ struct JobEngineTests {
     record.comeBack()
     #expect(record.state == .queued)
   }
+
+  @Test("a cancel that comes while a job is being begun reaches it, and it keeps its device until then")
+  func cancelledInTheBeginning() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let jobs = try bench.service.jobs
+    jobs.interrupt(device: "vm", until: .after(milliseconds: 0))
+    let id = try await bench.add("beginning").record.id
+    // It runs, and who cancels it has looked for its control a moment too early.
+    try jobs.update(id) { $0.state = .running }
+    let job = try await bench.service.cancelJob(id, ifRevision: nil)
+    #expect(job.record.state == .cancelling)
+    #expect(jobs.holder(of: "vm")?.id == id)
+    try jobs.update(id) { $0.finish(.cancelled) }
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a device that goes interrupts its job also while that is being begun")
+  func interruptedInTheBeginning() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let jobs = try bench.service.jobs
+    jobs.interrupt(device: "vm", until: .after(milliseconds: 0))
+    let job = try await bench.add("interrupted").record
+    let control = JobControl(job, queue: jobs.throttle) { _ in }
+    jobs.state.update { $0.controls[job.id] = control }
+    jobs.interrupt(device: "vm", until: .after(milliseconds: 0))
+    #expect(control.now.isInterrupted)
+    jobs.state.update { $0.controls[job.id] = nil }
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("the end of one attempt takes nothing from the next")
+  func attempts() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let jobs = try bench.service.jobs
+    let job = try await bench.add("attempts").record
+    _ = try await bench.job(job.id) { $0.record.state == .running }
+    let next = JobControl(job, queue: jobs.throttle) { _ in }
+    let first = jobs.state.update { state in
+      defer { state.controls[job.id] = next }
+      return state.controls[job.id]
+    }
+    // None begins meanwhile.
+    jobs.interrupt(device: "vm", until: .after(milliseconds: 0))
+    let changes = jobs.state.withLock { $0.changes }
+    first?.interrupt()
+    let left: Bool? = jobs.state.wait(until: .after(seconds: 600)) {
+      $0.changes != changes ? $0.controls[job.id] === next : nil
+    }
+    #expect(left == true)
+    #expect(try await bench.service.job(job.id).record.state == .queued)
+    jobs.state.update { $0.controls[job.id] = nil }
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
 }

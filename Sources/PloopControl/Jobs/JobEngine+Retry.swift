@@ -8,7 +8,7 @@ extension JobEngine {
   /// Puts a job back into the queue whose request allows it another attempt.
   ///
   /// - Returns: false when this failure is the last.
-  func tryAgain(_ id: String, _ error: ServiceError) -> Bool {
+  func tryAgain(_ id: String, _ control: JobControl, _ error: ServiceError) -> Bool {
     guard state.withLock({ $0.jobs[id] })?.mayTryAgain(after: error) == true else { return false }
     var isAgain = false
     do throws(ServiceError) {
@@ -29,11 +29,7 @@ extension JobEngine {
       // Only the line of the log may be missing.
       guard state.withLock({ $0.jobs[id] })?.state == .queued else { return false }
     }
-    state.update { state in
-      state.controls[id] = nil
-      state.changes += 1
-    }
-    changed(id)
+    leave(id, control)
     return true
   }
 }

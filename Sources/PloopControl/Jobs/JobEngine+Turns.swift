@@ -49,7 +49,7 @@ extension JobEngine {
     // Known before it runs: a cancel that comes in between finds whom to tell.
     let control = state.withLock { state -> JobControl? in
       guard let record = state.jobs[id], record.state == .queued, !state.isStopping,
-        !state.leaving.contains(record.device)
+        !state.settings.isPaused, !state.leaving.contains(record.device)
       else { return nil }
       let control = JobControl(record, queue: throttle) { [weak self] note in
         self?.take(note, id)
@@ -67,14 +67,17 @@ extension JobEngine {
     } catch {
       log.error(
         "a job cannot be begun", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
-      return state.update { $0.controls[id] = nil }
+      // Tried again in a moment, and not at once.
+      return state.update { state in
+        if state.controls[id] === control { state.controls[id] = nil }
+      }
     }
     do throws(IOError) {
       try Thread(name: "ploopd-job", stackBytes: 1 << 20) { [self] in
         run(record, control, service)
       }.detach()
     } catch {
-      end(id, .failed, error: ServiceError(error))
+      end(id, .failed, control, error: ServiceError(error))
     }
   }
 
@@ -84,16 +87,18 @@ extension JobEngine {
         try self.work(record.type, record.parameters, device: record.device)
       }
       let result = try work.run(control, service)
-      end(record.id, .succeeded, result: result)
+      end(record.id, .succeeded, control, result: result)
     } catch {
       switch error {
-      case .cancelled: end(record.id, .cancelled)
-      case .interrupted: requeue(record.id)
+      case .cancelled: end(record.id, .cancelled, control)
+      case .interrupted: requeue(record.id, control)
       // Its device comes or goes, which it may do at any time.
       case .failed(let error) where error.code == .deviceBusy && error.holder == nil:
-        requeue(record.id)
+        requeue(record.id, control)
       case .failed(let error):
-        if !tryAgain(record.id, error) { end(record.id, .failed, error: error) }
+        if !tryAgain(record.id, control, error) {
+          end(record.id, .failed, control, error: error)
+        }
       }
     }
   }
@@ -124,14 +129,15 @@ extension JobEngine {
   }
 
   private func end(
-    _ id: String, _ final: JobState, result: [String: JobValue]? = nil, error: ServiceError? = nil
+    _ id: String, _ final: JobState, _ control: JobControl? = nil,
+    result: [String: JobValue]? = nil, error: ServiceError? = nil
   ) {
     log.info(
       "job ended",
       metadata: [
         "job": "\(id)", "state": "\(final.rawValue)", "reason": "\(error?.detail ?? "")",
       ])
-    let now = state.withLock { $0.controls[id] }?.now
+    let now = control?.now
     var result = result
     if final == .succeeded, now?.isCancelled == true {
       result?["completed_before_cancel"] = .flag(true)
@@ -147,29 +153,34 @@ extension JobEngine {
       log.error(
         "a job's end cannot be written down; the next start does it again",
         metadata: ["job": "\(id)", "reason": "\(error.detail)"])
+      // Nobody carries it out any more.
+      if error.code != .jobFinished { state.withLock { $0.jobs[id] = nil } }
     }
-    state.update { state in
-      state.jobs[id] = nil
-      state.controls[id] = nil
-      state.changes += 1
-    }
-    changed(id)
+    leave(id, control)
     let awaited = state.withLock { JobEngine.awaited(by: $0.jobs.values) }
     try? store.write { transaction throws(ServiceError) in
       try transaction.removeOldJobs(keeping: awaited)
     }
   }
 
-  private func requeue(_ id: String) {
+  private func requeue(_ id: String, _ control: JobControl) {
     do throws(ServiceError) { try update(id) { $0.comeBack() } } catch {
       log.error(
         "a job cannot be written down", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
       // It has no thread, whether that can be written or not.
-      state.withLock { $0.jobs[id]?.comeBack() }
+      state.withLock { state in
+        state.jobs[id]?.comeBack()
+        if state.jobs[id]?.state.isFinal == true { state.jobs[id] = nil }
+      }
     }
+    leave(id, control)
+  }
+
+  /// An attempt at a job is over. As soon as that is written down another one may begin, so what is
+  /// known of the job now may be the other one's.
+  func leave(_ id: String, _ control: JobControl?) {
     state.update { state in
-      if state.jobs[id]?.state.isFinal == true { state.jobs[id] = nil }
-      state.controls[id] = nil
+      if let control, state.controls[id] === control { state.controls[id] = nil }
       state.changes += 1
     }
     changed(id)

@@ -117,12 +117,12 @@ final class JobEngine: Sendable {
   func interrupt(device: String, until deadline: Deadline) {
     let control = state.withLock { state in
       state.leaving.insert(device)
-      return state.jobs.values.first { $0.device == device && $0.state.isActive }
-        .flatMap { state.controls[$0.id] }
+      // One that is just being begun is not written down as running yet.
+      return state.controls.values.first { state.jobs[$0.id]?.device == device }
     }
     guard let control else { return }
     control.interrupt()
-    _ = state.wait(until: deadline) { $0.controls[control.id] == nil ? true : nil }
+    _ = state.wait(until: deadline) { $0.controls[control.id] !== control ? true : nil }
   }
 
   func admit(device: String) {

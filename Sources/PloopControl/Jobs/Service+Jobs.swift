@@ -162,13 +162,13 @@ extension Service {
   package func cancelJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
     try await altering(id, ifRevision: ifRevision) { (job) throws(ServiceError) in
       guard job.state != .cancelling else { return }
-      guard let control = self.jobs.state.withLock({ $0.controls[id] }) else {
-        try self.jobs.update(id) { $0.finish(.cancelled) }
-        return
+      // The state first: when the work has heard of it, it ends the job. It may have begun since the
+      // job was looked at: only what still waits is over at once.
+      let now = try self.jobs.update(id) { job in
+        if job.state == .queued { job.finish(.cancelled) } else { job.state = .cancelling }
       }
-      // The state first: when the work has heard of it, it ends the job.
-      try self.jobs.update(id) { $0.state = .cancelling }
-      _ = control.cancel()
+      guard !now.state.isFinal else { return }
+      _ = self.jobs.state.withLock { $0.controls[id] }?.cancel()
     }
   }
 
