@@ -24,6 +24,8 @@ package final class Device: Sendable {
   let unclosed = Locked<[Writing]>([])
   /// Who hears of changes; replaced while the gate is closed.
   let recorders = Replaceable(RecorderList())
+  /// Why the syncs of lower deltas failed, of those that did: they are read, and not written any more.
+  let unsynced = Locked<[FileIdentity: String]>([:])
   private let chains: Replaceable<DeltaChain>
   private let suspension = Locked(false)
 

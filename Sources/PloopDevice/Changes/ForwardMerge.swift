@@ -76,7 +76,7 @@ package final class ForwardMerge: Sendable {
     if level + 1 == chain.topLevel, let writing = chain.writing {
       return MergeReceiver(top: writing, of: device).count(from: source)
     }
-    return try MergeReceiver.count(from: source, into: chain.deltas[level + 1], device.geometry)
+    return try MergeReceiver.count(from: source, into: chain.deltas[level + 1])
   }
 
   /// The same of two images that are no part of an attached chain.

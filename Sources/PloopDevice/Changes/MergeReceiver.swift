@@ -36,6 +36,7 @@ final class MergeReceiver: Sendable {
     guard case .ploop(let geometry) = delta.layout else {
       throw DeviceError(.rawNotBase, "\(delta.file.path) is raw and not the oldest")
     }
+    try MergeReceiver.requireTrusted([delta, source], of: device)
     let receiverMap = ClusterMap(geometry)
     let sourceMap = ClusterMap(geometry)
     _ = try MergeReceiver.load(source, into: sourceMap)
@@ -63,6 +64,14 @@ final class MergeReceiver: Sendable {
       header.inUse = Header.InUse.open
       header.extensionSector = 0
       try Device.write(header, to: file)
+      try converting { () throws(IOError) in
+        // An interrupted extension; the clusters that are added count as zero.
+        let bytes = try file.size()
+        let whole = bytes & ~(geometry.clusterBytes - 1)
+        if bytes != whole { try file.truncate(to: whole) }
+      }
+      // From here on its end is where this merge puts it, and not where a snapshot left it.
+      device.unclosed.withLock { $0.removeAll { $0.number == delta.number } }
       let condition = Condition()
       own = Own(
         original: delta, delta: written, receiver: receiverMap, source: sourceMap,
@@ -73,6 +82,17 @@ final class MergeReceiver: Sendable {
     } catch {
       try? ImageLock.acquire(delta.file, for: .read)
       throw error
+    }
+  }
+
+  /// What the page cache has of a file whose sync has failed may be what no disk has: a merge that
+  /// believed it would have the only copy of a cluster removed.
+  private static func requireTrusted(
+    _ deltas: [Delta], of device: Device
+  ) throws(DeviceError) {
+    for delta in deltas {
+      guard let reason = device.unsynced.withLock({ $0[delta.file.identity] }) else { continue }
+      throw DeviceError(.degraded, "\(reason); it is not merged before the disk is attached again")
     }
   }
 
@@ -109,10 +129,9 @@ final class MergeReceiver: Sendable {
 
   /// How many clusters of one delta another one lacks.
   static func count(
-    from source: Delta, into receiver: Delta, _ geometry: Geometry
+    from source: Delta, into receiver: Delta
   ) throws(DeviceError) -> UInt64 {
-    try count(
-      (source.file, source.layout), (receiver.file, receiver.layout), geometry)
+    try count((source.file, source.layout), (receiver.file, receiver.layout))
   }
 
   static func count(
@@ -126,13 +145,17 @@ final class MergeReceiver: Sendable {
       return image.isRaw ? .raw(clusters: own.clusterCount) : .ploop(own)
     }
     return try count(
-      (source.file, try layout(source)), (receiver.file, try layout(receiver)), geometry)
+      (source.file, try layout(source)), (receiver.file, try layout(receiver)))
   }
 
   private static func count(
     _ source: (file: ImageFile, layout: Delta.Layout),
-    _ receiver: (file: ImageFile, layout: Delta.Layout), _ geometry: Geometry
+    _ receiver: (file: ImageFile, layout: Delta.Layout)
   ) throws(DeviceError) -> UInt64 {
+    // Its own size: whoever says how large the disk is may say anything.
+    guard case .ploop(let geometry) = receiver.layout else {
+      throw DeviceError(.rawNotBase, "\(receiver.file.path) is raw and not the oldest")
+    }
     let (lacking, having) = (ClusterMap(geometry), ClusterMap(geometry))
     _ = try load(source.file, source.layout, number: 0, into: lacking)
     _ = try load(receiver.file, receiver.layout, number: 0, into: having)
@@ -265,7 +288,11 @@ final class MergeReceiver: Sendable {
   func close(isInChain: Bool) {
     guard let own else { return }
     writing.index.retire()
-    if own.condition.isWritable { device.freeze(writing) }
+    if let failure = own.condition.failure {
+      device.unsynced.withLock { $0[own.original.file.identity] = failure }
+    } else {
+      device.freeze(writing)
+    }
     guard !isInChain else { return }
     ImageLock.release(writing.file)
     try? ImageLock.acquire(own.original.file, for: .read)

@@ -38,6 +38,8 @@ package struct NewTop: Sendable {
       try converting { () throws(IOError) in
         try source.file.truncate(to: geometry.headerBytes)
         try source.file.sync()
+        // Nor may a descriptor name what a crash takes out of its folder.
+        try folder.sync()
       }
       var header = Header(new: geometry)
       header.inUse = Header.InUse.open
