@@ -46,6 +46,10 @@ struct FileRegistry {
     uses[.name(file)]?.first { $0.device != device }?.device
   }
 
+  func hasFiles(of device: String) -> Bool {
+    uses.values.contains { uses in uses.contains { $0.device == device } }
+  }
+
   mutating func release(_ device: String) {
     uses = uses.compactMapValues { uses in
       let rest = uses.filter { $0.device != device }

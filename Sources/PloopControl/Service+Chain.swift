@@ -105,8 +105,11 @@ extension Service {
   }
 
   /// Opens the files, keeps other devices from them, and attaches the disk.
+  ///
+  /// - Parameter mayHaveChildren: whether others may build on the newest delta: what is written then
+  ///   changes no state.
   func openChain(
-    _ chain: ChainPlan, for id: String, _ options: AttachOptions
+    _ chain: ChainPlan, for id: String, _ options: AttachOptions, mayHaveChildren: Bool = false
   ) throws(ServiceError) -> Device {
     var sources: [DeltaSource] = []
     var files: [(location: Roots.Location, identity: FileIdentity?)] = []
@@ -130,7 +133,7 @@ extension Service {
       if let folder = sources.last?.folder, let top = files.last?.location {
         // Another one than the chain's own, where the top lies beside a descriptor of its own.
         if let lock = try lock(in: folder, readonly: options.readonly) { locks.append(lock) }
-        if !options.readonly { try requireNoChildren(of: top, beside: folder) }
+        if !options.readonly, !mayHaveChildren { try requireNoChildren(of: top, beside: folder) }
       }
       options.descriptorLocks = locks
       return try converting { () throws(DeviceError) in try Device.attach(sources, options) }

@@ -38,6 +38,10 @@ extension Service {
     }
     try request.note.check()
     let (device, chain) = try changeable(controller, ifRevision: ifRevision)
+    if let key = keeper?.key, let guid = try outcome(of: key, for: controller.id) {
+      // It was made, and could not be written down.
+      return try answer(guid, pause: nil, controller, keeper)
+    }
     let guid = request.guid ?? .random()
     let descriptor = try read(chain.location, in: chain.file.folder)
     guard descriptor.shot(guid) == nil else {
@@ -47,8 +51,13 @@ extension Service {
     let source = try topSource(request.deltaPath, of: device, chain)
     var note = request.note
     note.createdAt = wallClockSeconds()
-    // Ahead: what is noted of a snapshot that is not made means nothing.
-    try writeFirst(note, on: guid, descriptor, beside: chain.file)
+    do throws(ServiceError) {
+      // Ahead: what is noted of a snapshot that is not made means nothing.
+      try writeFirst(note, on: guid, descriptor, beside: chain.file)
+    } catch {
+      if let record = controller.now.record { claimAnew(record) }
+      throw error
+    }
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).snapshot(
@@ -100,6 +109,7 @@ extension Service {
       guard !device.levels().contains(where: { $0.path == location.path }) else {
         throw ServiceError(.imageInUse, "it belongs to the disk already", errno: "EBUSY")
       }
+      try requireOfNoDisk(location, [location.sibling(Descriptor.fileName), chain.location])
       try state.withLock { state throws(ServiceError) in
         try state.files.claim(
           [(location, file.identity)], for: chain.device, readonly: false)
@@ -108,6 +118,23 @@ extension Service {
         name: location.name, in: folder, file: roots.reference(to: location, from: chain.location))
     } catch {
       throw Service.unusable(path, error)
+    }
+  }
+
+  /// An image that a descriptor names is a state of its disk, however empty it is.
+  private func requireOfNoDisk(
+    _ image: Roots.Location, _ descriptors: [Roots.Location]
+  ) throws(ServiceError) {
+    for location in descriptors {
+      let folder = try roots.folder(of: location, pointer: "")
+      guard folder.contains(location.name), let descriptor = try? read(location, in: folder),
+        let shot = descriptor.shots.first(where: { shot in
+          (try? roots.resolve(shot.file, from: location, pointer: "")) == image
+        })
+      else { continue }
+      throw ServiceError(
+        .imageInUse, "it is the image of \(shot.guid) in \(location.path)", errno: "EBUSY",
+        holder: ServiceError.Holder(kind: "descriptor", id: location.path))
     }
   }
 

@@ -46,7 +46,22 @@ extension Service {
     let folder = try roots.folder(of: location, pointer: "")
     let file = DescriptorFile(in: folder, name: location.name)
     try noteOutcome(beside: file, location)
+    let descriptor = try read(location, in: folder)
+    try requireSame(
+      try deltas(of: descriptor, to: descriptor.topGUID, at: location), record, location)
     return (device, ChangeableChain(device: record.id, file: file, location: location))
+  }
+
+  /// - Throws: `descriptor-exists` where a descriptor has another chain than the disk: somebody has
+  ///   replaced it, whatever its lock says.
+  func requireSame(
+    _ deltas: [DeviceRecord.Delta], _ record: DeviceRecord, _ location: Roots.Location
+  ) throws(ServiceError) {
+    guard !Service.haveSameFiles(deltas, record.deltas) else { return }
+    throw ServiceError(
+      .descriptorExists, "\(location.path) describes another chain than that of \(record.id)",
+      cause: "the chain of a disk is changed through its descriptor",
+      errno: "EEXIST", holder: .init(kind: "descriptor", id: location.path))
   }
 
   func change(

@@ -32,16 +32,12 @@ extension Service {
       } catch { throw ServiceError(DeviceError(error, path: location.path)) }
       try noteShared(descriptor, beside: file)
       try converting { () throws(DeviceError) in try file.replace(with: descriptor) }
-      if let lock = try descriptorLock(of: chain) { device.hold(lock) }
     }
+    // Also where an earlier attempt has got as far as this.
+    if let lock = try descriptorLock(of: chain) { device.hold(lock) }
     let descriptor = try read(location, in: folder)
     let deltas = try deltas(of: descriptor, to: descriptor.topGUID, at: location)
-    guard Service.haveSameFiles(deltas, record.deltas) else {
-      throw ServiceError(
-        .descriptorExists, "\(location.path) describes another chain than that of \(record.id)",
-        cause: "the chain of a disk is changed through the descriptor beside its top",
-        errno: "EEXIST", holder: .init(kind: "descriptor", id: location.path))
-    }
+    try requireSame(deltas, record, location)
     var record = record
     record.descriptor = location.path
     record.deltas = deltas

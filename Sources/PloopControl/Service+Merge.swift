@@ -1,3 +1,4 @@
+internal import Logging
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
@@ -82,10 +83,26 @@ extension Service {
     var options = AttachOptions()
     // A merge that a crash has interrupted left a mark of ours.
     options.repairSafely = true
-    do throws(ServiceError) { return try openChain(plan, for: chain.device, options) } catch {
+    do throws(ServiceError) {
+      return try openChain(plan, for: chain.device, options, mayHaveChildren: true)
+    } catch {
       if let record = record(of: chain.device) { claimAnew(record) }
       throw error
     }
+  }
+
+  /// Closes a branch, whatever has become of its merge; its files are the device's no longer. What
+  /// cannot be closed is repaired when it is opened next.
+  func closeBranch(_ branch: Device?, of chain: ChangeableChain) {
+    guard let branch else { return }
+    do throws(DeviceError) {
+      try branch.detach(until: .after(seconds: configuration.quiesceSeconds))
+    } catch {
+      log.warning(
+        "a branch was not closed",
+        metadata: ["descriptor": "\(chain.location.path)", "reason": "\(error.detail)"])
+    }
+    if let record = record(of: chain.device) { claimAnew(record) }
   }
 
   /// Removes a snapshot that nothing builds on.

@@ -52,12 +52,15 @@ extension Service {
 
   /// Ends what a crash has left of a change, before the chain is used.
   ///
-  /// What a device has that is attached is its own: an intent is then one of a change that goes on.
+  /// What a device has is its own, also while it is closed to be opened anew: an intent is then one of
+  /// a change that goes on.
   func settle(_ file: DescriptorFile, at location: Roots.Location) throws(ServiceError) {
     let isUsed = state.withLock { state in
       state.devices.values.contains { controller in
-        controller.hasDisk && controller.now.record?.descriptor == location.path
-          && controller.now.record?.readonly == false
+        guard let record = controller.now.record, record.descriptor == location.path,
+          !record.readonly
+        else { return false }
+        return controller.hasDisk || state.files.hasFiles(of: record.id)
       }
     }
     guard !isUsed else { return }

@@ -326,7 +326,8 @@ struct JobEngineTests {
     #expect(record.state == .queued)
   }
 
-  @Test("a cancel that comes while a job is being begun reaches it, and it keeps its device until then")
+  @Test(
+    "a cancel that comes while a job is being begun reaches it, and it keeps its device until then")
   func cancelledInTheBeginning() async throws {
     let bench = try Bench()
     try await bench.attach("vm")

@@ -139,16 +139,16 @@ struct SnapshotMerge {
       }
       return Begun(chain: chain, merge: merge, branch: branch, sourceBytes: bytes)
     } catch {
-      try? branch?.detach(until: .after(seconds: service.configuration.quiesceSeconds))
+      service.closeBranch(branch, of: chain)
       throw error
     }
   }
 
   private func abandon(_ begun: Begun, _ service: Service) throws(ServiceError) {
+    defer { service.closeBranch(begun.branch, of: begun.chain) }
     let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
     try converting { () throws(DeviceError) in
       try service.change(begun.chain, device, nil).abandon(begun.merge, until: deadline)
-      try begun.branch?.detach(until: deadline)
     }
   }
 
@@ -156,6 +156,13 @@ struct SnapshotMerge {
     _ begun: Begun, _ controller: DeviceController, _ service: Service
   ) throws(ServiceError) -> UInt64 {
     let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
+    do throws(ServiceError) {
+      // Somebody may want to keep it since the merge began.
+      try service.requireDisposable(guid, begun.chain)
+    } catch {
+      try? abandon(begun, service)
+      throw error
+    }
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try service.change(begun.chain, device, nil).finish(
@@ -165,7 +172,7 @@ struct SnapshotMerge {
       try? abandon(begun, service)
       throw ServiceError(error)
     }
-    try converting { () throws(DeviceError) in try begun.branch?.detach(until: deadline) }
+    service.closeBranch(begun.branch, of: begun.chain)
     let guid = guid
     try service.ending(made, begun.chain, controller) {
       (record, transaction) throws(ServiceError) in
