@@ -18,6 +18,8 @@ package final class DeviceExport: Export {
     isReadOnly = readonly || device.isReadOnly
   }
 
+  package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { device.keep(work) }
+
   package func readNow(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) -> Bool {

@@ -15,6 +15,12 @@ package protocol Export: AnyObject, Sendable {
   /// For people, in LIST and INFO; may be empty.
   var summary: String { get }
 
+  /// Keeps `work` for as long as every request would have to wait, and calls it then: a disk that
+  /// admits nobody must not take the engine's threads from all others. It must not wait itself.
+  ///
+  /// - Returns: false, with nothing kept, when requests are admitted.
+  func keep(_ work: @escaping @Sendable () -> Void) -> Bool
+
   func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool
   func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool
 
@@ -60,6 +66,10 @@ package protocol Export: AnyObject, Sendable {
   /// - Parameter limit: at most so many extents; fewer bytes than asked may be described.
   /// - Returns: at least one extent; their lengths add up to at most `length`.
   func extents(offset: UInt64, length: UInt64, limit: Int) throws(NBDError) -> [Extent]
+}
+
+extension Export {
+  package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
 }
 
 /// A run of bytes with the same allocation (NBD `base:allocation`).

@@ -116,7 +116,7 @@ extension Transmission {
       mailbox.end(Reply(region: reply, charge: charge))
     }
     if door.beginRead(into: data, at: part.offset, on: lane, completion: end) { return true }
-    connection.engine.submit {
+    submit {
       var holes = HoleList()
       do throws(NBDError) {
         try door.read(into: data, at: part.offset, holes: &holes)
@@ -171,6 +171,15 @@ extension Transmission {
     output.commit(SimpleReply.byteCount)
   }
 
+  /// Has the engine do `work` when the export admits requests.
+  private func submit(_ work: @escaping @Sendable () -> Void) {
+    let (engine, door) = (connection.engine, door)
+    @Sendable func run() {
+      if !door.keep({ engine.submit(run) }) { work() }
+    }
+    engine.submit(run)
+  }
+
   // MARK: Everything else
 
   private mutating func status(_ request: Request) -> Halt? {
@@ -202,7 +211,7 @@ extension Transmission {
   ) {
     let mailbox = self.mailbox
     mailbox.begin()
-    connection.engine.submit { [format] in
+    submit { [format] in
       let reply: ByteRegion
       do throws(NBDError) {
         reply = try body() ?? format.success(request)

@@ -55,6 +55,45 @@ struct DoorTests {
     try Tool.shell("qemu-img check -f parallels '\(service.images)/vm1/root.hds'")
   }
 
+  @Test("Requests that wait at a suspended disk keep no other disk, and no stop, waiting")
+  func suspendedUnderLoad() throws {
+    let folder = try TemporaryFolder()
+    let service = try RunningService(in: folder.path)
+    for id in ["held", "free"] {
+      #expect(try service.create(id, sizeBytes: 64 << 20, clusterBytes: 1 << 16).status == 201)
+    }
+    #expect(try service.patch("/v1/devices/held", "{\"suspended\":true}").status == 200)
+    // More than the engine has threads.
+    let fill = """
+      buffer = nbd.Buffer(4096)
+      for i in range(100): h.aio_pwrite(buffer, i * 65536)
+      while h.aio_get_direction() & 2: h.poll(100)
+      """
+    try startClient(
+      folder, service.uri("held"),
+      """
+      os.mkfifo("leave")
+      \(fill)
+      open("in", "w")
+      open("leave").read()
+      while h.aio_in_flight() > 0: h.poll(-1)
+      print("done")
+      h.shutdown()
+      """)
+    try Tool.shell(
+      "timeout 60 qemu-io -f raw -c 'write -P 1 0 1M' -c flush '\(service.uri("free"))'")
+    #expect(try service.patch("/v1/devices/held", "{\"suspended\":false}").status == 200)
+    try Tool.shell(
+      """
+      cd '\(folder.path)'; echo > leave
+      tail --pid=$(cat client.pid) -s 0.02 -f /dev/null
+      grep -q done client.out
+      """)
+    #expect(try service.patch("/v1/devices/held", "{\"suspended\":true}").status == 200)
+    try startClient(folder, service.uri("held"), "\(fill)\nopen(\"in\", \"w\")\nh.poll(-1)")
+    #expect(try service.end() == 0)
+  }
+
   @Test("A suspended disk admits nobody until it is resumed, and can be looked at meanwhile")
   func suspended() throws {
     let folder = try TemporaryFolder()

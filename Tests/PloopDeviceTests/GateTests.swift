@@ -62,6 +62,25 @@ struct GateTests {
     #expect(gate.enter() == nil)
   }
 
+  @Test("keeps work while it is closed, and calls it when it opens or is shut for good")
+  func keeps() {
+    let gate = Gate()
+    let calls = Locked<[Int]>([])
+    #expect(!gate.keep { calls.withLock { $0.append(0) } })
+    #expect(gate.close(until: .after(seconds: 10)))
+    for number in 1...2 { #expect(gate.keep { calls.withLock { $0.append(number) } }) }
+    #expect(calls.withLock { $0 }.isEmpty)
+    gate.open()
+    #expect(calls.withLock { $0 } == [1, 2])
+    #expect(gate.close(until: .after(seconds: 10)))
+    #expect(gate.keep { calls.withLock { $0.append(3) } })
+    gate.shutForGood()
+    #expect(calls.withLock { $0 } == [1, 2, 3])
+    #expect(!gate.keep { calls.withLock { $0.append(4) } })
+    gate.open()
+    #expect(calls.withLock { $0 } == [1, 2, 3])
+  }
+
   @Test("who was inside at some generation has left once three turns were counted")
   func generations() throws {
     let gate = Gate()

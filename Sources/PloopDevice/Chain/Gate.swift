@@ -28,7 +28,8 @@ final class Gate: Sendable {
 
   private let state = Atomic<UInt64>(0)
   private let turns = Atomic<UInt64>(0)
-  private let waiters = Monitor(())
+  /// What waits without a thread.
+  private let waiters = Monitor<[@Sendable () -> Void]>([])
 
   /// Enters, waiting while the gate is closed.
   ///
@@ -59,6 +60,30 @@ final class Gate: Sendable {
     return nil
   }
 
+  /// Keeps `work` until the gate opens or is shut for good, for callers who have better to do than
+  /// to wait: it is called then, and must not wait itself.
+  ///
+  /// - Returns: false, with nothing kept, when the gate is not closed; it may be a moment later.
+  func keep(_ work: @escaping @Sendable () -> Void) -> Bool {
+    guard isClosed else { return false }
+    return waiters.withLock { kept in
+      guard state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) == Gate.closed else {
+        return false
+      }
+      kept.append(work)
+      return true
+    }
+  }
+
+  /// Has everybody who waits look again.
+  private func callWaiters() {
+    let kept = waiters.update { kept -> [@Sendable () -> Void] in
+      defer { kept = [] }
+      return kept
+    }
+    kept.forEach { $0() }
+  }
+
   func leave(_ pass: Pass) {
     let new = state.wrappingSubtract(pass.unit, ordering: .acquiringAndReleasing).newValue
     if new & Gate.closed != 0, new & Gate.counts == 0 { waiters.update { _ in } }
@@ -78,13 +103,13 @@ final class Gate: Sendable {
 
   func open() {
     state.bitwiseAnd(~Gate.closed, ordering: .acquiringAndReleasing)
-    waiters.update { _ in }
+    callWaiters()
   }
 
   /// Turns everybody away from now on; the gate has to be closed.
   func shutForGood() {
     state.bitwiseOr(Gate.shut, ordering: .acquiringAndReleasing)
-    waiters.update { _ in }
+    callWaiters()
   }
 
   var isClosed: Bool { state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) != 0 }

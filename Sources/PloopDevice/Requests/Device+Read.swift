@@ -207,6 +207,11 @@ extension Device {
     return runs
   }
 
+  /// Keeps `work` while requests are not admitted, and calls it when they are again, or never more.
+  ///
+  /// - Returns: false, with nothing kept, when they are admitted.
+  package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { gate.keep(work) }
+
   /// Enters the gate, waiting while it is closed.
   func admitted() throws(DeviceError) -> Gate.Pass {
     guard let pass = gate.enter() else { throw DeviceError(.detached, "the disk is detached") }
