@@ -27,7 +27,7 @@ package final class Device: Sendable {
   /// Why the syncs of lower deltas failed, of those that did: they are read, and not written any more.
   let unsynced = Locked<[FileIdentity: String]>([:])
   private let chains: Replaceable<DeltaChain>
-  private let suspension = Locked(false)
+  private let suspension = Suspension()
 
   init(
     geometry: Geometry, chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
@@ -83,7 +83,7 @@ package final class Device: Sendable {
     }
   }
 
-  package var isSuspended: Bool { suspension.withLock { $0 } }
+  package var isSuspended: Bool { suspension.isSuspended }
 
   // MARK: Changing the chain
 

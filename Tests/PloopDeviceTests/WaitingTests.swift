@@ -1,8 +1,10 @@
-import PloopDevice
+import Glibc
 import PloopFormat
 import PloopIO
 import TestSupport
 import Testing
+
+@testable import PloopDevice
 
 /// Who waits inside the gate must be waited for by nobody who waits for it (docs/locking.md).
 @Suite("Waiting and the gate")
@@ -23,6 +25,27 @@ struct WaitingTests {
         at: UInt64(index * Self.cluster))
     }
     return device
+  }
+
+  @Test("who asks whether a disk is suspended waits for nobody, also while it drains")
+  func asked() throws {
+    let fixture = try DiskFixture()
+    let device = try shredded(fixture, clusters: 2)
+    let pass = try device.admitted()
+    let ended = Monitor(false)
+    let thread = try Thread(name: "suspends") {
+      try? device.suspend(until: .after(seconds: 20))
+      ended.update { $0 = true }
+    }
+    while !device.gate.isClosed { sched_yield() }
+    #expect(!device.isSuspended)
+    #expect(!ended.withLock { $0 })
+    device.gate.leave(pass)
+    thread.join()
+    #expect(device.isSuspended)
+    device.resume()
+    #expect(!device.isSuspended)
+    try device.close()
   }
 
   @Test("a cold read that would wait for a thread is not begun inside the gate")

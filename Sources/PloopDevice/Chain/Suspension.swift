@@ -1,0 +1,20 @@
+internal import PloopIO
+internal import Synchronization
+
+/// Whether a disk is suspended. It is changed under a lock that is held while requests drain, which may
+/// take long, and looked at without it: who only wants to know never waits.
+final class Suspension: Sendable {
+  private let lock = Locked(false)
+  private let seen = Atomic<Bool>(false)
+
+  var isSuspended: Bool { seen.load(ordering: .acquiring) }
+
+  func withLock<Result, Failure: Error>(
+    _ body: (inout Bool) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try lock.withLock { isSuspended throws(Failure) in
+      defer { seen.store(isSuspended, ordering: .releasing) }
+      return try body(&isSuspended)
+    }
+  }
+}
