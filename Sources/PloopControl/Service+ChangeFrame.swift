@@ -111,9 +111,11 @@ extension Service {
 
   /// The files of a device are those of its record, and no others that were taken for a change.
   func claimAnew(_ record: DeviceRecord) {
+    // Before: files are opened for it, which may take its time.
+    let files = identified(record.deltas)
     state.withLock { state in
       state.files.release(record.id)
-      try? state.files.claim(identified(record.deltas), for: record.id, readonly: record.readonly)
+      try? state.files.claim(files, for: record.id, readonly: record.readonly)
     }
   }
 

@@ -382,4 +382,30 @@ struct JobEngineTests {
     jobs.state.update { $0.controls[job.id] = nil }
     #expect(try bench.service.stop(until: .after(seconds: 20)))
   }
+
+  @Test("a job whose device goes at the moment of its beginning waits for it")
+  func deviceGone() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    ScriptedJob.failures.withLock {
+      $0["gone"] = [ServiceError(.deviceNotFound, "there is no device vm", errno: "ENOENT")]
+    }
+    allow("gone", 2)
+    let id = try await bench.add("gone").record.id
+    let job = try await bench.job(id) { $0.record.state.isFinal }.record
+    #expect(job.state == .succeeded && job.attempt == 1 && job.interruptions == 1)
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("who waits for something is heard in between, however soon it is said to be over")
+  func heardWhileWaiting() throws {
+    let record = JobRecord(
+      id: ULID.make(), type: "scripted", device: "vm", parameters: [:], phases: [], priority: 1,
+      after: [], limits: JobLimits(), labels: [:], createdAt: 0)
+    let queue = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+    let control = JobControl(record, queue: queue) { _ in }
+    control.interrupt()
+    let blocker = JobBlocker(kind: .space, id: nil, detail: "full")
+    #expect(throws: JobStop.self) { try control.wait(for: blocker) { true } }
+  }
 }

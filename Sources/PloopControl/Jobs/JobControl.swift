@@ -135,19 +135,20 @@ final class JobControl: Sendable {
     }
   }
 
-  /// Waits until `isOver`, asking again and again, and says what for.
+  /// Waits until `isOver`, asking again and again, and says what for. It waits a moment in any case:
+  /// whoever is back at once may have been told wrongly that it is over.
   ///
   /// - Throws: as ``checkpoint()``.
   func wait(for blocker: JobBlocker, until isOver: () -> Bool) throws(JobStop) {
     state.withLock { $0.blockers = [blocker] }
     log("waits: \(blocker.detail)", level: "warning")
     defer { state.withLock { $0.blockers = [] } }
-    while !isOver() {
+    repeat {
       _ = state.wait(until: .after(milliseconds: 500)) { state in
         state.isInterrupted || state.isCancelled ? true : nil
       }
       try checkpoint()
-    }
+    } while !isOver()
   }
 
   /// From here on the job is finished, cancelled or not.

@@ -93,7 +93,8 @@ extension JobEngine {
       case .cancelled: end(record.id, .cancelled, control)
       case .interrupted: requeue(record.id, control)
       // Its device comes or goes, which it may do at any time.
-      case .failed(let error) where error.code == .deviceBusy && error.holder == nil:
+      case .failed(let error)
+      where error.code == .deviceNotFound || error.code == .deviceBusy && error.holder == nil:
         requeue(record.id, control)
       case .failed(let error):
         if !tryAgain(record.id, control, error) {
