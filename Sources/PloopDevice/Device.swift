@@ -1,5 +1,6 @@
 package import PloopFormat
 package import PloopIO
+internal import Synchronization
 
 /// One disk: a chain of deltas and everything done to it. It knows no names, jobs or protocols.
 ///
@@ -25,7 +26,9 @@ package final class Device: Sendable {
   /// Who hears of changes; replaced while the gate is closed.
   let recorders = Replaceable(RecorderList())
   private let chains: Replaceable<DeltaChain>
+  /// Held while the disk is being suspended or its chain replaced.
   private let suspension = Locked(false)
+  private let isHeld = Atomic(false)
 
   init(
     geometry: Geometry, chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
@@ -56,13 +59,41 @@ package final class Device: Sendable {
 
   // MARK: Suspending
 
-  /// Admits no request any more and waits until those inside have left.
+  /// Admits no request any more, waits until those inside have left, and flushes: what the disk holds
+  /// is in its files then, durably, data and index.
   ///
-  /// - Throws: `.timeout`, with everything as it was, when they do not leave in time.
+  /// - Throws: with everything as it was; `.timeout` when requests do not leave in time, or what
+  ///   flushing has failed with. A disk that takes no more writes (``failure``) is suspended all the
+  ///   same: there is nothing left that could be flushed.
   package func suspend(until deadline: Deadline) throws(DeviceError) {
+    try halt(until: deadline) { () throws(DeviceError) in
+      guard failure == nil else { return }
+      try chain.writing?.index.flush()
+    }
+  }
+
+  /// Suspends without flushing, for who closes the disk.
+  func quiesce(until deadline: Deadline) throws(DeviceError) {
+    try halt(until: deadline) { () throws(DeviceError) in }
+  }
+
+  /// - Parameter body: what is done when everybody has left, before the disk counts as suspended.
+  private func halt(
+    until deadline: Deadline, _ body: () throws(DeviceError) -> Void
+  ) throws(DeviceError) {
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
-      try close(until: deadline)
+      isHeld.store(true, ordering: .releasing)
+      do throws(DeviceError) {
+        try close(until: deadline)
+        do throws(DeviceError) { try body() } catch {
+          gate.open()
+          throw error
+        }
+      } catch {
+        isHeld.store(false, ordering: .releasing)
+        throw error
+      }
       isSuspended = true
     }
   }
@@ -77,11 +108,13 @@ package final class Device: Sendable {
     suspension.withLock { isSuspended in
       guard isSuspended else { return }
       isSuspended = false
+      isHeld.store(false, ordering: .releasing)
       gate.open()
     }
   }
 
-  package var isSuspended: Bool { suspension.withLock { $0 } }
+  /// Whether it is suspended, or being suspended now. This never waits.
+  package var isSuspended: Bool { isHeld.load(ordering: .acquiring) }
 
   // MARK: Changing the chain
 

@@ -1,8 +1,10 @@
-import PloopDevice
+import Glibc
 import PloopFormat
 import PloopIO
 import TestSupport
 import Testing
+
+@testable import PloopDevice
 
 /// Who waits inside the gate must be waited for by nobody who waits for it (docs/locking.md).
 @Suite("Waiting and the gate")
@@ -64,6 +66,32 @@ struct WaitingTests {
     #expect(part.bytes == (0..<100).flatMap { [UInt8](repeating: UInt8($0 + 1), count: 4096) })
     try device.suspend(until: .after(seconds: 10))
     device.resume()
+    try device.close()
+  }
+
+  @Test("whether a disk is suspended can be asked while it is being suspended")
+  func askedMeanwhile() throws {
+    let fixture = try DiskFixture()
+    let device = try shredded(fixture, clusters: 4)
+    let pass = try device.admitted()
+    let ended = Monitor(false)
+    let thread = try Thread(name: "suspend") {
+      if (try? device.suspend(until: .never)) != nil { ended.update { $0 = true } }
+    }
+    // Nobody admits requests any more, and one is still inside.
+    while !device.gate.isClosed { sched_yield() }
+    #expect(device.isSuspended)
+    #expect(!ended.withLock { $0 })
+    device.gate.leave(pass)
+    thread.join()
+    #expect(ended.withLock { $0 } && device.isSuspended)
+    device.resume()
+    #expect(!device.isSuspended)
+    // One that could not be suspended is not.
+    let other = try device.admitted()
+    #expect(throws: DeviceError.self) { try device.suspend(until: .after(milliseconds: 1)) }
+    #expect(!device.isSuspended && !device.gate.isClosed)
+    device.gate.leave(other)
     try device.close()
   }
 
