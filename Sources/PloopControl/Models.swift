@@ -58,6 +58,8 @@ package struct AttachRequest: Sendable {
   package var source: Source
   package var readonly = false
   package var suspended = false
+  /// Who asks.
+  package var caller = "unknown"
   package var autostart = true
   package var labels: [String: String] = [:]
   package var repair = Repair.none
@@ -72,6 +74,13 @@ package struct AttachRequest: Sendable {
 /// What PATCH may change; nil leaves a setting as it is.
 package struct DeviceChange: Sendable {
   package var suspended: Bool?
+  /// After how long it is to be resumed by itself.
+  package var suspendSeconds: UInt64?
+  package var noresume: Bool?
+  /// Resume it though that is prohibited.
+  package var isForced = false
+  /// Who asks, for those who find it suspended.
+  package var caller = "unknown"
   package var autostart: Bool?
   /// A nil value removes the label.
   package var labels: [String: String?]?
@@ -180,6 +189,9 @@ package struct DeviceInfo: Sendable {
   package var version: ImageVersion
   package var readonly: Bool
   package var suspended: Bool
+  package var noresume: Bool
+  package var suspension: Suspension?
+  package var prohibition: Prohibition?
   package var autostart: Bool
   package var labels: [String: String]
   package var source: Source

@@ -102,7 +102,9 @@ extension Service {
       let record = DeviceRecord(
         id: request.id, uuid: UUID().uuidString.lowercased(), revision: 0, deltas: chain.deltas,
         descriptor: chain.descriptor?.path, snapshot: chain.snapshot?.description,
-        readonly: chain.readonly, suspended: request.suspended, autostart: request.autostart,
+        readonly: chain.readonly, suspended: request.suspended,
+        suspension: request.suspended ? Suspension(holder: request.caller, since: now) : nil,
+        autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
         isAttached: true, failure: nil, createdAt: now, updatedAt: now)

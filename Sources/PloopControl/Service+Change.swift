@@ -1,3 +1,4 @@
+internal import Logging
 internal import PloopDevice
 internal import PloopIO
 
@@ -27,18 +28,29 @@ extension Service {
     let device = try controller.device()
     guard let before = controller.now.record else { return }
     try Service.require(ifRevision, is: before.revision)
+    let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart
     for (name, value) in change.labels ?? [:] { after.labels[name] = value }
     try Names.require(labels: after.labels)
-    after.suspended = change.suspended ?? before.suspended
+    // Who sets `noresume` and `suspended` at once means them in this order.
+    after.prohibit(change, now: now)
+    try after.suspend(change, now: now)
     // What is so already is no change: a repeated PATCH is answered as the first.
     guard after != before else { return }
-    if after.suspended != before.suspended { try set(device, suspended: after.suspended) }
+    try write(after, of: controller, device, as: .deviceChanged)
+  }
+
+  /// Makes the disk what a changed record says of it, and writes that down.
+  private func write(
+    _ after: DeviceRecord, of controller: DeviceController, _ device: Device, as event: EventType
+  ) throws(ServiceError) {
+    let wasSuspended = device.isSuspended
+    if after.suspended != wasSuspended { try set(device, suspended: after.suspended) }
     do throws(ServiceError) {
-      try commit(after, of: controller, as: .deviceChanged)
+      try commit(after, of: controller, as: event)
     } catch {
-      if after.suspended != before.suspended { try set(device, suspended: before.suspended) }
+      if after.suspended != wasSuspended { try set(device, suspended: wasSuspended) }
       throw error
     }
   }
@@ -48,5 +60,93 @@ extension Service {
     try converting { () throws(DeviceError) in
       try device.suspend(until: .after(seconds: configuration.quiesceSeconds))
     }
+  }
+
+  // MARK: Suspended for long
+
+  /// Tells of a disk that has been suspended for long, or resumes it at the end of its time.
+  func attend(_ call: SuspensionTimer.Call) {
+    guard let controller = state.withLock({ $0.devices[call.device] }) else { return }
+    // As any change of a device: when those before it have ended, and not on the timer's thread.
+    Task { [weak self] in
+      guard let self else { return }
+      do throws(ServiceError) {
+        try await controller.run { () throws(ServiceError) in try self.attend(call, controller) }
+        if call.action == .resume { jobs.lookAgain() }
+      } catch {
+        log.error(
+          "what is due of a suspended disk cannot be done",
+          metadata: ["device": "\(call.device)", "reason": "\(error.detail)"])
+        suspensions.postpone(call)
+      }
+    }
+  }
+
+  private func attend(
+    _ call: SuspensionTimer.Call, _ controller: DeviceController
+  ) throws(ServiceError) {
+    // Somebody may have resumed it, or given it more time.
+    guard case .attached(let device) = controller.now.phase, var record = controller.now.record,
+      record.suspension?.isStill(call.suspension) == true
+    else { return }
+    switch call.action {
+    case .tell:
+      record.suspension?.isTold = true
+      log.warning(
+        "a disk has been suspended for long",
+        metadata: ["device": "\(record.id)", "holder": "\(call.suspension.holder)"])
+      try commit(record, of: controller, as: .deviceSuspended)
+    case .resume:
+      guard record.prohibition == nil else { return suspensions.postpone(call) }
+      record.suspended = false
+      record.suspension = nil
+      log.warning(
+        "a disk's suspension has come to its end",
+        metadata: ["device": "\(record.id)", "holder": "\(call.suspension.holder)"])
+      try write(record, of: controller, device, as: .deviceChanged)
+    }
+  }
+}
+
+extension DeviceRecord {
+  fileprivate mutating func prohibit(_ change: DeviceChange, now: Double) {
+    if change.noresume == false || change.isForced { prohibition = nil }
+    if change.noresume == true, prohibition == nil {
+      prohibition = Prohibition(holder: change.caller, since: now)
+    }
+  }
+
+  /// - Throws: `resume-prohibited`; `invalid-value` for members that do not go together.
+  fileprivate mutating func suspend(_ change: DeviceChange, now: Double) throws(ServiceError) {
+    let wanted = change.suspended ?? suspended
+    guard !change.isForced || change.suspended == false,
+      !(change.isForced && change.noresume == true)
+    else {
+      throw ServiceError(
+        .invalidValue, "only {\"suspended\":false} can be forced", pointer: "/force")
+    }
+    guard change.suspendSeconds == nil || wanted else {
+      throw ServiceError(
+        .invalidValue, "a time limit is for a disk that is suspended",
+        pointer: "/suspend_timeout_seconds")
+    }
+    guard wanted else {
+      if suspended, let prohibition {
+        throw ServiceError(
+          .resumeProhibited, "\(prohibition.holder) wants nobody to resume \(id)",
+          errno: "EAGAIN",
+          holder: ServiceError.Holder(kind: "client", id: prohibition.holder))
+      }
+      suspended = false
+      suspension = nil
+      return
+    }
+    guard !suspended || change.suspendSeconds != nil else { return }
+    // Of one that is suspended already it is only the time that changes.
+    if !suspended || suspension == nil {
+      suspension = Suspension(holder: change.caller, since: now)
+    }
+    suspended = true
+    suspension?.until = now + Double(change.suspendSeconds ?? Suspension.defaultSeconds)
   }
 }

@@ -105,6 +105,9 @@ extension Service {
       sizeBytes: sizeBytes, clusterBytes: clusterBytes,
       version: ImageVersion(rawValue: record?.version ?? 2) ?? .v2,
       readonly: record?.readonly ?? false, suspended: record?.suspended ?? false,
+      noresume: record?.prohibition != nil,
+      suspension: record?.suspended == true ? record?.suspension : nil,
+      prohibition: record?.prohibition,
       autostart: record?.autostart ?? true, labels: record?.labels ?? [:],
       source: record?.descriptor.map { .descriptor(path: $0, snapshot: record?.snapshot) }
         ?? .deltas,
@@ -115,7 +118,9 @@ extension Service {
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
-      conditions: [Service.readyCondition(facts, state, device)], repairs: device?.repairs ?? [],
+      conditions: [Service.readyCondition(facts, state, device)]
+        + [Service.suspendedCondition(record)].compactMap(\.self),
+      repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
 
@@ -158,13 +163,29 @@ extension Service {
             "Degraded",
             "\(device.failure ?? ""); reads go on, writes and flushes fail; detach it and attach it with safe repair"
           )
-        case .suspended: ("Suspended", "no request is admitted until it is resumed")
+        case .suspended:
+          (
+            "Suspended",
+            "no request is admitted until it is resumed"
+              + (facts.record?.suspension.map { "; suspended by \($0.holder)" } ?? "")
+          )
         default: ("Attached", "")
         }
       }
     return DeviceInfo.Condition(
       type: "Ready", isTrue: state == .online, reason: reason, message: message,
       since: facts.since)
+  }
+
+  /// There once a suspension has lasted so long that somebody should look at it.
+  private static func suspendedCondition(_ record: DeviceRecord?) -> DeviceInfo.Condition? {
+    guard let record, record.suspended, let suspension = record.suspension, suspension.isTold else {
+      return nil
+    }
+    return DeviceInfo.Condition(
+      type: "SuspendedLong", isTrue: true,
+      reason: record.prohibition == nil ? "NotResumed" : "ResumeProhibited",
+      message: "suspended by \(suspension.holder)", since: suspension.since)
   }
 
   package func map(

@@ -81,6 +81,7 @@ extension Service {
         // Nothing of what could not be written is news: it keeps nobody from their disk.
         log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
         controller.enter(.attached(device))
+        suspensions.follow(record)
         tellChanged(record.id, record.exports)
       } catch {
         try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
@@ -147,7 +148,7 @@ extension Service {
     refuseChanges()
     jobs.stop(until: deadline)
     let controllers = state.withLock { Array($0.devices.values) }
-    stopTimer()
+    stopTimers()
     let attached = controllers.compactMap { controller -> (DeviceController, Device)? in
       guard case .attached(let device) = controller.now.phase else { return nil }
       return (controller, device)

@@ -19,6 +19,8 @@ package final class Service: ServiceAPI {
     package var quiesceSeconds = 30
     /// How long a safe detach waits for clients that are leaving.
     package var leavingMilliseconds = 2_000
+    /// Nanoseconds by which the time limits of suspended disks are measured.
+    package var suspensionClock: @Sendable () -> UInt64 = monotonicNanoseconds
 
     package init() {}
   }
@@ -66,6 +68,7 @@ package final class Service: ServiceAPI {
   let clerk: Clerk
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
+  let suspensions: SuspensionTimer
   private let timer: FlushTimer
 
   package convenience init(
@@ -105,19 +108,25 @@ package final class Service: ServiceAPI {
           device: job.device)
         if transients.publish(event) { waiting.changed([.events]) }
       }
+      suspensions = SuspensionTimer(clock: configuration.suspensionClock)
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
+      try suspensions.start { [weak self] in self?.attend($0) }
     } catch { throw ServiceError(error) }
     store.whenShown { [waiting] in waiting.changed([.events]) }
   }
 
   deinit {
     timer.stop()
+    suspensions.stop()
     waiting.close()
     executors.forEach { $0.stop() }
   }
 
-  func stopTimer() { timer.stop() }
+  func stopTimers() {
+    timer.stop()
+    suspensions.stop()
+  }
 
   /// Serves NBD clients on a socket; call it once recovery is done, so that clients which come back
   /// find their disks.
@@ -164,6 +173,7 @@ package final class Service: ServiceAPI {
   /// Gives up everything that a device has in memory.
   func forget(_ id: String) {
     table.removeAll(of: id)
+    suspensions.forget(id)
     state.update { state in
       state.files.release(id)
       state.devices[id] = nil
@@ -251,6 +261,7 @@ package final class Service: ServiceAPI {
     } show: { record, result in
       controller.keep(record)
       if let phase { controller.enter(phase) }
+      suspensions.follow(record)
       show(result)
     }
     tellChanged(record.id, (before?.exports ?? []) + record.exports)

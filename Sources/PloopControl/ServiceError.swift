@@ -113,5 +113,6 @@ extension ServiceError.Code {
   package static let ioError = Self("io-error")
   package static let notReady = Self("not-ready")
   package static let shuttingDown = Self("shutting-down")
+  package static let resumeProhibited = Self("resume-prohibited")
   package static let drainTimeout = Self("drain-timeout")
 }

@@ -9,7 +9,7 @@ extension Device {
   ///   error leaves the disk closed and its image marked as in use, to be repaired at the next
   ///   attach; so does a disk that was degraded before, without an error.
   package func detach(until deadline: Deadline) throws(DeviceError) {
-    if !isSuspended { try suspend(until: deadline) }
+    try quiesce(until: deadline)
     let chain = self.chain
     defer {
       gate.shutForGood()

@@ -58,13 +58,35 @@ package final class Device: Sendable {
 
   // MARK: Suspending
 
-  /// Admits no request any more and waits until those inside have left.
+  /// Admits no request any more, waits until those inside have left, and flushes: what the disk holds
+  /// is in its files then, durably, data and index.
   ///
-  /// - Throws: `.timeout`, with everything as it was, when they do not leave in time.
+  /// - Throws: with everything as it was; `.timeout` when requests do not leave in time, or what
+  ///   flushing has failed with. A disk that takes no more writes (``failure``) is suspended all the
+  ///   same: there is nothing left that could be flushed.
   package func suspend(until deadline: Deadline) throws(DeviceError) {
+    try halt(until: deadline) { () throws(DeviceError) in
+      guard failure == nil else { return }
+      try chain.writing?.index.flush()
+    }
+  }
+
+  /// Suspends without flushing, for who closes the disk.
+  func quiesce(until deadline: Deadline) throws(DeviceError) {
+    try halt(until: deadline) { () throws(DeviceError) in }
+  }
+
+  /// - Parameter body: what is done when everybody has left, before the disk counts as suspended.
+  private func halt(
+    until deadline: Deadline, _ body: () throws(DeviceError) -> Void
+  ) throws(DeviceError) {
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
       try close(until: deadline)
+      do throws(DeviceError) { try body() } catch {
+        gate.open()
+        throw error
+      }
       isSuspended = true
     }
   }

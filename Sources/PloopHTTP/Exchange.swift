@@ -10,6 +10,8 @@ package struct HTTPRequest: Sendable {
   package var headers: [(name: String, value: String)]
   package var body: [UInt8]
   package var isBodyTooLarge = false
+  /// Who sent it, as the kernel knows them; empty where nobody asked.
+  package var peer = ""
 
   package init(
     method: String, target: some Sequence<UInt8>, headers: [(name: String, value: String)] = [],

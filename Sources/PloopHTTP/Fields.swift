@@ -61,6 +61,17 @@ struct Fields {
     }
   }
 
+  mutating func number(
+    _ name: String, in range: ClosedRange<UInt64>
+  ) throws(Problem) -> UInt64? {
+    guard let number = try number(name) else { return nil }
+    guard range.contains(number) else {
+      throw wrong(
+        name, "a whole number from \(range.lowerBound) to \(range.upperBound) is expected")
+    }
+    return number
+  }
+
   mutating func choice<Choice: RawRepresentable>(
     _ name: String, of type: Choice.Type
   ) throws(Problem) -> Choice? where Choice.RawValue == String {

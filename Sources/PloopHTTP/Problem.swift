@@ -125,6 +125,7 @@ package enum ProblemCatalogue {
     ("writer-exists", 409, "The device has a writable export", "ask for shared_writers"),
     ("device-failed", 409, "The device has failed", "detach it, then attach it with repair"),
     ("device-read-only", 409, "The device is read-only", "attach it for writing"),
+    ("resume-prohibited", 409, "Resuming is prohibited", "PATCH it: {\"noresume\":false}"),
     ("image-unclean", 409, "The image was not closed", "attach with \"repair\":\"safe\""),
     (
       "image-index-tail-set", 409, "Slots behind the disk are set",

@@ -108,6 +108,7 @@ private func receiveRequest(
     exchange.hasHead = true
     exchange.request.method = String(cString: method)
     exchange.request.headers = headers(connection)
+    exchange.request.peer = StreamSocket.describe(cmicrohttpd_descriptor(connection))
     exchange.adoptID()
     server.clock.headerEnded(connection)
     return beginBody(exchange, server, connection)

@@ -53,6 +53,15 @@ struct Call: Sendable {
     try Fields(try JSONParser.parse(request.body))
   }
 
+  /// Who asks: what they call themselves, or what the kernel knows of them.
+  func caller(named name: String?) throws(Problem) -> String {
+    guard let name else { return request.peer.isEmpty ? "unknown" : request.peer }
+    guard (1...128).contains(name.utf8.count) else {
+      throw Problem("invalid-value", "holder: 1 to 128 bytes are expected", pointer: "/holder")
+    }
+    return name
+  }
+
   func mode() throws(Problem) -> DetachMode {
     guard let text = parameter("mode") else { return .safe }
     guard let mode = DetachMode(rawValue: text) else {

@@ -43,6 +43,13 @@ package final class StreamSocket: Sendable {
     }
   }
 
+  /// Who is at the other end of a socket that somebody else has opened.
+  package static func describe(_ number: Int32) -> String {
+    var credentials = clinux_peer()
+    return describe(
+      number, isUnix: clinux_peer_credentials(number, &credentials) == 0 || errno != ENOTSUP)
+  }
+
   private static func describe(_ number: Int32, isUnix: Bool) -> String {
     if isUnix {
       var credentials = clinux_peer()

@@ -46,6 +46,14 @@ extension Recording {
     try onDevice(.flush) { device, _ in try device.flush() }
   }
 
+  /// A suspended disk has everything in its files, and gets it before anybody resumes it.
+  package func suspend() throws {
+    try onDevice(.flush) { device, _ in
+      try device.suspend(until: .after(seconds: 10))
+      device.resume()
+    }
+  }
+
   package func write(_ sectors: Range<Int>, durable: Bool = false) throws {
     try onDevice(.change(durable: durable)) { device, step in
       try device.write(

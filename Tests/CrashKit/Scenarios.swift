@@ -16,6 +16,7 @@ package enum Scenario: String, CaseIterable, Sendable {
   case roundsInside = "flush rounds inside of requests"
   case killAndAttach = "attach after a kill"
   case spareTail = "attach of an image with a spare tail"
+  case suspend = "suspend and resume"
   case detach = "detach and attach again"
   case mixed = "everything, at random"
 
@@ -97,6 +98,13 @@ package enum Scenario: String, CaseIterable, Sendable {
       for cluster in [0, 3, 5] { try disk.write(cluster * 8 + 2..<cluster * 8 + 4) }
       try disk.flush()
       try disk.write(64..<65)
+    case .suspend:
+      for round in 0..<3 {
+        try disk.write(round * 24 + 3..<round * 24 + 14)
+        try disk.discard(clusters: round..<round + 1)
+        try disk.suspend()
+      }
+      try disk.write(80..<81)
     case .detach:
       for round in 0..<4 {
         try disk.write(round * 20..<round * 20 + 10)

@@ -126,6 +126,38 @@ struct DoorTests {
     try Tool.shell("qemu-img check -f parallels '\(service.images)/vm1/root.hds'")
   }
 
+  @Test("A suspended disk is flushed and keeps its clients waiting no longer than it was told")
+  func limited() throws {
+    let folder = try TemporaryFolder()
+    let service = try service(folder)
+    try startClient(
+      folder, service.uri("vm1"),
+      """
+      h.pwrite(b"flushed!" * 512, 0)
+      open("in", "w")
+      os.mkfifo("leave")
+      open("leave").read()
+      h.pwrite(b"late" * 1024, 8192)
+      print("written")
+      h.shutdown()
+      """)
+    let body = "{\"suspended\":true,\"suspend_timeout_seconds\":1}"
+    let reply = try service.patch("/v1/devices/vm1", body)
+    let holder = (reply.json["suspension"] as? [String: Any])?["holder"] as? String
+    #expect(holder?.hasPrefix("unix:pid=") == true && holder?.hasSuffix(",uid=\(getuid())") == true)
+    // Nobody has flushed: what the index in the file says is what suspending has written.
+    try Tool.shell(
+      """
+      set -e
+      cp '\(service.images)/vm1/root.hds' '\(folder.path)/copy.hds'
+      qemu-io -f parallels -r -c 'read -P 0x66 0 1' '\(folder.path)/copy.hds'
+      echo > '\(folder.path)/leave'
+      cd '\(folder.path)'; tail --pid=$(cat client.pid) -s 0.02 -f /dev/null; grep -q written client.out
+      """)
+    let after = try service.get("/v1/devices/vm1").json
+    #expect(after["state"] as? String == "online" && after["suspension"] is NSNull)
+  }
+
   @Test("A disk has as many doors as are asked for; a second writer has to be meant")
   func doors() throws {
     let folder = try TemporaryFolder()

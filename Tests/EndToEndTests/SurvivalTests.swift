@@ -112,6 +112,9 @@ struct SurvivalTests {
     try create("stays", ",\"labels\":{\"tenant\":\"a\"}")
     try create("held", ",\"suspended\":true")
     try create("once", ",\"autostart\":false")
+    try create("prohibited", "")
+    let hold = "{\"noresume\":true,\"suspended\":true,\"holder\":\"mover\"}"
+    let prohibited = try service.patch("/v1/devices/prohibited", hold).json
     #expect(
       try service.post("/v1/exports", "{\"name\":\"ro\",\"device\":\"stays\",\"readonly\":true}")
         .status
@@ -128,6 +131,13 @@ struct SurvivalTests {
       #expect((after["exports"] as? [Any])?.count == 2)
       #expect((after["repairs"] as? [String])?.isEmpty == (signal == SIGTERM))
       #expect(try service.get("/v1/devices/held").json["state"] as? String == "suspended")
+      let held = try service.get("/v1/devices/prohibited").json
+      #expect(held["state"] as? String == "suspended" && held["noresume"] as? Bool == true)
+      #expect(
+        held["suspension"] as? [String: String] == prohibited["suspension"] as? [String: String])
+      #expect(
+        try service.patch("/v1/devices/prohibited", "{\"suspended\":false}").code
+          == "resume-prohibited")
       #expect(try service.get("/v1/devices/once").code == "device-not-found")
       #expect(try service.attach("stays", ["stays/root.hds"]).code == "device-exists")
       try Tool.shell("nbdinfo '\(service.uri("ro"))' | grep -q 'is_read_only: true'")

@@ -90,6 +90,32 @@ struct WaitingTests {
     try device.close()
   }
 
+  @Test("whether a disk is suspended can be asked while it is being suspended")
+  func askedMeanwhile() throws {
+    let fixture = try DiskFixture()
+    let device = try shredded(fixture, clusters: 4)
+    let pass = try device.admitted()
+    let ended = Monitor(false)
+    let thread = try Thread(name: "suspend") {
+      if (try? device.suspend(until: .never)) != nil { ended.update { $0 = true } }
+    }
+    // Nobody admits requests any more, and one is still inside.
+    while !device.gate.isClosed { sched_yield() }
+    #expect(!device.isSuspended)
+    #expect(!ended.withLock { $0 })
+    device.gate.leave(pass)
+    thread.join()
+    #expect(ended.withLock { $0 } && device.isSuspended)
+    device.resume()
+    #expect(!device.isSuspended)
+    // One that could not be suspended is not.
+    let other = try device.admitted()
+    #expect(throws: DeviceError.self) { try device.suspend(until: .after(milliseconds: 1)) }
+    #expect(!device.isSuspended && !device.gate.isClosed)
+    device.gate.leave(other)
+    try device.close()
+  }
+
   @Test("what makes a write durable does not wait for the gate")
   func commitOutside() throws {
     let fixture = try DiskFixture()

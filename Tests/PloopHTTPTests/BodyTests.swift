@@ -156,6 +156,35 @@ struct BodyTests {
     #expect(await send("PATCH", "/v1/devices/vm1", #"{"suspended":null}"#).status == 400)
   }
 
+  @Test("suspending says for how long and by whom; who says nothing is known by the kernel")
+  func suspending() async throws {
+    let bodies = [
+      #"{"suspended":true,"suspend_timeout_seconds":30,"holder":"nightly"}"#,
+      #"{"noresume":true,"suspended":true}"#, #"{"suspended":false,"force":true}"#,
+    ]
+    for body in bodies { #expect(await send("PATCH", "/v1/devices/vm1", body).status == 200) }
+    let changes = service.state.withLock { $0.changes }
+    try #require(changes.count == 3)
+    #expect(changes[0].suspendSeconds == 30 && changes[0].caller == "nightly")
+    #expect(changes[1].noresume == true && changes[1].caller == "unknown" && !changes[1].isForced)
+    #expect(changes[2].suspended == false && changes[2].isForced)
+    let refused = [
+      (#"{"suspend_timeout_seconds":0}"#, "/suspend_timeout_seconds"),
+      (#"{"suspend_timeout_seconds":86401}"#, "/suspend_timeout_seconds"),
+      (#"{"noresume":null}"#, "/noresume"), (#"{"holder":""}"#, "/holder"),
+      (#"{"holder":1}"#, "/holder"), (#"{"force":1}"#, "/force"),
+    ]
+    for (body, pointer) in refused {
+      let reply = await send("PATCH", "/v1/devices/vm1", body)
+      #expect(reply.status == 400, "\(body)")
+      guard case .array(let errors)? = reply.member("errors") else {
+        Issue.record("no errors for \(body)")
+        continue
+      }
+      #expect(errors.first?.member("pointer") == .string(pointer))
+    }
+  }
+
   @Test("an empty body is malformed", arguments: ["POST /v1/devices", "PATCH /v1/devices/vm1"])
   func empty(line: String) async {
     let words = line.split(separator: " ").map(String.init)

@@ -50,7 +50,11 @@ enum Sample {
     DeviceInfo(
       id: id, uuid: "6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", revision: 41, state: .online,
       sizeBytes: 10 << 30, clusterBytes: 1 << 20, version: .v2, readonly: false,
-      suspended: false, autostart: true, labels: ["tenant": "a"],
+      suspended: false, noresume: true,
+      suspension: Suspension(
+        holder: "unix:pid=812,uid=0", since: moment, until: moment + 300),
+      prohibition: Prohibition(holder: "nightly", since: moment), autostart: true,
+      labels: ["tenant": "a"],
       source: .descriptor(path: "main:vm1/DiskDescriptor.xml", snapshot: nil),
       deltas: [
         DeltaInfo(

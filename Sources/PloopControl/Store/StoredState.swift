@@ -32,6 +32,10 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   var snapshot: String?
   var readonly: Bool
   var suspended: Bool
+  /// Of a disk that is suspended; nil where an earlier version has suspended it.
+  var suspension: Suspension?
+  /// Nobody resumes the disk while this is there.
+  var prohibition: Prohibition?
   var autostart: Bool
   var labels: [String: String]
   var exports: [Export] = []
@@ -65,6 +69,7 @@ package enum EventType: String, Sendable {
   case deviceCreated = "device.created"
   case deviceChanged = "device.changed"
   case deviceState = "device.state"
+  case deviceSuspended = "device.suspended"
   case deviceDeleted = "device.deleted"
   case jobCreated = "job.created"
   case jobState = "job.state"

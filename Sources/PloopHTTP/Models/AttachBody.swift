@@ -2,7 +2,7 @@ internal import PloopControl
 internal import PloopFormat
 
 /// The body of `POST /v1/devices`.
-func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
+func attachRequest(_ body: Fields, from call: Call) throws(Problem) -> AttachRequest {
   var body = body
   let id = try body.requiredText("id")
   let deltas = try body.objects("deltas")
@@ -29,6 +29,7 @@ func attachRequest(_ body: Fields) throws(Problem) -> AttachRequest {
   }
   request.readonly = readonly ?? (snapshot != nil)
   request.suspended = try body.flag("suspended") ?? false
+  request.caller = try call.caller(named: body.text("holder"))
   request.autostart = try body.flag("autostart") ?? true
   request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
   request.repair = try body.choice("repair", of: AttachRequest.Repair.self) ?? .none

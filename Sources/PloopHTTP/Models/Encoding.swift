@@ -98,7 +98,17 @@ extension DeviceInfo {
       "id": .string(id), "uuid": .string(uuid), "revision": .count(revision),
       "state": .string(state.rawValue), "size": .count(sizeBytes),
       "cluster_size": .count(clusterBytes), "version": .integer(Int64(version.rawValue)),
-      "readonly": .bool(readonly), "suspended": .bool(suspended), "autostart": .bool(autostart),
+      "readonly": .bool(readonly), "suspended": .bool(suspended), "noresume": .bool(noresume),
+      "suspension": suspension.map { suspension in
+        .members([
+          "holder": .string(suspension.holder), "since": time(suspension.since),
+          "resumes_at": suspension.until.map(time) ?? .null,
+        ])
+      } ?? .null,
+      "prohibition": prohibition.map { prohibition in
+        .members(["holder": .string(prohibition.holder), "since": time(prohibition.since)])
+      } ?? .null,
+      "autostart": .bool(autostart),
       "labels": labelsJSON, "source": source.json, "deltas": .array(deltas.map(\.json)),
       "clusters": .members([
         "total": .count(clustersTotal), "mapped": .count(clustersMapped),

@@ -23,7 +23,7 @@ let deviceRoutes: [Route] = [
     creating: "/v1/devices", "attachDevice",
     answer: { reply(201, $0).with("Location", "/v1/devices/\($0.id)") }
   ) { call, keeper throws(Problem) in
-    let request = try attachRequest(try call.body())
+    let request = try attachRequest(try call.body(), from: call)
     return try await converting { () async throws(ServiceError) in
       try await call.service.attach(request, keeping: keeper)
     }
@@ -36,6 +36,11 @@ let deviceRoutes: [Route] = [
     var body = try call.body()
     var change = DeviceChange()
     change.suspended = try body.flag("suspended")
+    change.suspendSeconds = try body.number(
+      "suspend_timeout_seconds", in: 1...Suspension.mostSeconds)
+    change.noresume = try body.flag("noresume")
+    change.isForced = try body.flag("force") ?? false
+    change.caller = try call.caller(named: body.text("holder"))
     change.autostart = try body.flag("autostart")
     change.labels = try body.labels("labels", removable: true)
     try body.finish()
