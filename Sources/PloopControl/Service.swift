@@ -87,7 +87,6 @@ package final class Service: ServiceAPI {
     self.engine = engine
     self.log = log
     self.configuration = configuration
-    server = Server(directory: table, engine: engine, limits: configuration.nbd)
     do throws(IOError) {
       var executors: [ThreadExecutor] = []
       for _ in 0..<Service.executorCount {
@@ -96,14 +95,16 @@ package final class Service: ServiceAPI {
       self.executors = executors
       clerk = try Clerk()
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
+      let tell = Service.teller(transients, waiting)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
         waiting.changed([.service, .job(id)])
-      } progressed: { [waiting, transients] job in
-        let event = Event(
-          revision: nil, at: wallClockSeconds(), type: EventType.jobProgress.rawValue,
-          subject: job.id,
-          device: job.device)
-        if transients.publish(event) { waiting.changed([.events]) }
+      } progressed: { job in
+        tell(.jobProgress, job.id, job.device)
+      }
+      server = Server(directory: table, engine: engine, limits: configuration.nbd) {
+        [table] export, isConnected in
+        let name = String(decoding: export, as: UTF8.self)
+        tell(isConnected ? .clientConnected : .clientGone, name, table.entry(name)?.device)
       }
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
       try timer.start { [weak self] in self?.attached() ?? [] }
@@ -115,6 +116,19 @@ package final class Service: ServiceAPI {
     timer.stop()
     waiting.close()
     executors.forEach { $0.stop() }
+  }
+
+  /// What tells whoever listens now of something that is not kept.
+  private static func teller(
+    _ transients: TransientEvents, _ waiting: WaitingRoom
+  ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
+    { type, subject, device in
+      let event = Event(
+        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject, device: device
+      )
+      // Of progress the next one says more; that a client came or left nobody says again.
+      if transients.publish(event, isLimited: type == .jobProgress) { waiting.changed([.events]) }
+    }
   }
 
   func stopTimer() { timer.stop() }
