@@ -31,9 +31,9 @@ extension Service {
     _ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?
   ) async throws(ServiceError) -> ExportInfo {
     try Names.require(request.name, as: "the export", pointer: "/name")
-    guard request.summary.utf8.count <= 1024 else {
+    guard request.summary.characterCount <= 1024 else {
       throw ServiceError(
-        .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
+        .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
     try requireServing()
     let controller = try controller(request.device)

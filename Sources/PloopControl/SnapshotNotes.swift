@@ -19,14 +19,14 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
 
   /// - Throws: `invalid-value`, with a pointer to the member.
   func check() throws(ServiceError) {
-    if let name, !(1...255).contains(name.utf8.count) || SnapshotNote.hasControls(name) {
+    if let name, !(1...255).contains(name.characterCount) || SnapshotNote.hasControls(name) {
       throw ServiceError(
-        .invalidValue, "a name has 1 to 255 bytes, none of them a control character",
+        .invalidValue, "a name has 1 to 255 characters, none of them a control character",
         pointer: "/name")
     }
-    if let summary, summary.utf8.count > 1024 {
+    if let summary, summary.characterCount > 1024 {
       throw ServiceError(
-        .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
+        .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
     try Names.require(labels: labels)
   }

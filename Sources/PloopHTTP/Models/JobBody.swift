@@ -27,8 +27,8 @@ func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   request.notBefore = try body.moment("not_before")
   request.retry = try body.retry()
   request.dedupeKey = try body.text("dedupe_key")
-  if let key = request.dedupeKey, !(1...255).contains(key.utf8.count) {
-    throw body.wrongValue("dedupe_key", "1 to 255 bytes are expected")
+  if let key = request.dedupeKey, !(1...255).contains(key.characterCount) {
+    throw body.wrongValue("dedupe_key", "1 to 255 characters are expected")
   }
   request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
   try body.finish()
