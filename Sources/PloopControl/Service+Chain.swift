@@ -121,7 +121,7 @@ extension Service {
       files.append((location, file.identity))
     }
     try state.withLock { [files] state throws(ServiceError) in
-      try state.files.claim(files, for: id, readonly: options.readonly)
+      try state.files.claim(files, for: .device(id), readonly: options.readonly)
     }
     do throws(ServiceError) {
       var options = options

@@ -71,7 +71,7 @@ extension Service {
       ).1
     } catch {
       table.remove(export.name)
-      closeSnapshot(behind: export.name)
+      closeSnapshot(behind: export.name, of: controller.id)
       throw error
     }
   }
@@ -132,7 +132,7 @@ extension Service {
       table.set([name], open: true)
       throw error
     }
-    closeSnapshot(behind: name)
+    closeSnapshot(behind: name, of: controller.id)
     waiting.changed([.export(name)])
   }
 }

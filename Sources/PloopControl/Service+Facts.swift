@@ -115,7 +115,8 @@ extension Service {
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
-      conditions: [Service.readyCondition(facts, state, device)], repairs: device?.repairs ?? [],
+      conditions: [Service.readyCondition(facts, state, device)]
+        + (Service.notesCondition(facts).map { [$0] } ?? []), repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
 

@@ -179,7 +179,7 @@ package final class Service: ServiceAPI {
   func forget(_ id: String) {
     table.removeAll(of: id)
     state.update { state in
-      state.files.release(id)
+      state.files.releaseAll(of: id)
       state.devices[id] = nil
     }
   }
