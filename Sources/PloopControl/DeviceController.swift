@@ -21,6 +21,9 @@ actor DeviceController {
     var since: Double
     /// When this life of the disk began.
     var attachedAt: Double
+    /// What the notes on its snapshots were worth when they were looked at last, and since when.
+    var notes = SnapshotNotes.Health.sound
+    var notesSince: Double?
   }
 
   nonisolated let id: String
@@ -80,6 +83,16 @@ actor DeviceController {
   }
 
   nonisolated func keep(_ record: DeviceRecord) { facts.withLock { $0.record = record } }
+
+  /// - Returns: whether that is news.
+  nonisolated func keep(_ notes: SnapshotNotes.Health) -> Bool {
+    facts.withLock { facts in
+      let isNews = facts.notes != notes
+      if isNews || facts.notesSince == nil { facts.notesSince = wallClockSeconds() }
+      facts.notes = notes
+      return isNews
+    }
+  }
 
   /// The disk, if it is there to be used.
   ///

@@ -2,7 +2,7 @@
 enum Names {
   static let lengthLimit = 63
   static let labelLimit = 64
-  static let labelBytesLimit = 255
+  static let labelLengthLimit = 255
 
   /// `^[a-z0-9][a-z0-9._-]{0,62}$`
   static func isValid(_ name: String) -> Bool {
@@ -27,10 +27,11 @@ enum Names {
         .invalidValue, "\(labels.count) labels; \(labelLimit) are the most", pointer: "/labels")
     }
     for (name, value) in labels {
-      guard !name.isEmpty, name.utf8.count <= labelBytesLimit, value.utf8.count <= labelBytesLimit
+      guard !name.isEmpty, name.characterCount <= labelLengthLimit,
+        value.characterCount <= labelLengthLimit
       else {
         throw ServiceError(
-          .invalidValue, "a label's name and value have at most \(labelBytesLimit) bytes",
+          .invalidValue, "a label's name and value have at most \(labelLengthLimit) characters",
           pointer: ServiceError.pointer(["labels", name]))
       }
     }
@@ -40,4 +41,10 @@ enum Names {
     (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte)
       || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte)
   }
+}
+
+extension String {
+  /// Characters as the contract counts them (JSON Schema, `maxLength`): code points, however many bytes
+  /// each has.
+  package var characterCount: Int { unicodeScalars.count }
 }

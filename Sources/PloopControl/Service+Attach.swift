@@ -95,6 +95,7 @@ extension Service {
     options.suspended = request.suspended
     options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
     let device = try openChain(chain, for: request.id, options)
+    lookAtNotes(chain, of: request.id)
     let now = wallClockSeconds()
     let finished = intents(finishedBy: request.id, chain.deltas)
     let info: DeviceInfo

@@ -37,11 +37,33 @@ extension Service {
     if !readonly { try settle(DescriptorFile(in: folder, name: location.name), at: location) }
     let descriptor = try read(location, in: folder)
     let guid = snapshot ?? descriptor.topGUID
+    let deltas = try deltas(of: descriptor, to: guid, at: location)
+    if snapshot != nil { try requireNoMerge(in: deltas, of: location) }
     return ChainPlan(
-      deltas: try deltas(of: descriptor, to: guid, at: location), readonly: readonly,
+      deltas: deltas, readonly: readonly,
       descriptor: location, snapshot: snapshot,
       clusterBytes: descriptor.clusterSectors * Geometry.sectorBytes,
       locks: lock.map { [$0] } ?? [])
+  }
+
+  /// What is being merged away is gone soon, and what receives it is written meanwhile: neither is
+  /// read as a snapshot until that is over.
+  ///
+  /// - Throws: `device-busy` with the job.
+  private func requireNoMerge(
+    in deltas: [DeviceRecord.Delta], of descriptor: Roots.Location
+  ) throws(ServiceError) {
+    let sharing = state.withLock { state in
+      state.devices.values.filter { $0.now.record?.descriptor == descriptor.path }.map(\.id)
+    }
+    for device in sharing {
+      guard let job = jobs.holder(of: device),
+        [MergeJob.type, DeleteSnapshotJob.type].contains(job.type),
+        case .text(let merged)? = job.parameters["snapshot"],
+        deltas.contains(where: { $0.guid == merged })
+      else { continue }
+      try requireNoJob(on: device)
+    }
   }
 
   /// The files of a state, oldest first.
@@ -124,7 +146,7 @@ extension Service {
       files.append((location, file.identity))
     }
     try state.withLock { [files] state throws(ServiceError) in
-      try state.files.claim(files, for: id, readonly: options.readonly)
+      try state.files.claim(files, for: .device(id), readonly: options.readonly)
     }
     do throws(ServiceError) {
       var options = options

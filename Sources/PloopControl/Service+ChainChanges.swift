@@ -53,7 +53,7 @@ extension Service {
     note.createdAt = wallClockSeconds()
     do throws(ServiceError) {
       // Ahead: what is noted of a snapshot that is not made means nothing.
-      try writeFirst(note, on: guid, descriptor, beside: chain.file)
+      try writeFirst(note, on: guid, descriptor, beside: chain.file, of: chain.device)
     } catch {
       if let record = controller.now.record { claimAnew(record) }
       throw error
@@ -64,6 +64,7 @@ extension Service {
         device, as: guid, onto: source,
         until: .after(seconds: configuration.quiesceSeconds))
     } catch {
+      withdrawNote(on: guid, chain)
       throw snapshotRefused(error, request, device, controller)
     }
     return try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
@@ -112,7 +113,7 @@ extension Service {
       try requireOfNoDisk(location, [location.sibling(Descriptor.fileName), chain.location])
       try state.withLock { state throws(ServiceError) in
         try state.files.claim(
-          [(location, file.identity)], for: chain.device, readonly: false)
+          [(location, file.identity)], for: .device(chain.device), readonly: false)
       }
       return .taken(
         name: location.name, in: folder, file: roots.reference(to: location, from: chain.location))
@@ -200,10 +201,16 @@ extension Service {
       try note.check()
       // Ahead: what is noted of a snapshot that is not made means nothing.
       try writeFirst(
-        note, on: kept, try read(chain.location, in: chain.file.folder), beside: chain.file)
+        note, on: kept, try read(chain.location, in: chain.file.folder), beside: chain.file,
+        of: chain.device)
     }
     let doors = table.entries(of: controller.id).map(\.record.name)
-    try closeDoors(doors, .safe, refusal: .deviceInUse, of: "the device \(controller.id)")
+    do throws(ServiceError) {
+      try closeDoors(doors, .safe, refusal: .deviceInUse, of: "the device \(controller.id)")
+    } catch {
+      if let kept { withdrawNote(on: kept, chain) }
+      throw error
+    }
     // Another program must not take the lock while the disk is closed.
     let lock = try descriptorLock(of: chain)
     defer { withExtendedLifetime(lock) {} }
@@ -212,6 +219,7 @@ extension Service {
         try device.detach(until: .after(seconds: configuration.quiesceSeconds))
       }
     } catch {
+      if let kept { withdrawNote(on: kept, chain) }
       if error.code == .drainTimeout {
         table.set(doors, open: true)
       } else {
@@ -250,7 +258,7 @@ extension Service {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }
     let chain = try plan(record)
-    state.withLock { $0.files.release(record.id) }
+    state.withLock { $0.files.release(.device(record.id)) }
     var options = AttachOptions()
     options.suspended = record.suspended
     let device = try openChain(chain, for: record.id, options)

@@ -30,15 +30,7 @@ extension Service {
   func described(
     _ controller: DeviceController
   ) throws(ServiceError) -> (Device, ChangeableChain) {
-    let device = try controller.device()
-    guard let record = controller.now.record else {
-      throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
-    }
-    guard !device.isReadOnly else {
-      throw ServiceError(
-        .deviceReadOnly, "the device \(record.id) is attached for reading", errno: "EROFS")
-    }
-    if let failure = device.failure { throw ServiceError(.ioError, failure, errno: "EIO") }
+    let (device, record) = try writable(controller)
     guard let path = record.descriptor else {
       return (device, try describe(record, device, controller))
     }
@@ -50,6 +42,25 @@ extension Service {
     try requireSame(
       try deltas(of: descriptor, to: descriptor.topGUID, at: location), record, location)
     return (device, ChangeableChain(device: record.id, file: file, location: location))
+  }
+
+  /// The disk, if its chain can be changed at all.
+  ///
+  /// - Throws: `device-read-only`; `io-error` for one that takes no more writes; as
+  ///   ``DeviceController/device()``.
+  func writable(
+    _ controller: DeviceController
+  ) throws(ServiceError) -> (Device, DeviceRecord) {
+    let device = try controller.device()
+    guard let record = controller.now.record else {
+      throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
+    }
+    guard !device.isReadOnly else {
+      throw ServiceError(
+        .deviceReadOnly, "the device \(record.id) is attached for reading", errno: "EROFS")
+    }
+    if let failure = device.failure { throw ServiceError(.ioError, failure, errno: "EIO") }
+    return (device, record)
   }
 
   /// - Throws: `descriptor-exists` where a descriptor has another chain than the disk: somebody has
@@ -114,8 +125,8 @@ extension Service {
     // Before: files are opened for it, which may take its time.
     let files = identified(record.deltas)
     state.withLock { state in
-      state.files.release(record.id)
-      try? state.files.claim(files, for: record.id, readonly: record.readonly)
+      state.files.release(.device(record.id))
+      try? state.files.claim(files, for: .device(record.id), readonly: record.readonly)
     }
   }
 
@@ -130,69 +141,6 @@ extension Service {
       }
       return (location, file?.identity)
     }
-  }
-
-  // MARK: Whose snapshot may go
-
-  /// The shot that builds on a snapshot; nil when nothing does.
-  ///
-  /// - Throws: `snapshot-not-found`; `snapshot-has-branches` when several do.
-  func onlyChild(
-    of guid: GUID, _ descriptor: Descriptor
-  ) throws(ServiceError) -> Descriptor.Shot? {
-    guard descriptor.shot(guid) != nil, guid != descriptor.topGUID else {
-      throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
-    }
-    let children = descriptor.children(of: guid)
-    guard children.count <= 1 else {
-      let names = children.map(\.guid.description).joined(separator: ", ")
-      throw ServiceError(
-        .snapshotHasBranches, "\(children.count) states build on \(guid): \(names)",
-        holder: .init(kind: "snapshot", id: children[0].guid.description))
-    }
-    return children.first
-  }
-
-  /// - Throws: `snapshot-protected` or `export-in-use` for a snapshot that is to stay.
-  func requireDisposable(
-    _ guid: GUID, _ chain: ChangeableChain
-  ) throws(ServiceError) {
-    let notes = SnapshotNotes(beside: chain.file)
-    guard !notes[guid].isProtected, !notes.isDamaged else {
-      throw ServiceError(
-        .snapshotProtected,
-        notes.isDamaged
-          ? "the notes beside \(chain.location.path) cannot be read; they may protect \(guid)"
-          : "the snapshot \(guid) is protected",
-        remedy: notes.isDamaged
-          ? "PATCH the snapshot: the damaged file is set aside then" : nil, errno: "EBUSY",
-        holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
-    }
-    try requireNotExported(guid, of: chain.device)
-    let descriptor = try read(chain.location, in: chain.file.folder)
-    guard let shot = descriptor.shot(guid),
-      let file = try? roots.resolve(shot.file, from: chain.location, pointer: ""),
-      let other = state.withLock({ $0.files.user(of: file, but: chain.device) })
-    else { return }
-    throw ServiceError(
-      .imageInUse, "\(file.path) is a part of the device \(other)", errno: "EBUSY",
-      holder: ServiceError.Holder(kind: "device", id: other))
-  }
-
-  /// Whether a delta's file stays when its snapshot goes: it was there before the descriptor, and
-  /// nobody knows what else builds on it.
-  func keepsFile(_ guid: GUID, _ chain: ChangeableChain) -> Bool {
-    SnapshotNotes(beside: chain.file).keepsFile(guid)
-  }
-
-  /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.
-  func child(of guid: GUID, _ descriptor: Descriptor) throws(ServiceError) -> Descriptor.Shot {
-    guard let child = try onlyChild(of: guid, descriptor) else {
-      throw ServiceError(
-        .nothingToMerge, "nothing builds on the snapshot \(guid)",
-        remedy: "DELETE it, if it is needed no longer", errno: "ENOENT")
-    }
-    return child
   }
 
   func descriptorLock(of chain: ChangeableChain) throws(ServiceError) -> DescriptorLock? {

@@ -58,7 +58,7 @@ extension Service {
     }
     do throws(ServiceError) {
       try state.withLock { state throws(ServiceError) in
-        try state.files.claim([(location, nil)], for: id, readonly: false)
+        try state.files.claim([(location, nil)], for: .device(id), readonly: false)
       }
     } catch { throw imageExists(location, "\(error.detail)", holder: error.holder) }
     let folder = try roots.makeFolder(of: location, pointer: "/create/directory")

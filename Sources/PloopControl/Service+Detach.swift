@@ -78,6 +78,7 @@ extension Service {
       if error.code == .drainTimeout {
         controller.enter(.attached(device))
         table.set(doors, open: true)
+        tellChanged(controller.id, controller.now.record?.exports ?? [])
       } else {
         // It is closed, but not cleanly: kept, so that nobody thinks that all is well.
         fail(controller, error)

@@ -23,18 +23,6 @@ extension Service {
     EventCursor(revision: store.shownRevision, transient: transients.last)
   }
 
-  /// Tells whoever listens now; it is not kept, and is dropped within a second of the last one of the
-  /// same type and subject.
-  ///
-  /// - Parameters:
-  ///   - subject: the id or name of what it is about.
-  ///   - device: the device that it belongs to, if any.
-  package func publishTransient(_ type: EventType, _ subject: String, device: String?) {
-    let event = Event(
-      revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject, device: device)
-    if transients.publish(event) { waiting.changed([.events]) }
-  }
-
   package func transientEvents(
     after cursor: UInt64, matching filter: EventFilter
   ) -> ([Event], UInt64) {

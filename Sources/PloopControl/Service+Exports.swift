@@ -31,9 +31,9 @@ extension Service {
     _ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?
   ) async throws(ServiceError) -> ExportInfo {
     try Names.require(request.name, as: "the export", pointer: "/name")
-    guard request.summary.utf8.count <= 1024 else {
+    guard request.summary.characterCount <= 1024 else {
       throw ServiceError(
-        .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
+        .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
     try requireServing()
     let controller = try controller(request.device)
@@ -71,7 +71,7 @@ extension Service {
       ).1
     } catch {
       table.remove(export.name)
-      closeSnapshot(behind: export.name)
+      closeSnapshot(behind: export.name, of: controller.id)
       throw error
     }
   }
@@ -132,7 +132,7 @@ extension Service {
       table.set([name], open: true)
       throw error
     }
-    closeSnapshot(behind: name)
+    closeSnapshot(behind: name, of: controller.id)
     waiting.changed([.export(name)])
   }
 }

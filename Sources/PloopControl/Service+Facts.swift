@@ -119,7 +119,7 @@ extension Service {
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
       conditions: [Service.readyCondition(facts, state, device)]
-        + [Service.suspendedCondition(record)].compactMap(\.self),
+        + [Service.suspendedCondition(record), Service.notesCondition(facts)].compactMap(\.self),
       repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }

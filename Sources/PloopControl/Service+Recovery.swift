@@ -75,6 +75,7 @@ extension Service {
         _ = try begin(AttachIntent(id: record.id, deltas: chain.deltas, wasClosed: false))
       }
       let device = try openChain(chain, for: record.id, options)
+      lookAtNotes(chain, of: record.id)
       do throws(ServiceError) {
         try commitReturn(of: controller, record, chain, device)
       } catch  where isKnown && record.failure == nil {
@@ -123,14 +124,20 @@ extension Service {
   /// The files of a device that did not come back are still its own.
   private func keepAway(from record: DeviceRecord) {
     state.withLock { state in
-      state.files.release(record.id)
+      state.files.release(.device(record.id))
       var files: [(location: Roots.Location, identity: FileIdentity?)] = []
       for delta in record.deltas {
         if let location = try? roots.locate(delta.path, pointer: "") {
           files.append((location, nil))
         }
       }
-      try? state.files.claim(files, for: record.id, readonly: record.readonly)
+      try? state.files.claim(files, for: .device(record.id), readonly: record.readonly)
+    }
+    for export in record.exports {
+      guard let path = record.descriptor, let guid = export.snapshot.flatMap({ GUID($0) }),
+        let chain = try? plan(descriptor: path, at: guid, readonly: true)
+      else { continue }
+      _ = try? claim(chain, for: .export(export.name, of: record.id))
     }
   }
 

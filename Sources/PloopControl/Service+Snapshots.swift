@@ -44,7 +44,7 @@ extension Service {
       defer { withExtendedLifetime(lock) {} }
       let (descriptor, _, _) = try self.tree(of: record, guid)
       let file = DescriptorFile(in: folder, name: location.name)
-      let before = SnapshotNotes(beside: file)[guid]
+      let before = self.notes(beside: file, of: id)[guid]
       var note = before
       if let name = change.name { note.name = name }
       if let summary = change.summary { note.summary = summary }
@@ -52,7 +52,7 @@ extension Service {
       for (name, value) in change.labels ?? [:] { note.labels[name] = value }
       try note.check()
       guard note != before else { return (try self.snapshot(guid, of: record), record.revision) }
-      try self.write(note, on: guid, descriptor, beside: file)
+      try self.write(note, on: guid, descriptor, beside: file, of: id)
       try self.commit(record, of: controller, as: .deviceChanged) {
         (record, transaction) throws(ServiceError) in
         try transaction.note(
@@ -75,10 +75,11 @@ extension Service {
   /// The note of a snapshot that is being made. A file that cannot be read is left as it is, since it
   /// may protect others: only a change of notes that somebody asks for sets it aside.
   func writeFirst(
-    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile
+    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile,
+    of device: String
   ) throws(ServiceError) {
-    guard SnapshotNotes(beside: file).isDamaged else {
-      return try write(note, on: guid, descriptor, beside: file)
+    guard notes(beside: file, of: device).isDamaged else {
+      return try write(note, on: guid, descriptor, beside: file, of: device)
     }
     guard note.name == nil, note.summary == nil, note.labels.isEmpty, !note.isProtected else {
       throw ServiceError(
@@ -88,10 +89,22 @@ extension Service {
   }
 
   func write(
-    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile
+    _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile,
+    of device: String
   ) throws(ServiceError) {
     var notes = SnapshotNotes(beside: file)
     try notes.write(note, on: guid, of: descriptor)
+    _ = self.notes(beside: file, of: device, inChange: true)
+  }
+
+  /// Takes back what ``writeFirst(_:on:_:beside:of:)`` wrote of a snapshot that was refused. After a
+  /// failure that may have made it the note stays.
+  func withdrawNote(on guid: GUID, _ chain: ChangeableChain) {
+    guard let descriptor = try? read(chain.location, in: chain.file.folder),
+      descriptor.shot(guid) == nil
+    else { return }
+    var notes = SnapshotNotes(beside: chain.file)
+    notes.withdraw(guid)
   }
 
   // MARK: Looking
@@ -119,7 +132,8 @@ extension Service {
     let location = try roots.locate(path, pointer: "")
     let folder = try roots.folder(of: location, pointer: "")
     let descriptor = try read(location, in: folder)
-    let notes = SnapshotNotes(beside: DescriptorFile(in: folder, name: location.name))
+    let notes = notes(
+      beside: DescriptorFile(in: folder, name: location.name), of: record.id)
     return descriptor.shots.filter { $0.guid != descriptor.topGUID }.map {
       info(of: $0, record, descriptor, at: location, notes)
     }
@@ -128,7 +142,8 @@ extension Service {
   func snapshot(_ guid: GUID, of record: DeviceRecord) throws(ServiceError) -> SnapshotInfo {
     let (descriptor, location, folder) = try tree(of: record, guid)
     guard let shot = descriptor.shot(guid) else { throw Service.missing(guid, of: record.id) }
-    let notes = SnapshotNotes(beside: DescriptorFile(in: folder, name: location.name))
+    let notes = notes(
+      beside: DescriptorFile(in: folder, name: location.name), of: record.id)
     return info(of: shot, record, descriptor, at: location, notes)
   }
 
@@ -140,20 +155,25 @@ extension Service {
     let file = try? roots.resolve(shot.file, from: location, pointer: "")
     let size = sizes(of: shot, record, descriptor, at: location)
     let note = notes[shot.guid]
-    let isExported = state.withLock {
-      $0.snapshotDoors.export(reading: shot.guid, of: record.id) != nil
-    }
-    let refusal: ServiceError.Code? =
-      children.count > 1
-      ? .snapshotHasBranches
-      : note.isProtected || notes.isDamaged ? .snapshotProtected : isExported ? .exportInUse : nil
     return SnapshotInfo(
       guid: shot.guid, parent: shot.parent == .none ? nil : shot.parent, children: children,
       level: record.deltas.firstIndex { $0.guid == shot.guid.description },
       isCurrent: children.contains(descriptor.topGUID), isTemporary: shot.mark != nil,
       path: file?.path ?? shot.file, isRaw: descriptor.isRaw(shot), note: note,
       clusters: size.clusters, diskBytes: size.disk, exclusiveBytes: size.exclusive,
-      refusal: refusal?.rawValue)
+      refusal: refusal(of: shot, record, descriptor, at: location, notes)?.code.rawValue)
+  }
+
+  /// What deleting a snapshot is refused with now.
+  private func refusal(
+    of shot: Descriptor.Shot, _ record: DeviceRecord, _ descriptor: Descriptor,
+    at location: Roots.Location, _ notes: SnapshotNotes
+  ) -> ServiceError? {
+    do throws(ServiceError) {
+      _ = try writable(try controller(record.id))
+      _ = try onlyChild(of: shot.guid, descriptor)
+      return whyItStays(shot.guid, of: record.id, descriptor, at: location, notes)
+    } catch { return error }
   }
 
   /// What a snapshot's own delta holds, and what of it nobody would miss: the rest would be copied

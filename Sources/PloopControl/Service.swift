@@ -90,7 +90,6 @@ package final class Service: ServiceAPI {
     self.engine = engine
     self.log = log
     self.configuration = configuration
-    server = Server(directory: table, engine: engine, limits: configuration.nbd)
     do throws(IOError) {
       var executors: [ThreadExecutor] = []
       for _ in 0..<Service.executorCount {
@@ -99,14 +98,16 @@ package final class Service: ServiceAPI {
       self.executors = executors
       clerk = try Clerk()
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
+      let tell = Service.teller(transients, waiting)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
         waiting.changed([.service, .job(id)])
-      } progressed: { [waiting, transients] job in
-        let event = Event(
-          revision: nil, at: wallClockSeconds(), type: EventType.jobProgress.rawValue,
-          subject: job.id,
-          device: job.device)
-        if transients.publish(event) { waiting.changed([.events]) }
+      } progressed: { job in
+        tell(.jobProgress, job.id, job.device)
+      }
+      server = Server(directory: table, engine: engine, limits: configuration.nbd) {
+        [table] export, isConnected in
+        let name = String(decoding: export, as: UTF8.self)
+        tell(isConnected ? .clientConnected : .clientGone, name, table.entry(name)?.device)
       }
       suspensions = SuspensionTimer(clock: configuration.suspensionClock)
       timer = FlushTimer(seconds: configuration.flushSeconds, engine: engine)
@@ -126,6 +127,19 @@ package final class Service: ServiceAPI {
   func stopTimers() {
     timer.stop()
     suspensions.stop()
+  }
+
+  /// What tells whoever listens now of something that is not kept.
+  private static func teller(
+    _ transients: TransientEvents, _ waiting: WaitingRoom
+  ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
+    { type, subject, device in
+      let event = Event(
+        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject, device: device
+      )
+      // Of progress the next one says more; that a client came or left nobody says again.
+      if transients.publish(event, isLimited: type == .jobProgress) { waiting.changed([.events]) }
+    }
   }
 
   /// Serves NBD clients on a socket; call it once recovery is done, so that clients which come back
@@ -175,7 +189,7 @@ package final class Service: ServiceAPI {
     table.removeAll(of: id)
     suspensions.forget(id)
     state.update { state in
-      state.files.release(id)
+      state.files.releaseAll(of: id)
       state.devices[id] = nil
     }
   }

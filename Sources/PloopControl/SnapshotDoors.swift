@@ -43,12 +43,6 @@ extension Service {
         .snapshotNotFound, "the device \(controller.id) has no snapshot \(guid)", errno: "ENOENT",
         pointer: "/snapshot")
     }
-    // What is being merged away is gone when the export comes back.
-    if let job = jobs.holder(of: controller.id),
-      job.parameters["snapshot"] == .text(guid.description)
-    {
-      try requireNoJob(on: controller.id)
-    }
     let chain: ChainPlan
     do throws(ServiceError) {
       chain = try plan(descriptor: path, at: guid, readonly: true)
@@ -64,20 +58,12 @@ extension Service {
       throw ServiceError(
         .snapshotNotPossible, "\(guid) is the top; export the device itself", pointer: "/snapshot")
     }
-    var sources: [DeltaSource] = []
-    for delta in chain.deltas {
-      let location = try roots.locate(delta.path, pointer: "/snapshot")
-      let folder = try roots.folder(of: location, pointer: "/snapshot")
-      sources.append(
-        DeltaSource(
-          file: try roots.open(location, in: folder, writable: false, pointer: "/snapshot"),
-          folder: folder, name: location.name, isRaw: delta.isRaw))
-    }
+    let sources = try claim(chain, for: .export(export, of: controller.id))
     var options = AttachOptions()
     options.readonly = true
     options.clusterBytes = chain.clusterBytes
     options.descriptorLocks = chain.locks
-    let device = try converting { [sources, options] () throws(DeviceError) in
+    let device = try converting { [options] () throws(DeviceError) in
       try Device.attach(sources, options)
     }
     let shots = Set(chain.deltas.compactMap { $0.guid.flatMap { GUID($0) } })
@@ -85,13 +71,45 @@ extension Service {
     return device
   }
 
-  /// Closes what is behind the doors to snapshots, all of a device's, or one. No client is inside.
+  /// Opens the files of a snapshot's chain and keeps others from writing them. A file that cannot be
+  /// opened is kept from them as well: the export wants it again when it can be.
+  @discardableResult
+  func claim(
+    _ chain: ChainPlan, for user: FileRegistry.User
+  ) throws(ServiceError) -> [DeltaSource] {
+    var sources: [DeltaSource] = []
+    var files: [(location: Roots.Location, identity: FileIdentity?)] = []
+    var refusal: ServiceError?
+    for delta in chain.deltas {
+      let location = try roots.locate(delta.path, pointer: "/snapshot")
+      var identity: FileIdentity?
+      do throws(ServiceError) {
+        let folder = try roots.folder(of: location, pointer: "/snapshot")
+        let file = try roots.open(location, in: folder, writable: false, pointer: "/snapshot")
+        identity = file.identity
+        sources.append(
+          DeltaSource(file: file, folder: folder, name: location.name, isRaw: delta.isRaw))
+      } catch { refusal = refusal ?? error }
+      files.append((location, identity))
+    }
+    try state.withLock { [files] state throws(ServiceError) in
+      state.files.release(user)
+      try state.files.claim(files, for: user, readonly: true)
+    }
+    if let refusal { throw refusal }
+    return sources
+  }
+
+  /// Closes what is behind a device's doors to snapshots; no client is inside. Their files stay its
+  /// own until it is forgotten.
   func closeSnapshots(of device: String) {
     close(state.withLock { $0.snapshotDoors.takeAll(of: device) })
   }
 
-  func closeSnapshot(behind export: String) {
+  /// The same of one door that there is no longer.
+  func closeSnapshot(behind export: String, of device: String) {
     close(state.withLock { $0.snapshotDoors.take(export) }.map { [$0] } ?? [])
+    state.withLock { $0.files.release(.export(export, of: device)) }
   }
 
   func closeAllSnapshots() { close(state.withLock { $0.snapshotDoors.takeAll() }) }
@@ -101,16 +119,10 @@ extension Service {
     for device in devices { try? device.detach(until: deadline) }
   }
 
-  /// - Throws: `export-in-use` while a snapshot is read through an export.
-  func requireNotExported(_ guid: GUID, of device: String) throws(ServiceError) {
+  /// The export, if any, that reads a snapshot.
+  func export(reading guid: GUID, of device: String) -> String? {
     // One that could not be opened reads its snapshot again when it can be.
     let closed = record(of: device)?.exports.first { $0.snapshot == guid.description }?.name
-    guard
-      let export = state.withLock({ $0.snapshotDoors.export(reading: guid, of: device) }) ?? closed
-    else { return }
-    throw ServiceError(
-      .exportInUse, "the snapshot \(guid) is read through the export \(export)",
-      remedy: "DELETE that export first", errno: "EBUSY",
-      holder: ServiceError.Holder(kind: "export", id: export))
+    return state.withLock { $0.snapshotDoors.export(reading: guid, of: device) } ?? closed
   }
 }

@@ -19,14 +19,14 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
 
   /// - Throws: `invalid-value`, with a pointer to the member.
   func check() throws(ServiceError) {
-    if let name, !(1...255).contains(name.utf8.count) || SnapshotNote.hasControls(name) {
+    if let name, !(1...255).contains(name.characterCount) || SnapshotNote.hasControls(name) {
       throw ServiceError(
-        .invalidValue, "a name has 1 to 255 bytes, none of them a control character",
+        .invalidValue, "a name has 1 to 255 characters, none of them a control character",
         pointer: "/name")
     }
-    if let summary, summary.utf8.count > 1024 {
+    if let summary, summary.characterCount > 1024 {
       throw ServiceError(
-        .invalidValue, "a description has at most 1024 bytes", pointer: "/description")
+        .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
     try Names.require(labels: labels)
   }
@@ -41,7 +41,17 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
 ///
 /// Whoever changes them holds the descriptor's lock.
 struct SnapshotNotes {
-  private static let limit = 4 << 20
+  /// What the notes are worth.
+  enum Health: Sendable {
+    case sound
+    /// They cannot be read, and keep every snapshot from being merged or deleted.
+    case damaged
+    /// They were damaged once: no file of the disk is removed any more.
+    case setAside
+  }
+
+  /// Bytes of the file.
+  static let limit = 4 << 20
 
   private let folder: ImageFolder
   private let name: String
@@ -70,11 +80,13 @@ struct SnapshotNotes {
     isDamaged = read == nil || notes.count != read?.count
   }
 
+  var health: Health {
+    isDamaged ? .damaged : folder.contains("\(name).damaged") ? .setAside : .sound
+  }
+
   /// Whether a delta's file stays when its snapshot goes. Once notes were damaged that is so of every
   /// one: what they said of files that other disks share is lost.
-  func keepsFile(_ guid: GUID) -> Bool {
-    self[guid].keepsFile == true || isDamaged || folder.contains("\(name).damaged")
-  }
+  func keepsFile(_ guid: GUID) -> Bool { self[guid].keepsFile == true || health != .sound }
 
   subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
 
@@ -85,8 +97,6 @@ struct SnapshotNotes {
     let known = Set(descriptor.shots.map(\.guid.description))
     notes = notes.filter { known.contains($0.key) }
     notes[guid.description] = note
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     do {
       // What could not be understood is left for people.
       if isDamaged {
@@ -96,11 +106,28 @@ struct SnapshotNotes {
           try folder.rename(name, to: "\(name).damaged")
         }
       }
-      let text = Array(try encoder.encode(notes))
+      let text = try encoded()
       guard text.count <= SnapshotNotes.limit else {
         throw ServiceError(.invalidValue, "the notes on all snapshots are too long together")
       }
       try folder.replace(name, with: text)
     } catch { throw ServiceError(storing: error) }
+  }
+
+  /// Takes back the note on a snapshot that was not made after all. One that stays means nothing, and
+  /// is dropped with the next change.
+  mutating func withdraw(_ guid: GUID) {
+    guard !isDamaged, notes.removeValue(forKey: guid.description) != nil else { return }
+    guard !notes.isEmpty, let text = try? encoded() else {
+      try? folder.unlink(name)
+      return
+    }
+    try? folder.replace(name, with: text)
+  }
+
+  private func encoded() throws -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return Array(try encoder.encode(notes))
   }
 }

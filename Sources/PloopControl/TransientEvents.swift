@@ -28,12 +28,18 @@ final class TransientEvents: Sendable {
 
   private let state = Locked(State())
 
-  /// - Parameter now: nanoseconds on the monotonic clock.
-  /// - Returns: false when the last of its type and subject is not a second old: it is dropped then.
-  func publish(_ event: Event, now: UInt64 = monotonicNanoseconds()) -> Bool {
+  /// - Parameters:
+  ///   - isLimited: whether it is dropped when the last of its type and subject is not a second old.
+  ///   - now: nanoseconds on the monotonic clock.
+  /// - Returns: false when it was dropped.
+  func publish(
+    _ event: Event, isLimited: Bool = true, now: UInt64 = monotonicNanoseconds()
+  ) -> Bool {
     let key = Key(type: event.type, subject: event.subject)
     return state.withLock { state in
-      if let place = state.places[key], now < place.told + TransientEvents.betweenNanoseconds {
+      if isLimited, let place = state.places[key],
+        now < place.told + TransientEvents.betweenNanoseconds
+      {
         return false
       }
       state.places = state.places.filter {

@@ -45,7 +45,7 @@ extension Call {
     return job
   }
 
-  /// Makes a request again when the job that was in its way is over, as long as its caller waits.
+  /// Makes a request again when what has its device is over, as long as its caller waits.
   func patiently<Result>(
     _ body: () async throws(Problem) -> Result
   ) async throws(Problem) -> Result {
@@ -53,14 +53,15 @@ extension Call {
     while true {
       let changes = service.changes
       do throws(Problem) { return try await body() } catch {
-        guard error.error.code == .deviceBusy, let holder = error.error.holder,
-          holder.kind == "job", deadline.millisecondsLeft > 0
-        else { throw error }
-        let end = await service.change(
-          of: .job(holder.id), since: changes, milliseconds: deadline.millisecondsLeft)
-        switch end {
+        let left = deadline.millisecondsLeft
+        guard error.error.code == .deviceBusy, left > 0 else { throw error }
+        // A device that comes or goes has no holder; it is told as any change of a device.
+        let holder = error.error.holder
+        let topic: Topic = holder?.kind == "job" ? .job(holder?.id ?? "") : .service
+        switch await service.change(of: topic, since: changes, milliseconds: left) {
         case .changed, .timeout: continue
-        case .closed, .full, .gone: throw error
+        case .closed: throw Problem("shutting-down", "the service is shutting down")
+        case .full, .gone: throw error
         }
       }
     }

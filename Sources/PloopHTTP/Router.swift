@@ -144,6 +144,10 @@ package struct Router: Sendable {
     }
     let call = Call(
       service: service, watchers: watchers, request: request, target: target, arguments: arguments)
+    // A POST waits where it is known whether it is a new one.
+    if method == "PATCH" || method == "DELETE" {
+      return try await call.patiently { () async throws(Problem) in try await route.handle(call) }
+    }
     return try await Watch.answer(call, by: route).unlessKnown(to: request)
   }
 

@@ -18,10 +18,11 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   private let ending = Atomic<Bool>(false)
   private let exportName = Locked<[UInt8]?>(nil)
   private let directory: Directory
+  private let observer: ClientObserver?
 
   init(
     id: UInt64, socket: StreamSocket, directory: Directory, engine: IOEngine,
-    budget: MemoryBudget, limits: Limits, since: Double
+    budget: MemoryBudget, limits: Limits, since: Double, observer: ClientObserver?
   ) throws(IOError) {
     self.id = id
     self.socket = socket
@@ -30,6 +31,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
     self.budget = budget
     self.limits = limits
     self.since = since
+    self.observer = observer
     mailbox = try Mailbox()
   }
 
@@ -48,12 +50,16 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   /// The connection's whole life; returns when it is over.
   func run() {
     var input = InputStream(capacity: Self.inputBytes)
-    if let session = shakeHands(&input) {
+    let session = shakeHands(&input)
+    let name = export
+    if let session {
+      if let name { observer?(name, true) }
       var transmission = Transmission(self, session, input)
       transmission.run()
       transmission.close()
     }
     exportName.withLock { $0 = nil }
+    if session != nil, let name { observer?(name, false) }
     leave()
   }
 

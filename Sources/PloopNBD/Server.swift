@@ -11,6 +11,10 @@ package struct ClientStatus: Sendable {
   package let sentBytes: UInt64
 }
 
+/// Told when a client has come to an export, and when it has left: on the client's thread, once
+/// ``Server/clients(of:)`` says so.
+package typealias ClientObserver = @Sendable (_ export: [UInt8], _ isConnected: Bool) -> Void
+
 /// Listens on any number of sockets and serves what a directory holds, a thread for each client.
 package final class Server<Directory: ExportDirectory>: Sendable {
   private struct State {
@@ -24,13 +28,18 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   private let engine: IOEngine
   private let limits: Limits
   private let budget: MemoryBudget
+  private let observer: ClientObserver?
   private let lastID = Atomic<UInt64>(0)
   private let state = Monitor(State())
 
-  package init(directory: Directory, engine: IOEngine, limits: Limits = Limits()) {
+  package init(
+    directory: Directory, engine: IOEngine, limits: Limits = Limits(),
+    observer: ClientObserver? = nil
+  ) {
     self.directory = directory
     self.engine = engine
     self.limits = limits
+    self.observer = observer
     budget = MemoryBudget(limit: limits.serverBytesInFlight)
   }
 
@@ -57,7 +66,7 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     guard
       let connection = try? Connection(
         id: id, socket: socket, directory: directory, engine: engine, budget: budget,
-        limits: limits, since: wallClockSeconds())
+        limits: limits, since: wallClockSeconds(), observer: observer)
     else { return socket.shutDown() }
     // One step with the look at the limits: nobody gets in beside them, or while the server stops.
     let isTaken = state.update { state in

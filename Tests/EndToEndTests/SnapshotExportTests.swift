@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import PloopIO
 import TestSupport
@@ -84,6 +85,110 @@ struct SnapshotExportTests {
       try service.post("/v1/devices/vm/snapshots", "{\"name\":\"x\"}").code == "snapshot-protected")
     #expect(try service.delete(path(two)).code == "snapshot-protected")
     #expect(try service.patch(path(two), "{\"name\":\"new\"}").json["name"] as? String == "new")
+  }
+
+  @Test("those that `ploop` made are annotated, protected and exported as our own")
+  func foreign() throws {
+    let guids = (1...2).map {
+      "{\(String(repeating: "\($0)", count: 8))-0000-4000-8000-000000000000}"
+    }
+    for (round, guid) in guids.enumerated() {
+      try write(round + 1, "\(round)M 2M")
+      try save("vm", "copy\(round)")
+      #expect(try service.delete("/v1/devices/vm").status == 204)
+      try OpenVZ.run("cd '\(service.images)/vm' && ploop snapshot -u '\(guid)' DiskDescriptor.xml")
+      let back = try service.post(
+        "/v1/devices",
+        "{\"id\":\"vm\",\"descriptor\":\"vm/DiskDescriptor.xml\",\"export\":{\"name\":\"vm\"}}")
+      #expect(back.status == 201, "\(back.text)")
+    }
+    let bare = try service.get(path(guids[0])).json
+    #expect(bare["name"] is NSNull && bare["created_at"] is NSNull)
+    #expect(bare["protected"] as? Bool == false && bare["deletable"] as? Bool == true)
+    let named = try service.patch(
+      path(guids[0]),
+      "{\"name\":\"by ploop\",\"description\":\"x\",\"labels\":{\"a\":\"b\"},\"protected\":true}")
+    #expect(named.status == 200 && named.json["name"] as? String == "by ploop", "\(named.text)")
+    #expect(try service.delete(path(guids[0])).code == "snapshot-protected")
+    for (round, guid) in guids.enumerated() {
+      let reply = try service.post(
+        "/v1/exports", "{\"name\":\"s\(round)\",\"device\":\"vm\",\"snapshot\":\"\(guid)\"}")
+      #expect(reply.status == 201, "\(reply.text)")
+    }
+    try write(9, "0 16M")
+    for round in 0...1 {
+      try save("s\(round)", "look")
+      try expectSameBytes("\(folder.path)/look", "\(folder.path)/copy\(round)", "\(round)")
+      #expect(try service.delete("/v1/exports/s\(round)").status == 204)
+    }
+    // `ploop` makes another one, and keeps what we noted.
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    try OpenVZ.run("cd '\(service.images)/vm' && ploop snapshot DiskDescriptor.xml")
+    let again = try service.post(
+      "/v1/devices",
+      "{\"id\":\"vm\",\"descriptor\":\"vm/DiskDescriptor.xml\",\"export\":{\"name\":\"vm\"}}")
+    #expect(again.status == 201, "\(again.text)")
+    #expect(try service.get(path(guids[0])).json["protected"] as? Bool == true)
+    let gone = try service.call("DELETE", path(guids[1]), nil, ["Prefer: wait=60"])
+    #expect(gone.json["state"] as? String == "succeeded", "\(gone.text)")
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    try OpenVZ.run("cd '\(service.images)/vm' && ploop check DiskDescriptor.xml")
+  }
+
+  @Test(
+    "an export of a snapshot holds the snapshot's bytes, whatever is written to the disk meanwhile")
+  func besideWrites() throws {
+    try write(1, "0 16M")
+    try write(2, "3M 5M")
+    try save("vm", "model")
+    let guid = try snapshot()
+    let reply = try service.post(
+      "/v1/exports", "{\"name\":\"then\",\"device\":\"vm\",\"snapshot\":\"\(guid)\"}")
+    #expect(reply.status == 201, "\(reply.text)")
+    let seed = UInt32.random(in: 1...UInt32.max)
+    print("seed \(seed)")
+    // Writes, zeroes and trims all over the disk, flushed now and then, until the reader has seen enough;
+    // each round of it says how many there were.
+    let counts = try Tool.python(
+      """
+      import nbd, random, sys, threading, time
+      live, then, model, seed = sys.argv[1:]
+      chance = random.Random(int(seed))
+      expected = open(model, "rb").read()
+      done, writes = threading.Event(), 0
+      def write():
+          global writes
+          h = nbd.NBD(); h.connect_uri(live)
+          while not done.is_set():
+              offset, count = chance.randrange(0, 4096) * 4096, chance.randrange(1, 65) * 512
+              count = min(count, (16 << 20) - offset)
+              what = chance.randrange(8)
+              if what == 0: h.trim(count, offset)
+              elif what == 1: h.zero(count, offset)
+              else: h.pwrite(bytes([chance.randrange(3, 256)]) * count, offset)
+              if writes % 50 == 0: h.flush()
+              writes += 1
+          h.shutdown()
+      writer = threading.Thread(target=write); writer.start()
+      try:
+          h = nbd.NBD(); h.connect_uri(then)
+          for round in range(6):
+              before = writes
+              while writes < before + 100 and writer.is_alive(): time.sleep(0.001)
+              for place in range(0, 16 << 20, 1 << 20):
+                  assert h.pread(1 << 20, place) == expected[place:place + (1 << 20)], (round, place)
+          h.shutdown()
+      finally:
+          done.set(); writer.join()
+      print(writes)
+      """, [service.uri("vm"), service.uri("then"), "\(folder.path)/model", "\(seed)"],
+      seconds: 300)
+    let last = counts.output.split(separator: "\n").last.flatMap { Int($0) } ?? 0
+    #expect(last >= 600, "\(counts.output)")
+    try save("vm", "now")
+    #expect(throws: (any Error).self) {
+      try expectSameBytes("\(folder.path)/now", "\(folder.path)/model")
+    }
   }
 
   @Test("each is read through an export of its own while the disk is written, and after a restart")

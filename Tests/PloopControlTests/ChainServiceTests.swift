@@ -207,7 +207,7 @@ struct ChainServiceTests {
     change.isProtected = true
     _ = try await bench.service.changeSnapshot("vm", guid, change, ifRevision: nil)
     var faster = JobChange()
-    faster.limits = JobLimits()
+    faster.limits.bytesPerSecond = 0
     _ = try await bench.service.changeJob(id, faster, ifRevision: nil)
     let job = try await bench.job(id)
     #expect(job.state == .failed && job.error?.code == "snapshot-protected")

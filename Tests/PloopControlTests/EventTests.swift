@@ -243,6 +243,18 @@ struct EventTests {
     #expect(events.events(after: 0, matching: EventFilter()).0.map(\.at) == [5])
   }
 
+  @Test("What may not be missed is told however soon it comes again, the newest of each subject")
+  func unlimited() throws {
+    let events = TransientEvents()
+    for at in 1...3 {
+      let event = Event(
+        revision: nil, at: Double(at), type: "client.gone", subject: "vm", device: "vm")
+      #expect(events.publish(event, isLimited: false, now: 1))
+    }
+    let (found, cursor) = events.events(after: 0, matching: EventFilter(device: "vm"))
+    #expect(found.map(\.at) == [3] && cursor == 3)
+  }
+
   // MARK: Waiting
 
   @Test("Who waits for events is not counted with the others, and whoever is cancelled leaves")

@@ -94,13 +94,16 @@ struct JobEngineTests {
     }
 
     /// Ends this life of the service in good order, and begins another.
-    func restart() throws {
+    func restart(_ meanwhile: (Store) throws -> Void = { _ in }) throws {
       #expect(try service.stop(until: .after(seconds: 20)))
       running = nil
       // Threads of the last life let go of the state folder in their own time.
       let deadline = Deadline.after(seconds: 20)
       while running == nil {
-        do { running = try Bench.start(folder.path) } catch let error as ServiceError {
+        do {
+          try meanwhile(try Store(path: "\(folder.path)/state"))
+          running = try Bench.start(folder.path)
+        } catch let error as ServiceError {
           guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
           poll(nil, 0, 5)
         }
@@ -295,11 +298,87 @@ struct JobEngineTests {
     request.limits.bytesPerSecond = 100
     #expect(try await bench.service.planJob(request).estimatedSeconds == 11)
     var change = QueueChange()
-    change.limits = JobLimits()
-    change.limits?.bytesPerSecond = 10
+    change.limits.bytesPerSecond = 10
     _ = try await bench.service.changeQueue(change)
     #expect(try await bench.service.planJob(request).estimatedSeconds == 101)
+    request.limits.operationsPerSecond = 2
+    #expect(try await bench.service.planJob(request).estimatedSeconds == 501)
+    change.limits.bytesPerSecond = nil
+    change.limits.operationsPerSecond = 1
+    let queue = try await bench.service.changeQueue(change)
+    #expect(queue.settings.limits.bytesPerSecond == 10)
+    #expect(try await bench.service.planJob(request).estimatedSeconds == 1_001)
     #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("a limit of operations holds while the job runs, until it is changed")
+  func operations() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let held = try await bench.add("held", total: 1_000_000) {
+      $0.limits.operationsPerSecond = 1
+    }.record.id
+    allow("held", 100_000)
+    _ = try await bench.job(held) { $0.record.progress.doneClusters > 0 }
+    #expect(try await bench.service.job(held).record.progress.doneClusters < 1_000)
+    var change = JobChange()
+    change.limits.bytesPerSecond = 1 << 40
+    let both = try await bench.service.changeJob(held, change, ifRevision: nil).record.limits
+    #expect(both.operationsPerSecond == 1 && both.bytesPerSecond == 1 << 40)
+    change.limits.operationsPerSecond = 0
+    _ = try await bench.service.changeJob(held, change, ifRevision: nil)
+    _ = try await bench.job(held) { $0.record.progress.doneClusters == 100_000 }
+    _ = try await bench.service.cancelJob(held, ifRevision: nil)
+    _ = try await bench.job(held) { $0.record.state.isFinal }
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("what went wrong on the way is said with the job, newest last, and once")
+  func warnings() async throws {
+    let bench = try Bench()
+    try await bench.attach("vm")
+    let refusals = [ServiceError(.ioError, "a disk failed"), ServiceError(.ioError, "again")]
+    ScriptedJob.failures.withLock { $0["warned"] = refusals }
+    allow("warned", 2)
+    let id = try await bench.add("warned") {
+      $0.retry = JobRetry()
+      $0.retry?.maxAttempts = 3
+      $0.retry?.backoffSeconds = 0
+    }.record.id
+    let attempted = try await bench.job(id) {
+      $0.record.attempt == 3 && $0.record.state == .running
+    }
+    let said = [
+      "a disk failed; attempt 2 begins in 0 s", "again; attempt 3 begins in 0 s",
+    ]
+    #expect(attempted.record.warnings == said)
+    for _ in 0..<2 {
+      // As a crash leaves it.
+      try bench.restart { store in
+        try store.write { transaction throws(ServiceError) in
+          guard var job = try transaction.job(id) else { return }
+          job.state = .running
+          try transaction.save(job)
+        }
+      }
+    }
+    let again = try await bench.service.job(id).record
+    #expect(again.warnings == said + [JobRecord.interruption])
+    let log = try await bench.service.jobLog(id, after: 0, limit: 100)
+    #expect(log.filter { $0.level == "warning" }.count >= 3)
+    #expect(try bench.service.stop(until: .after(seconds: 20)))
+  }
+
+  @Test("of many warnings the last are kept, and of a long one its beginning")
+  func manyWarnings() {
+    var record = JobRecord(
+      id: ULID.make(), type: "scripted", device: "vm", parameters: [:], phases: [], priority: 1,
+      after: [], limits: JobLimits(), labels: [:], createdAt: 0)
+    #expect(record.warnings == nil)
+    for number in 0..<25 { record.warn("\(number)") }
+    record.warn(String(repeating: "x", count: 2_000))
+    #expect(record.warnings?.count == 10 && record.warnings?.first == "16")
+    #expect((record.warnings ?? []).last?.count == 500)
   }
 
   @Test("a cancel is not lost where the service ends at the same time")
@@ -307,7 +386,7 @@ struct JobEngineTests {
     var record = JobRecord(
       id: ULID.make(), type: "scripted", device: "vm", parameters: [:], phases: [], priority: 1,
       after: [], limits: JobLimits(), labels: [:], createdAt: 0)
-    let queue = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+    let queue = Locked(JobThrottle(JobLimits(), now: monotonicNanoseconds()))
     let control = JobControl(record, queue: queue) { _ in }
     _ = control.cancel()
     control.interrupt()
@@ -402,7 +481,7 @@ struct JobEngineTests {
     let record = JobRecord(
       id: ULID.make(), type: "scripted", device: "vm", parameters: [:], phases: [], priority: 1,
       after: [], limits: JobLimits(), labels: [:], createdAt: 0)
-    let queue = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+    let queue = Locked(JobThrottle(JobLimits(), now: monotonicNanoseconds()))
     let control = JobControl(record, queue: queue) { _ in }
     control.interrupt()
     let blocker = JobBlocker(kind: .space, id: nil, detail: "full")

@@ -80,7 +80,7 @@ struct JobScheduleTests {
   func throttle() {
     let second: UInt64 = 1_000_000_000
     var now: UInt64 = 5 * second
-    var throttle = Throttle(bytesPerSecond: 1_000_000, now: now)
+    var throttle = Throttle(perSecond: 1_000_000, now: now)
     var moved: UInt64 = 0
     while now < 25 * second {
       throttle.take(70_000, now: now)
@@ -90,13 +90,32 @@ struct JobScheduleTests {
     #expect((19_900_000...20_400_000).contains(moved))
     throttle.take(10_000_000, now: now)
     #expect(throttle.wait(now: now) > 9 * second)
-    throttle.change(bytesPerSecond: 100_000_000, now: now)
+    throttle.change(perSecond: 100_000_000, now: now)
     #expect(throttle.wait(now: now) <= second / 4 + 1)
-    throttle.change(bytesPerSecond: 1, now: now)
+    throttle.change(perSecond: 1, now: now)
     throttle.take(.max / 2, now: now)
     #expect(throttle.wait(now: now) <= 3_600 * second + 1)
-    throttle.change(bytesPerSecond: 0, now: now)
+    throttle.change(perSecond: 0, now: now)
     throttle.take(.max / 2, now: now)
+    #expect(throttle.wait(now: now) == 0)
+  }
+
+  @Test("of bytes and operations the tightest limit holds, and both are changed at once")
+  func throttles() {
+    let second: UInt64 = 1_000_000_000
+    let now = 5 * second
+    var limits = JobLimits()
+    limits.bytesPerSecond = 1_000
+    limits.operationsPerSecond = 10
+    var throttle = JobThrottle(limits, now: now)
+    throttle.take(bytes: 2_000, operations: 10, now: now)
+    #expect(throttle.wait(now: now) == 2 * second + 1)
+    throttle.take(bytes: 0, operations: 30, now: now)
+    #expect(throttle.wait(now: now) == 4 * second + 1)
+    limits.operationsPerSecond = 0
+    throttle.change(limits, now: now)
+    #expect(throttle.wait(now: now) == 2 * second + 1)
+    throttle.change(JobLimits(), now: now)
     #expect(throttle.wait(now: now) == 0)
   }
 

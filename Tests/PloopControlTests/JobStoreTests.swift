@@ -1,3 +1,4 @@
+import Foundation
 import PloopIO
 import TestSupport
 import Testing
@@ -71,6 +72,15 @@ struct JobStoreTests {
       try transaction.log(of: "a", after: 0, limit: 10)
     }
     #expect(left.isEmpty)
+  }
+
+  @Test("limits that were written down before there were operations have none of them")
+  func oldLimits() throws {
+    let text = "{\"bytesPerSecond\":7}"
+    let limits = try JSONDecoder().decode(JobLimits.self, from: Data(text.utf8))
+    #expect(limits.bytesPerSecond == 7 && limits.operationsPerSecond == 0)
+    let again = try JSONDecoder().decode(JobLimits.self, from: try JSONEncoder().encode(limits))
+    #expect(again == limits)
   }
 }
 

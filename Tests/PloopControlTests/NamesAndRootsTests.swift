@@ -70,11 +70,16 @@ struct NamesAndRootsTests {
   func registry() throws {
     var registry = FileRegistry()
     func location(_ name: String) -> Roots.Location { .init(root: "main", components: [name]) }
-    func claim(_ names: [String], _ device: String, readonly: Bool = false) -> ServiceError.Code? {
+    func refusal(
+      _ names: [String], _ user: FileRegistry.User, readonly: Bool = false
+    ) -> ServiceError? {
       do throws(ServiceError) {
-        try registry.claim(names.map { (location($0), nil) }, for: device, readonly: readonly)
+        try registry.claim(names.map { (location($0), nil) }, for: user, readonly: readonly)
         return nil
-      } catch { return error.code }
+      } catch { return error }
+    }
+    func claim(_ names: [String], _ device: String, readonly: Bool = false) -> ServiceError.Code? {
+      refusal(names, .device(device), readonly: readonly)?.code
     }
     #expect(claim(["base", "top"], "a") == nil)
     #expect(claim(["top"], "b") == .imageInUse)
@@ -83,12 +88,24 @@ struct NamesAndRootsTests {
     #expect(claim(["top", "other"], "b") == .imageInUse)
     #expect(claim(["base"], "b", readonly: true) == nil)
     #expect(claim(["base", "second"], "c") == nil)
-    registry.release("a")
+    registry.release(.device("a"))
     #expect(claim(["top"], "d") == nil)
     #expect(claim(["base"], "e") == .imageHasChildren)
-    registry.release("c")
+    registry.release(.device("c"))
     #expect(claim(["base"], "e") == .imageInUse)
-    registry.release("b")
+    registry.release(.device("b"))
     #expect(claim(["base"], "e") == nil)
+    // What an export reads its own device may write, and nobody else.
+    #expect(refusal(["x", "y"], .export("look", of: "f"), readonly: true) == nil)
+    #expect(claim(["x", "y"], "f") == nil)
+    registry.release(.device("f"))
+    let thief = refusal(["y"], .device("g"))
+    #expect(thief?.code == .imageInUse && thief?.holder?.kind == "export")
+    #expect(thief?.holder?.id == "look")
+    #expect(claim(["x"], "g") == .imageHasChildren)
+    #expect(claim(["y"], "g", readonly: true) == nil)
+    registry.releaseAll(of: "f")
+    registry.release(.device("g"))
+    #expect(claim(["y"], "h") == nil && registry.user(of: location("y"), but: "f") == .device("h"))
   }
 }

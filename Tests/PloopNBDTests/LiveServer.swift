@@ -11,11 +11,13 @@ final class LiveServer {
   let server: Server<MemoryDirectory>
   private let engine = IOEngine()
 
-  init(_ doors: [(String, MemoryExport)], limits: Limits = Limits()) throws {
+  init(
+    _ doors: [(String, MemoryExport)], limits: Limits = Limits(), observer: ClientObserver? = nil
+  ) throws {
     folder = try TemporaryFolder()
     path = "\(folder.path)/nbd.sock"
     directory = MemoryDirectory(doors)
-    server = Server(directory: directory, engine: engine, limits: limits)
+    server = Server(directory: directory, engine: engine, limits: limits, observer: observer)
     try server.listen(on: .unix(path: path))
     let tcp = try ListeningSocket.tcp(host: "127.0.0.1", port: 0)
     port = tcp.port

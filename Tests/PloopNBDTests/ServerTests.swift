@@ -31,6 +31,30 @@ struct ServerTests {
       seconds: 120)
   }
 
+  @Test(
+    "whoever observes hears of each client that comes to an export and leaves it, and of no other")
+  func observer() throws {
+    let heard = Monitor<[String]>([])
+    let live = try LiveServer([("disk", MemoryExport(size: 4096))]) { export, isConnected in
+      let name = String(decoding: export, as: UTF8.self)
+      heard.update { $0.append("\(name) \(isConnected ? "connected" : "gone")") }
+    }
+    func hears(_ wanted: [String]) -> Bool {
+      heard.wait(until: .after(seconds: 120)) { $0 == wanted ? true : nil } ?? false
+    }
+    // Who only asks is no client of an export, and neither is who asks for one that there is not.
+    try Tool.shell("nbdinfo --list '\(live.uri(""))' > '\(live.folder.path)/list'")
+    let refused = try Tool.shell("nbdinfo --size '\(live.uri("none"))'", check: false)
+    #expect(refused.status != 0 && heard.withLock { $0 } == [])
+    var client: RawClient? = try live.client(of: "disk")
+    #expect(hears(["disk connected"]))
+    #expect(live.server.clients(of: Array("disk".utf8)).count == 1)
+    client?.halfClose()
+    #expect(hears(["disk connected", "disk gone"]))
+    #expect(live.server.clients(of: Array("disk".utf8)).isEmpty)
+    client = nil
+  }
+
   @Test("nbdcopy copies over several TCP connections and keeps holes")
   func copyOverTCP() throws {
     let live = try LiveServer([("disk", MemoryExport(size: 16 << 20))])

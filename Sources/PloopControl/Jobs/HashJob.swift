@@ -59,7 +59,8 @@ struct HashJob: JobWork {
       let clusters =
         next == geometry.sizeBytes ? geometry.clusterCount : next >> clusterShift
       control.advance(
-        clusters: clusters - place >> clusterShift, bytes: UInt64(piece.count), charging: read)
+        clusters: clusters - place >> clusterShift, bytes: UInt64(piece.count),
+        charging: ((read + geometry.clusterBytes - 1) >> clusterShift, read))
       place = next
       let now = monotonicNanoseconds()
       if now - toldAt >= HashJob.tellNanoseconds {

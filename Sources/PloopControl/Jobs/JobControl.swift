@@ -11,7 +11,7 @@ final class JobControl: Sendable {
     var isInterrupted = false
     /// Behind its commit point a job is finished, whatever anybody wants.
     var isCommitted = false
-    var throttle: Throttle
+    var throttle: JobThrottle
     var blockers: [JobBlocker] = []
     /// When the rate was looked at, and how much had been done.
     var rateSince: UInt64
@@ -34,11 +34,11 @@ final class JobControl: Sendable {
 
   let id: String
   private let state: Monitor<State>
-  private let queueThrottle: Locked<Throttle>
+  private let queueThrottle: Locked<JobThrottle>
   private let note: @Sendable (Note) -> Void
 
   init(
-    _ record: JobRecord, queue: Locked<Throttle>, note: @escaping @Sendable (Note) -> Void
+    _ record: JobRecord, queue: Locked<JobThrottle>, note: @escaping @Sendable (Note) -> Void
   ) {
     id = record.id
     let now = monotonicNanoseconds()
@@ -47,7 +47,7 @@ final class JobControl: Sendable {
     state = Monitor(
       State(
         progress: progress, phase: record.phase, isPaused: record.isPaused,
-        throttle: Throttle(bytesPerSecond: record.limits.bytesPerSecond, now: now),
+        throttle: JobThrottle(record.limits, now: now),
         rateSince: now, lastProgress: now))
     queueThrottle = queue
     self.note = note
@@ -72,13 +72,17 @@ final class JobControl: Sendable {
 
   /// A step was done.
   ///
-  /// - Parameter charged: bytes that count for the limits, where others than `bytes`.
-  func advance(clusters: UInt64, bytes: UInt64, charging charged: UInt64? = nil) {
+  /// - Parameter charged: what counts for the limits, where it is other than the progress.
+  func advance(
+    clusters: UInt64, bytes: UInt64, charging charged: (clusters: UInt64, bytes: UInt64)? = nil
+  ) {
     let now = monotonicNanoseconds()
-    let charged = charged ?? bytes
-    queueThrottle.withLock { $0.take(charged, now: now) }
+    let charged = charged ?? (clusters, bytes)
+    queueThrottle.withLock {
+      $0.take(bytes: charged.bytes, operations: charged.clusters, now: now)
+    }
     state.withLock { state in
-      state.throttle.take(charged, now: now)
+      state.throttle.take(bytes: charged.bytes, operations: charged.clusters, now: now)
       state.progress.doneClusters += clusters
       state.progress.doneBytes += bytes
       state.progress.lastProgressAt = wallClockSeconds()
@@ -177,8 +181,8 @@ final class JobControl: Sendable {
     }
   }
 
-  func limit(bytesPerSecond: UInt64) {
-    state.update { $0.throttle.change(bytesPerSecond: bytesPerSecond, now: monotonicNanoseconds()) }
+  func limit(_ limits: JobLimits) {
+    state.update { $0.throttle.change(limits, now: monotonicNanoseconds()) }
   }
 
   var now: State { state.withLock { $0 } }

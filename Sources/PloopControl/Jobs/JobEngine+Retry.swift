@@ -10,18 +10,20 @@ extension JobEngine {
   /// - Returns: false when this failure is the last.
   func tryAgain(_ id: String, _ control: JobControl, _ error: ServiceError) -> Bool {
     guard state.withLock({ $0.jobs[id] })?.mayTryAgain(after: error) == true else { return false }
-    var isAgain = false
+    var warning: String?
     do throws(ServiceError) {
-      let job = try update(id) { job in
+      try update(id) { job in
         // Somebody may have cancelled it since.
-        isAgain = job.mayTryAgain(after: error)
-        if isAgain { job.tryAgain(after: error, now: wallClockSeconds()) }
+        guard job.mayTryAgain(after: error) else { return }
+        job.tryAgain(after: error, now: wallClockSeconds())
+        let words =
+          "\(error.detail); attempt \(job.attempt) begins in \(job.retry?.backoffSeconds ?? 0) s"
+        job.warn(words)
+        warning = words
       }
-      guard isAgain else { return false }
+      guard let warning else { return false }
       try store.write { transaction throws(ServiceError) in
-        try transaction.log(
-          id, "warning",
-          "\(error.detail); attempt \(job.attempt) begins in \(job.retry?.backoffSeconds ?? 0) s")
+        try transaction.log(id, "warning", warning)
       }
     } catch {
       log.error(

@@ -118,6 +118,7 @@ extension JobEngine {
         }
       case .committed: try update(id, event: false) { $0.isCommitted = true }
       case .log(let level, let message):
+        if level == "warning" { try update(id) { $0.warn(message) } }
         try store.write { transaction throws(ServiceError) in
           try transaction.log(id, level, message)
         }

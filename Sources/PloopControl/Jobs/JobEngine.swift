@@ -25,7 +25,7 @@ final class JobEngine: Sendable {
   let store: Store
   let log: Logger
   let state = Monitor(State())
-  let throttle: Locked<Throttle>
+  let throttle: Locked<JobThrottle>
   let registry: JobRegistry
   let changed: @Sendable (_ job: String) -> Void
   let progressed: @Sendable (JobRecord) -> Void
@@ -45,7 +45,7 @@ final class JobEngine: Sendable {
     self.registry = registry
     self.changed = changed
     self.progressed = progressed
-    throttle = Locked(Throttle(bytesPerSecond: 0, now: monotonicNanoseconds()))
+    throttle = Locked(JobThrottle(JobLimits(), now: monotonicNanoseconds()))
   }
 
   // MARK: Beginning and end
@@ -56,7 +56,8 @@ final class JobEngine: Sendable {
       var jobs: [JobRecord] = []
       for var job in try transaction.openJobs() {
         if job.state.isActive {
-          try transaction.log(job.id, "warning", "the service ended while the job ran")
+          try transaction.log(job.id, "warning", JobRecord.interruption)
+          job.warn(JobRecord.interruption)
           job.comeBack()
           job.revision = try transaction.nextRevision()
           try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
@@ -67,9 +68,7 @@ final class JobEngine: Sendable {
       try transaction.removeOldJobs(keeping: JobEngine.awaited(by: jobs))
       return (jobs, try transaction.queueSettings())
     }
-    throttle.withLock {
-      $0.change(bytesPerSecond: settings.limits.bytesPerSecond, now: monotonicNanoseconds())
-    }
+    throttle.withLock { $0.change(settings.limits, now: monotonicNanoseconds()) }
     state.update { state in
       state.settings = settings
       for job in jobs where !job.state.isFinal { state.jobs[job.id] = job }
@@ -239,6 +238,19 @@ extension JobRecord {
     state = .queued
     phase = "resuming"
     interruptions += 1
+  }
+
+  /// Warnings that are kept, and characters of each; all of them are in its log.
+  private static let warningsKept = 10
+  private static let warningLength = 500
+
+  static let interruption = "the service ended while the job ran"
+
+  /// What is said twice in a row is said once.
+  mutating func warn(_ message: String) {
+    let message = String(message.prefix(JobRecord.warningLength))
+    guard warnings?.last != message else { return }
+    warnings = ((warnings ?? []) + [message]).suffix(JobRecord.warningsKept)
   }
 
   mutating func finish(_ final: JobState) {

@@ -35,10 +35,35 @@ package struct JobProgress: Codable, Sendable, Equatable {
 }
 
 package struct JobLimits: Codable, Sendable, Equatable {
-  /// Bytes copied in a second; 0 is no limit.
+  /// Bytes copied or read in a second; 0 is no limit.
   package var bytesPerSecond: UInt64 = 0
+  /// Clusters copied or read in a second; 0 is no limit.
+  package var operationsPerSecond: UInt64 = 0
 
   package init() {}
+
+  /// Jobs that were written down by a service that did not know of operations have no limit of them.
+  package init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    bytesPerSecond = try values.decodeIfPresent(UInt64.self, forKey: .bytesPerSecond) ?? 0
+    operationsPerSecond =
+      try values.decodeIfPresent(UInt64.self, forKey: .operationsPerSecond) ?? 0
+  }
+}
+
+/// What PATCH may change of limits; nil leaves one as it is.
+package struct JobLimitsChange: Sendable, Equatable {
+  package var bytesPerSecond: UInt64?
+  package var operationsPerSecond: UInt64?
+
+  package init() {}
+
+  package func applied(to limits: JobLimits) -> JobLimits {
+    var limits = limits
+    limits.bytesPerSecond = bytesPerSecond ?? limits.bytesPerSecond
+    limits.operationsPerSecond = operationsPerSecond ?? limits.operationsPerSecond
+    return limits
+  }
 }
 
 /// How often a job is tried that fails for a reason which may pass.
@@ -101,6 +126,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var result: [String: JobValue]?
   /// Of the last attempt that failed.
   package var error: JobFailure?
+  /// What people should know of how it went, newest last; nil where there was nothing.
+  package var warnings: [String]?
   /// Seconds since 1970.
   package var createdAt: Double
   package var startedAt: Double?
@@ -169,7 +196,7 @@ package struct JobRequest: Sendable {
 package struct JobChange: Sendable {
   package var isPaused: Bool?
   package var priority: Int?
-  package var limits: JobLimits?
+  package var limits = JobLimitsChange()
 
   package init() {}
 }
@@ -202,7 +229,7 @@ package struct QueueChange: Sendable {
   package var isPaused: Bool?
   package var totalSlots: Int?
   package var slotsPerFilesystem: Int?
-  package var limits: JobLimits?
+  package var limits = JobLimitsChange()
 
   package init() {}
 }

@@ -56,7 +56,7 @@ extension Service {
         request.type, request.parameters, device: request.device)
       var plan = try work.plan(self)
       plan.estimatedSeconds = Service.seconds(
-        for: plan.bytes, [request.limits, self.jobs.state.withLock { $0.settings.limits }])
+        for: plan, [request.limits, self.jobs.state.withLock { $0.settings.limits }])
       if let holder = self.jobs.holder(of: request.device) {
         plan.blockers.append(
           JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(request.device)"))
@@ -66,9 +66,14 @@ extension Service {
   }
 
   /// At the tightest of the limits, begun seconds counted whole.
-  private static func seconds(for bytes: UInt64, _ limits: [JobLimits]) -> UInt64? {
-    guard let rate = limits.map(\.bytesPerSecond).filter({ $0 > 0 }).min() else { return nil }
-    return bytes / rate + (bytes % rate == 0 ? 0 : 1)
+  private static func seconds(for plan: JobPlan, _ limits: [JobLimits]) -> UInt64? {
+    func seconds(_ count: UInt64, _ rates: [UInt64]) -> UInt64? {
+      rates.filter { $0 > 0 }.min().map { count / $0 + (count % $0 == 0 ? 0 : 1) }
+    }
+    return [
+      seconds(plan.bytes, limits.map(\.bytesPerSecond)),
+      seconds(plan.clusters, limits.map(\.operationsPerSecond)),
+    ].compactMap { $0 }.max()
   }
 
   // MARK: Looking
@@ -144,7 +149,7 @@ extension Service {
       var wanted = job
       wanted.isPaused = change.isPaused ?? job.isPaused
       wanted.priority = change.priority ?? job.priority
-      wanted.limits = change.limits ?? job.limits
+      wanted.limits = change.limits.applied(to: job.limits)
       if wanted != job {
         try self.jobs.update(id) { job in
           job.isPaused = wanted.isPaused
@@ -153,7 +158,7 @@ extension Service {
         }
       }
       let control = self.jobs.state.withLock { $0.controls[id] }
-      control?.limit(bytesPerSecond: wanted.limits.bytesPerSecond)
+      control?.limit(wanted.limits)
       control?.pause(wanted.isPaused || self.jobs.state.withLock { $0.settings.isPaused })
     }
   }
@@ -241,7 +246,7 @@ extension Service {
       wanted.isPaused = change.isPaused ?? wanted.isPaused
       wanted.totalSlots = change.totalSlots ?? wanted.totalSlots
       wanted.slotsPerFilesystem = change.slotsPerFilesystem ?? wanted.slotsPerFilesystem
-      wanted.limits = change.limits ?? wanted.limits
+      wanted.limits = change.limits.applied(to: wanted.limits)
       let settings = wanted
       try self.store.write { transaction throws(ServiceError) in
         _ = try transaction.nextRevision()
@@ -254,7 +259,7 @@ extension Service {
       }
       for (control, isPaused) in running { control.pause(isPaused || settings.isPaused) }
       self.jobs.throttle.withLock {
-        $0.change(bytesPerSecond: settings.limits.bytesPerSecond, now: monotonicNanoseconds())
+        $0.change(settings.limits, now: monotonicNanoseconds())
       }
     }
     tellChanged("", [])

@@ -79,4 +79,6 @@ package enum EventType: String, Sendable {
   case snapshotDeleted = "snapshot.deleted"
   case exportCreated = "export.created"
   case exportDeleted = "export.deleted"
+  case clientConnected = "client.connected"
+  case clientGone = "client.gone"
 }

@@ -23,12 +23,12 @@ func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   }
   request.priority = try body.priority() ?? 50
   request.after = try body.texts("after") ?? []
-  request.limits = try body.limits() ?? JobLimits()
+  request.limits = try body.limits()?.applied(to: JobLimits()) ?? JobLimits()
   request.notBefore = try body.moment("not_before")
   request.retry = try body.retry()
   request.dedupeKey = try body.text("dedupe_key")
-  if let key = request.dedupeKey, !(1...255).contains(key.utf8.count) {
-    throw body.wrongValue("dedupe_key", "1 to 255 bytes are expected")
+  if let key = request.dedupeKey, !(1...255).contains(key.characterCount) {
+    throw body.wrongValue("dedupe_key", "1 to 255 characters are expected")
   }
   request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
   try body.finish()
@@ -40,7 +40,7 @@ func jobChange(_ body: Fields) throws(Problem) -> JobChange {
   var change = JobChange()
   change.isPaused = try body.flag("paused")
   change.priority = try body.priority()
-  change.limits = try body.limits()
+  change.limits = try body.limits() ?? change.limits
   try body.finish()
   return change
 }
@@ -49,7 +49,7 @@ func queueChange(_ body: Fields) throws(Problem) -> QueueChange {
   var body = body
   var change = QueueChange()
   change.isPaused = try body.flag("paused")
-  change.limits = try body.limits()
+  change.limits = try body.limits() ?? change.limits
   if var slots = try body.object("slots") {
     change.totalSlots = try slots.slots("total")
     change.slotsPerFilesystem = try slots.slots("per_filesystem")
@@ -72,10 +72,11 @@ extension Fields {
     return Int(number)
   }
 
-  fileprivate mutating func limits() throws(Problem) -> JobLimits? {
+  fileprivate mutating func limits() throws(Problem) -> JobLimitsChange? {
     guard var fields = try object("limits") else { return nil }
-    var limits = JobLimits()
-    limits.bytesPerSecond = try fields.number("bps") ?? 0
+    var limits = JobLimitsChange()
+    limits.bytesPerSecond = try fields.number("bps")
+    limits.operationsPerSecond = try fields.number("iops")
     try fields.finish()
     return limits
   }
@@ -155,7 +156,9 @@ private func json(_ members: [String: JobValue]) -> JSON {
 }
 
 extension JobLimits {
-  fileprivate var json: JSON { .members(["bps": .count(bytesPerSecond)]) }
+  fileprivate var json: JSON {
+    .members(["bps": .count(bytesPerSecond), "iops": .count(operationsPerSecond)])
+  }
 }
 
 extension JobRetry {
@@ -214,6 +217,7 @@ extension JobInfo {
       "attempt": .integer(Int64(record.attempt)),
       "interruptions": .integer(Int64(record.interruptions)),
       "cancellable": .bool(isCancellable), "resumable": .bool(isResumable),
+      "warnings": .array((record.warnings ?? []).map(JSON.string)),
       "result": record.result.map(PloopHTTP.json) ?? .null,
       "error": record.error?.json ?? .null, "created_at": time(record.createdAt),
       "started_at": record.startedAt.map(time) ?? .null,

@@ -136,6 +136,8 @@ extension Router {
         kinds[String(parts[1].dropLast())] = route
       }
     }
+    // Clients are shown with the export that they use.
+    kinds["client"] = kinds["export"]
     return kinds
   }()
 

@@ -1,0 +1,85 @@
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// Whose snapshot may go.
+
+extension Service {
+  /// The shot that builds on a snapshot; nil when nothing does.
+  ///
+  /// - Throws: `snapshot-not-found`; `snapshot-has-branches` when several do.
+  func onlyChild(
+    of guid: GUID, _ descriptor: Descriptor
+  ) throws(ServiceError) -> Descriptor.Shot? {
+    guard descriptor.shot(guid) != nil, guid != descriptor.topGUID else {
+      throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
+    }
+    let children = descriptor.children(of: guid)
+    guard children.count <= 1 else {
+      let names = children.map(\.guid.description).joined(separator: ", ")
+      throw ServiceError(
+        .snapshotHasBranches, "\(children.count) states build on \(guid): \(names)",
+        holder: .init(kind: "snapshot", id: children[0].guid.description))
+    }
+    return children.first
+  }
+
+  /// - Throws: `snapshot-protected`, `export-in-use` or `image-in-use` for a snapshot that is to stay.
+  func requireDisposable(
+    _ guid: GUID, _ chain: ChangeableChain
+  ) throws(ServiceError) {
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    let notes = notes(beside: chain.file, of: chain.device)
+    if let refusal = whyItStays(guid, of: chain.device, descriptor, at: chain.location, notes) {
+      throw refusal
+    }
+  }
+
+  /// Why a snapshot may be neither merged nor deleted now; nil when it may. Whoever asks what could be
+  /// deleted hears the same as whoever deletes.
+  func whyItStays(
+    _ guid: GUID, of device: String, _ descriptor: Descriptor, at location: Roots.Location,
+    _ notes: SnapshotNotes
+  ) -> ServiceError? {
+    if notes[guid].isProtected || notes.isDamaged {
+      return ServiceError(
+        .snapshotProtected,
+        notes.isDamaged
+          ? "the notes beside \(location.path) cannot be read; they may protect \(guid)"
+          : "the snapshot \(guid) is protected",
+        remedy: notes.isDamaged
+          ? "PATCH the snapshot: the damaged file is set aside then" : nil, errno: "EBUSY",
+        holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
+    }
+    if let export = export(reading: guid, of: device) {
+      return ServiceError(
+        .exportInUse, "the snapshot \(guid) is read through the export \(export)",
+        remedy: "DELETE that export first", errno: "EBUSY",
+        holder: ServiceError.Holder(kind: "export", id: export))
+    }
+    guard let shot = descriptor.shot(guid),
+      let file = try? roots.resolve(shot.file, from: location, pointer: ""),
+      let other = state.withLock({ $0.files.user(of: file, but: device) })
+    else { return nil }
+    let holder = other.holder
+    return ServiceError(
+      .imageInUse, "\(file.path) is a part of the \(holder.kind) \(holder.id)", errno: "EBUSY",
+      holder: holder)
+  }
+
+  /// Whether a delta's file stays when its snapshot goes: it was there before the descriptor, and
+  /// nobody knows what else builds on it.
+  func keepsFile(_ guid: GUID, _ chain: ChangeableChain) -> Bool {
+    notes(beside: chain.file, of: chain.device).keepsFile(guid)
+  }
+
+  /// - Throws: as ``onlyChild(of:_:)``, and `nothing-to-merge` where nothing builds on it.
+  func child(of guid: GUID, _ descriptor: Descriptor) throws(ServiceError) -> Descriptor.Shot {
+    guard let child = try onlyChild(of: guid, descriptor) else {
+      throw ServiceError(
+        .nothingToMerge, "nothing builds on the snapshot \(guid)",
+        remedy: "DELETE it, if it is needed no longer", errno: "ENOENT")
+    }
+    return child
+  }
+}

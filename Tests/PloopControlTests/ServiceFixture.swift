@@ -1,0 +1,84 @@
+import Glibc
+import Logging
+import PloopFormat
+import PloopIO
+import TestSupport
+import Testing
+
+@testable import PloopControl
+
+/// A whole service in this process, in a folder of its own, that can be ended and begun again.
+final class ServiceFixture {
+  let folder: TemporaryFolder
+  private let registry: JobRegistry
+  private let log: Logger
+  private var running: Service?
+
+  var images: String { "\(folder.path)/images" }
+
+  init(
+    registry: JobRegistry = .standard,
+    log: Logger = Logger(label: "test") { _ in
+      SwiftLogNoOpLogHandler()
+    }
+  ) throws {
+    folder = try TemporaryFolder()
+    self.registry = registry
+    self.log = log
+    try Tool.shell("mkdir -p '\(folder.path)/images' '\(folder.path)/state'")
+    try start()
+  }
+
+  deinit { if let running { _ = running.stop(until: .after(seconds: 20)) } }
+
+  var service: Service { get throws { try #require(running) } }
+
+  /// Ends this life of the service in good order.
+  func stop() throws {
+    #expect(try service.stop(until: .after(seconds: 60)))
+    running = nil
+  }
+
+  /// Begins another one; threads of the last let go of the state folder in their own time.
+  func start() throws {
+    let deadline = Deadline.after(seconds: 60)
+    while running == nil {
+      do throws(ServiceError) {
+        let service = try Service(
+          roots: Roots([("main", images)]), store: Store(path: "\(folder.path)/state"),
+          engine: IOEngine(threadLimit: 4), log: log, configuration: Service.Configuration(),
+          registry: registry)
+        try service.recover()
+        running = service
+      } catch {
+        guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
+        poll(nil, 0, 5)
+      }
+    }
+  }
+
+  /// Makes a disk in a folder of its id.
+  @discardableResult
+  func create(_ id: String, sizeBytes: UInt64 = 1 << 20) async throws -> DeviceInfo {
+    var create = AttachRequest.CreateRequest(directory: id, sizeBytes: sizeBytes)
+    create.clusterBytes = 1 << 16
+    return try await service.attach(
+      AttachRequest(id: id, source: .create(create)), keeping: nil)
+  }
+
+  func snapshot(
+    _ id: String, _ change: (inout SnapshotNote) -> Void = { _ in }
+  ) async throws -> GUID {
+    var request = SnapshotRequest()
+    change(&request.note)
+    return try await service.addSnapshot(id, request, ifRevision: nil, keeping: nil).snapshot.guid
+  }
+
+  /// The code that something is refused with; nil when it is not.
+  func code(_ body: (Service) async throws -> Void) async throws -> String? {
+    do { try await body(try service) } catch let error as ServiceError {
+      return error.code.rawValue
+    }
+    return nil
+  }
+}
