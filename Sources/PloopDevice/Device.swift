@@ -73,6 +73,13 @@ package final class Device: Sendable {
     }
   }
 
+  /// Makes what a suspended disk was written durable, its index included: its files are then what the
+  /// disk is.
+  package func flushSuspended() throws(DeviceError) {
+    guard let writing = chain.writing, condition.isWritable else { return }
+    try writing.index.flush()
+  }
+
   package func resume() {
     suspension.withLock { isSuspended in
       guard isSuspended else { return }
