@@ -21,6 +21,8 @@ actor DeviceController {
     var since: Double
     /// When this life of the disk began.
     var attachedAt: Double
+    /// Who outside has it at work.
+    var maintenance: Maintenance?
   }
 
   nonisolated let id: String
@@ -77,6 +79,10 @@ actor DeviceController {
     case .attached, .detaching: true
     case .attaching, .failed: false
     }
+  }
+
+  nonisolated func hold(_ maintenance: Maintenance?) {
+    facts.withLock { $0.maintenance = maintenance }
   }
 
   nonisolated func keep(_ record: DeviceRecord) { facts.withLock { $0.record = record } }

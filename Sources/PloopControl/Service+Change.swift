@@ -47,6 +47,13 @@ extension Service {
     guard suspended else { return device.resume() }
     try converting { () throws(DeviceError) in
       try device.suspend(until: .after(seconds: configuration.quiesceSeconds))
+      // Whoever copies its files finds in them what the disk is.
+      do throws(DeviceError) { try device.flushSuspended() } catch {
+        // A disk that takes no more writes can be suspended all the same.
+        guard device.failure == nil else { return }
+        device.resume()
+        throw error
+      }
     }
   }
 }

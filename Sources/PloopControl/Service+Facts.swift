@@ -10,7 +10,7 @@ extension Service {
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
     "events", "exports", "exports.snapshot", "hash", "idempotency-keys", "jobs", "map",
     "merge.forward",
-    "snapshots", "stats", "suspend", "watch",
+    "snapshots", "stats", "suspend", "tracking", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -115,7 +115,8 @@ extension Service {
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
-      conditions: [Service.readyCondition(facts, state, device)], repairs: device?.repairs ?? [],
+      conditions: [Service.readyCondition(facts, state, device)],
+      maintenance: facts.maintenance?.holder, repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
 

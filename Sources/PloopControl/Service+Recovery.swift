@@ -152,6 +152,8 @@ extension Service {
       guard case .attached(let device) = controller.now.phase else { return nil }
       return (controller, device)
     }
+    // Requests that wait for somebody who has a disk would keep their connections from ending.
+    controllers.forEach(endMaintenance)
     // Requests that wait at a suspended disk would keep their connections from ending.
     let suspended = close(attached.filter { $0.1.isSuspended }, until: deadline)
     server.stop(until: deadline)

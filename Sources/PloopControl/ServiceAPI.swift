@@ -43,6 +43,14 @@ package protocol ServiceAPI: Sendable {
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics
+  /// - Parameter keeper: makes the answer that is kept.
+  func startTracking(
+    _ id: String, _ space: TrackingSpace, keeping keeper: AnswerKeeper<TrackingInfo>?
+  ) async throws(ServiceError) -> TrackingInfo
+  func tracking(_ id: String) async throws(ServiceError) -> TrackingInfo
+  func takeTracked(_ id: String, limit: Int) async throws(ServiceError) -> TrackedClusters
+  func trackedBits(_ id: String) async throws(ServiceError) -> TrackedBits
+  func stopTracking(_ id: String) async throws(ServiceError)
   func exports(after: String?, limit: Int) async -> Page<ExportInfo>
   func export(_ name: String) async throws(ServiceError) -> ExportInfo
   func addExport(_ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?)

@@ -113,5 +113,7 @@ extension ServiceError.Code {
   package static let ioError = Self("io-error")
   package static let notReady = Self("not-ready")
   package static let shuttingDown = Self("shutting-down")
+  package static let trackingActive = Self("tracking-active")
+  package static let trackingNotActive = Self("tracking-not-active")
   package static let drainTimeout = Self("drain-timeout")
 }

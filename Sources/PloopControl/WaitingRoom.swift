@@ -6,6 +6,8 @@ package enum Topic: Sendable, Hashable {
   case device(String)
   case export(String)
   case job(String)
+  /// What the tracking of a device has to hand out.
+  case tracking(String)
   /// Anything that makes an event.
   case events
 }

@@ -26,7 +26,7 @@ package struct Problem: Error, Sendable {
       ("remedy", .string(error.remedy ?? entry.remedy)),
       (
         "holder",
-        error.holder.map { .members(["kind": .string($0.kind), "id": .string($0.id)]) }
+        error.holder.map(\.json)
       ),
       (
         "errors",
@@ -100,6 +100,8 @@ package enum ProblemCatalogue {
     ("image-not-found", 404, "No such image", "check root and path"),
     ("method-not-allowed", 405, "Method not allowed", "use one that Allow names"),
     ("device-exists", 409, "The device exists", "choose another id, or detach it first"),
+    ("tracking-active", 409, "The device is tracked already", "DELETE its tracking first"),
+    ("tracking-not-active", 404, "The device is not tracked", "POST its tracking"),
     ("export-exists", 409, "The export exists", "choose another name"),
     ("image-exists", 409, "The image exists", "choose another directory or id"),
     ("snapshot-exists", 409, "The snapshot exists", "choose another GUID"),

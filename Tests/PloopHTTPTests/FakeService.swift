@@ -251,6 +251,35 @@ final class FakeService: ServiceAPI {
     return await queue()
   }
 
+  func startTracking(
+    _ id: String, _ space: TrackingSpace, keeping keeper: AnswerKeeper<TrackingInfo>?
+  ) async throws(ServiceError) -> TrackingInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    var info = Sample.tracking
+    info.space = space
+    state.withLock { [info] in $0.keep(info, keeper) }
+    return info
+  }
+
+  func tracking(_ id: String) async throws(ServiceError) -> TrackingInfo {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return Sample.tracking
+  }
+
+  func takeTracked(_ id: String, limit: Int) async throws(ServiceError) -> TrackedClusters {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return TrackedClusters(clusters: Array([3, 4, 9].prefix(limit)), left: 3 - min(3, limit))
+  }
+
+  func trackedBits(_ id: String) async throws(ServiceError) -> TrackedBits {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return TrackedBits(bits: Bitmap(bytes: [0b1_1000, 0b10], count: 12), clusterBytes: 1 << 20)
+  }
+
+  func stopTracking(_ id: String) async throws(ServiceError) {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+  }
+
   func map(
     _ id: String, offset: UInt64, length: UInt64?, limit: Int
   ) async throws(ServiceError) -> DeviceMap {

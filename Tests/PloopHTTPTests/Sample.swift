@@ -65,6 +65,7 @@ enum Sample {
       conditions: [
         .init(type: "Ready", isTrue: true, reason: "Attached", message: "", since: moment)
       ],
+      maintenance: ServiceError.Holder(kind: "tracking", id: id),
       repairs: ["cleared the in-use mark of main:vm1/top.hds"], createdAt: moment,
       updatedAt: moment)
   }
@@ -99,6 +100,10 @@ enum Sample {
     job.bytesPerSecond = 98_566_144
     return job
   }
+
+  static let tracking = TrackingInfo(
+    space: .image, clusterBytes: 1 << 20, startedAt: moment, bitsTotal: 312, dirty: 12,
+    cursor: 311, pauseNanoseconds: 21_000)
 
   static let plan = JobPlan(
     clusters: 812, bytes: 812 << 20, requiredBytes: 812 << 20, freeBytes: nil,
