@@ -78,6 +78,11 @@ package struct Bitmap: Sendable {
     (0..<(count + 7) / 8).map { UInt8(truncatingIfNeeded: words[$0 >> 3] >> UInt64(8 * ($0 & 7))) }
   }
 
+  /// All true.
+  package init(allSet count: Int) {
+    self.init(bytes: [UInt8](repeating: 0xFF, count: (count + 7) / 8), count: count)
+  }
+
   /// The bits from memory, in the same order; what `bytes` has beyond `count` bits is left out.
   package init(bytes: [UInt8], count: Int) {
     self.init(count: count)
