@@ -9,7 +9,7 @@ extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
     "events", "exports", "exports.snapshot", "hash", "idempotency-keys", "jobs", "map",
-    "merge.forward",
+    "merge.forward", "push_backup", "push_backup.spill",
     "snapshots", "stats", "suspend", "tracking", "watch",
   ]
 

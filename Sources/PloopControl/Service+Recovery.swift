@@ -109,9 +109,15 @@ extension Service {
     record.version = device.geometry.version.rawValue
     record.isAttached = true
     record.failure = nil
+    let lost = record.pushBackup
+    record.pushBackup = nil
     let finished = intents(finishedBy: record.id, chain.deltas)
     try commit(record, of: controller, as: .deviceState, entering: .attached(device)) {
-      (_, transaction) throws(ServiceError) in
+      (record, transaction) throws(ServiceError) in
+      if let lost {
+        try transaction.note(
+          .pushBackupFailed, lost, device: record.id, at: try transaction.nextRevision())
+      }
       for id in finished { try transaction.endIntent(of: id) }
     }
     state.withLock { state in

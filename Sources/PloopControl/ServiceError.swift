@@ -115,5 +115,13 @@ extension ServiceError.Code {
   package static let shuttingDown = Self("shutting-down")
   package static let trackingActive = Self("tracking-active")
   package static let trackingNotActive = Self("tracking-not-active")
+  package static let pushBackupActive = Self("push-backup-active")
+  package static let pushBackupNotActive = Self("push-backup-not-active")
+  package static let pushBackupUUIDMismatch = Self("push-backup-uuid-mismatch")
+  package static let pushBackupIncomplete = Self("push-backup-incomplete")
+  package static let pushBackupExpired = Self("push-backup-expired")
+  package static let clusterOutOfRange = Self("cluster-out-of-range")
+  package static let clusterReleased = Self("cluster-released")
+  package static let rangeInvalid = Self("range-invalid")
   package static let drainTimeout = Self("drain-timeout")
 }

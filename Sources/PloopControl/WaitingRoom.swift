@@ -8,6 +8,8 @@ package enum Topic: Sendable, Hashable {
   case job(String)
   /// What the tracking of a device has to hand out.
   case tracking(String)
+  /// What the push backup of a device has to be done.
+  case pushBackup(String)
   /// Anything that makes an event.
   case events
 }

@@ -13,6 +13,7 @@ final class FakeService: ServiceAPI {
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
     var snapshots: [SnapshotRequest] = []
+    var backups: [PushBackupRequest] = []
     var jobs: [String: JobInfo] = ["01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7")]
     var jobRequests: [JobRequest] = []
     var queue = QueueSettings()
@@ -278,6 +279,54 @@ final class FakeService: ServiceAPI {
 
   func stopTracking(_ id: String) async throws(ServiceError) {
     _ = try known(.trackingNotActive) { $0.devices[id] }
+  }
+
+  func startPushBackup(
+    _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?
+  ) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    var info = Sample.pushBackup
+    info.uuid = request.uuid ?? info.uuid
+    state.withLock { state in
+      state.backups.append(request)
+      state.keep(info, keeper)
+    }
+    return info
+  }
+
+  func pushBackup(_ id: String) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return Sample.pushBackup
+  }
+
+  func readPushBackup(
+    _ id: String, uuid: String, limit: Int, left: (from: Int, limit: Int)
+  ) async throws(ServiceError) -> PushBackupWork {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return Sample.work
+  }
+
+  func confirmPushBackup(
+    _ id: String, uuid: String, _ clusters: [Range<Int>]
+  ) async throws(ServiceError) -> (confirmed: Int, remaining: Int) {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return (clusters.reduce(0) { $0 + $1.count }, 9_929)
+  }
+
+  func pushBackupData(
+    _ id: String, uuid: String?, _ range: ClosedRange<UInt64>
+  ) async throws(ServiceError) -> (bytes: [UInt8], size: UInt64) {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return ([UInt8](repeating: 7, count: range.count), 10 << 30)
+  }
+
+  func stopPushBackup(
+    _ id: String, uuid: String, isComplete: Bool
+  ) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    var info = Sample.pushBackup
+    info.state = isComplete ? .complete : .aborted
+    return info
   }
 
   func map(

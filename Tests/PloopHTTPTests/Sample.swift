@@ -105,6 +105,16 @@ enum Sample {
     space: .image, clusterBytes: 1 << 20, startedAt: moment, bitsTotal: 312, dirty: 12,
     cursor: 311, pauseNanoseconds: 21_000)
 
+  static let pushBackup = PushBackupInfo(
+    uuid: "2f0c", state: .failed, reason: "a request has waited for 42 seconds",
+    clustersTotal: 10_240, remaining: 9_929, clusterBytes: 1 << 20, blockedWrites: 0,
+    spilledBytes: 3 << 20, longestWaitMilliseconds: 14, deadlineSeconds: 42, onDeadline: .spill,
+    export: "vm1@backup", startedAt: moment, pauseNanoseconds: 21_000)
+
+  static let work = PushBackupWork(
+    pending: [.init(cluster: 77, offset: 77 << 20, length: 1 << 20, waitingMilliseconds: 12)],
+    left: [5..<9_934], remaining: 9_929, blockedWrites: 1)
+
   static let plan = JobPlan(
     clusters: 812, bytes: 812 << 20, requiredBytes: 812 << 20, freeBytes: nil,
     blockers: [JobBlocker(kind: .job, id: "01KAR7", detail: "it has the device vm1")])

@@ -6,10 +6,13 @@ internal import PloopIO
 /// whatever would change it is refused, and jobs wait. It ends with the process, if not before.
 enum Maintenance: Sendable {
   case tracking(Tracker, device: String)
+  case pushBackup(PushBackupSession)
 
   var holder: ServiceError.Holder {
     switch self {
     case .tracking(_, let device): ServiceError.Holder(kind: "tracking", id: device)
+    case .pushBackup(let session):
+      ServiceError.Holder(kind: "push_backup", id: session.backup.uuid)
     }
   }
 }
@@ -19,6 +22,7 @@ extension ServiceError.Holder {
   var words: String {
     switch kind {
     case "tracking": "its tracking"
+    case "push_backup": "the push backup \(id)"
     default: "the \(kind) \(id)"
     }
   }
@@ -39,13 +43,16 @@ extension Service {
   }
 
   /// Gives a device to a maintenance, with what is kept of the request, and tells so.
+  ///
+  /// - Parameter change: what is to be known of it after a crash.
   func hold<Made>(
     _ controller: DeviceController, by maintenance: Maintenance, _ made: Made,
-    keeping keeper: AnswerKeeper<Made>?
+    keeping keeper: AnswerKeeper<Made>?, _ change: (inout DeviceRecord) -> Void = { _ in }
   ) throws(ServiceError) {
-    guard let record = controller.now.record else {
+    guard var record = controller.now.record else {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }
+    change(&record)
     try commit(record, of: controller, as: .deviceChanged, show: { controller.hold(maintenance) }) {
       _, transaction throws(ServiceError) in
       try keeper?.keep(made, in: transaction)
@@ -53,11 +60,24 @@ extension Service {
   }
 
   /// The device has nobody's maintenance any more; it has been ended.
-  func release(_ controller: DeviceController) throws(ServiceError) {
+  ///
+  /// - Parameters:
+  ///   - event: what else is told, if anything, and of what.
+  ///   - change: what is known of it.
+  func release(
+    _ controller: DeviceController, telling event: EventType? = nil, of subject: String = "",
+    _ change: (inout DeviceRecord) -> Void = { _ in }
+  ) throws(ServiceError) {
     controller.hold(nil)
     jobs.lookAgain()
-    guard let record = controller.now.record else { return }
-    try commit(record, of: controller, as: .deviceChanged)
+    guard var record = controller.now.record else { return }
+    change(&record)
+    try commit(record, of: controller, as: .deviceChanged) {
+      record, transaction throws(ServiceError) in
+      guard let event else { return }
+      try transaction.note(
+        event, subject, device: record.id, at: try transaction.nextRevision())
+    }
   }
 
   /// Ends what is done with a device, since the device goes.
@@ -68,6 +88,7 @@ extension Service {
       // Nothing is in its way, and if it cannot end in time it goes with the device.
       try? tracker.end(until: .after(seconds: configuration.quiesceSeconds))
       waiting.changed([.tracking(controller.id)])
+    case .pushBackup(let session): abandon(session, controller)
     }
     controller.hold(nil)
     log.info(

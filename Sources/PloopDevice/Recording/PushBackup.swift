@@ -1,4 +1,4 @@
-internal import PloopFormat
+package import PloopFormat
 package import PloopIO
 
 /// Keeps a disk as it was at one instant for somebody who copies it, while guests go on.
@@ -95,6 +95,11 @@ package final class PushBackup: Recorder {
     end(.stopped)
     _ = try device.endRecording(self, until: deadline)
   }
+
+  package var geometry: Geometry { device.geometry }
+
+  /// Ends it, for a reason of the caller's.
+  package func fail(_ reason: String) { end(.failed(reason)) }
 
   /// Ends it; the first end is the one that counts.
   func end(_ end: End) {
