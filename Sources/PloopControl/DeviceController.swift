@@ -24,6 +24,8 @@ actor DeviceController {
     /// What the notes on its snapshots were worth when they were looked at last, and since when.
     var notes = SnapshotNotes.Health.sound
     var notesSince: Double?
+    /// Who outside has it at work.
+    var maintenance: Maintenance?
   }
 
   nonisolated let id: String
@@ -80,6 +82,10 @@ actor DeviceController {
     case .attached, .detaching: true
     case .attaching, .failed: false
     }
+  }
+
+  nonisolated func hold(_ maintenance: Maintenance?) {
+    facts.withLock { $0.maintenance = maintenance }
   }
 
   nonisolated func keep(_ record: DeviceRecord) { facts.withLock { $0.record = record } }

@@ -10,10 +10,21 @@ package final class DeviceExport: Export {
   package let preferredBlockSize: UInt32 = 4096
   package let summary: String
   private let device: Device
+  /// Shows the disk as it was when this began; every read has to ask it.
+  private let frozen: PushBackup?
+
+  init(_ backup: PushBackup, of device: Device, summary: String) {
+    self.device = device
+    self.summary = summary
+    frozen = backup
+    size = device.geometry.sizeBytes
+    isReadOnly = true
+  }
 
   init(_ device: Device, readonly: Bool, summary: String) {
     self.device = device
     self.summary = summary
+    frozen = nil
     size = device.geometry.sizeBytes
     isReadOnly = readonly || device.isReadOnly
   }
@@ -23,7 +34,8 @@ package final class DeviceExport: Export {
   package func readNow(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) -> Bool {
-    device.readNow(into: region, at: offset, holes: &holes)
+    guard frozen == nil else { return false }
+    return device.readNow(into: region, at: offset, holes: &holes)
   }
 
   package func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool {
@@ -34,7 +46,8 @@ package final class DeviceExport: Export {
     into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
     completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void
   ) -> Bool {
-    device.beginRead(into: region, at: offset, on: lane) { result in
+    guard frozen == nil else { return false }
+    return device.beginRead(into: region, at: offset, on: lane) { result in
       completion(result.mapError(NBDError.init))
     }
   }
@@ -42,6 +55,11 @@ package final class DeviceExport: Export {
   package func read(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) throws(NBDError) {
+    if let frozen {
+      return try thawing { () throws(PushBackup.Refusal) in
+        try frozen.read(into: region, at: offset)
+      }
+    }
     try serving { () throws(DeviceError) in
       try device.read(into: region, at: offset, holes: &holes)
     }
@@ -82,13 +100,21 @@ package final class DeviceExport: Export {
   }
 
   package func extentsNow(offset: UInt64, length: UInt64, limit: Int) -> [Extent]? {
-    device.runsNow(offset: offset, length: length, limit: limit).map(merged)
+    guard frozen == nil else { return nil }
+    return device.runsNow(offset: offset, length: length, limit: limit).map(merged)
   }
 
   package func extents(
     offset: UInt64, length: UInt64, limit: Int
   ) throws(NBDError) -> [Extent] {
-    merged(
+    if let frozen {
+      return try thawing { () throws(PushBackup.Refusal) in
+        try frozen.runs(offset: offset, length: length, limit: limit).map {
+          Extent(length: $0.length, isHole: $0.isHole, readsZero: $0.isHole)
+        }
+      }
+    }
+    return merged(
       try serving { () throws(DeviceError) in
         try device.runs(offset: offset, length: length, limit: limit)
       })
@@ -114,6 +140,21 @@ private func serving<Result>(
   _ body: () throws(DeviceError) -> Result
 ) throws(NBDError) -> Result {
   do throws(DeviceError) { return try body() } catch { throw NBDError(error) }
+}
+
+private func thawing<Result>(
+  _ body: () throws(PushBackup.Refusal) -> Result
+) throws(NBDError) -> Result {
+  do throws(PushBackup.Refusal) { return try body() } catch {
+    let words =
+      switch error {
+      case .over(let reason): "the backup is over: \(reason)"
+      case .outOfRange(let cluster): "the disk has no cluster \(cluster)"
+      case .released(let cluster): "cluster \(cluster) was confirmed, or was never wanted"
+      case .failed(let detail): detail
+      }
+    throw NBDError(.io, words)
+  }
 }
 
 extension NBDError {

@@ -201,6 +201,8 @@ package struct DeviceInfo: Sendable {
   package var holesInTop: UInt64
   package var exports: [ExportInfo]
   package var conditions: [Condition]
+  /// Who outside has it at work, so that its chain stays as it is.
+  package var maintenance: ServiceError.Holder?
   /// What safe repair did at attach, in words; empty when nothing had to be done.
   package var repairs: [String]
   /// Seconds since 1970.

@@ -17,11 +17,11 @@ extension Service {
   /// The disk, and the descriptor by which its chain is changed. A disk that was attached by a list of
   /// files gets one.
   ///
-  /// - Parameter job: the one that changes it; no other may.
+  /// - Parameter job: the one that changes it; nobody else may have it.
   func changeable(
     _ controller: DeviceController, ifRevision: UInt64?, by job: String? = nil
   ) throws(ServiceError) -> (Device, ChangeableChain) {
-    try requireNoJob(on: controller.id, but: job)
+    try requireFree(controller, but: job)
     if let record = controller.now.record { try Service.require(ifRevision, is: record.revision) }
     return try described(controller)
   }

@@ -17,7 +17,7 @@ extension Service {
       if let revision = controller.now.record?.revision {
         try Service.require(ifRevision, is: revision)
       }
-      if mode == .safe { try self.requireNoJob(on: id) }
+      if mode == .safe { try self.requireFree(controller) }
     }
     defer { jobs.admit(device: id) }
     if mode == .hard {
@@ -26,7 +26,8 @@ extension Service {
       await clerk.wait { self.jobs.interrupt(device: id, until: deadline) }
     }
     try await controller.run { () throws(ServiceError) in
-      try self.requireNoJob(on: id)
+      if mode == .hard { self.endMaintenance(of: controller) }
+      try self.requireFree(controller)
       try self.detach(controller, mode: mode, ifRevision: ifRevision)
     }
     log.info("detached", metadata: ["device": "\(id)", "mode": "\(mode.rawValue)"])

@@ -9,8 +9,8 @@ extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
     "events", "exports", "exports.snapshot", "hash", "idempotency-keys", "jobs", "map",
-    "merge.forward",
-    "snapshots", "stats", "suspend", "watch",
+    "merge.forward", "push_backup", "push_backup.spill",
+    "snapshots", "stats", "suspend", "tracking", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -120,7 +120,7 @@ extension Service {
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
       conditions: [Service.readyCondition(facts, state, device)]
         + [Service.suspendedCondition(record), Service.notesCondition(facts)].compactMap(\.self),
-      repairs: device?.repairs ?? [],
+      maintenance: facts.maintenance?.holder, repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
 

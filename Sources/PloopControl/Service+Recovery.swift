@@ -111,9 +111,15 @@ extension Service {
     record.version = device.geometry.version.rawValue
     record.isAttached = true
     record.failure = nil
+    let lost = record.pushBackup
+    record.pushBackup = nil
     let finished = intents(finishedBy: record.id, chain.deltas)
     try commit(record, of: controller, as: .deviceState, entering: .attached(device)) {
-      (_, transaction) throws(ServiceError) in
+      (record, transaction) throws(ServiceError) in
+      if let lost {
+        try transaction.note(
+          .pushBackupFailed, lost, device: record.id, at: try transaction.nextRevision())
+      }
       for id in finished { try transaction.endIntent(of: id) }
     }
     state.withLock { state in
@@ -160,6 +166,8 @@ extension Service {
       guard case .attached(let device) = controller.now.phase else { return nil }
       return (controller, device)
     }
+    // Requests that wait for somebody who has a disk would keep their connections from ending.
+    controllers.forEach(endMaintenance)
     // Requests that wait at a suspended disk would keep their connections from ending.
     let suspended = close(attached.filter { $0.1.isSuspended }, until: deadline)
     server.stop(until: deadline)

@@ -43,6 +43,28 @@ package protocol ServiceAPI: Sendable {
   func map(_ id: String, offset: UInt64, length: UInt64?, limit: Int) async throws(ServiceError)
     -> DeviceMap
   func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics
+  /// - Parameter keeper: makes the answer that is kept.
+  func startTracking(
+    _ id: String, _ space: TrackingSpace, keeping keeper: AnswerKeeper<TrackingInfo>?
+  ) async throws(ServiceError) -> TrackingInfo
+  func tracking(_ id: String) async throws(ServiceError) -> TrackingInfo
+  func takeTracked(_ id: String, limit: Int) async throws(ServiceError) -> TrackedClusters
+  func trackedBits(_ id: String) async throws(ServiceError) -> TrackedBits
+  func stopTracking(_ id: String) async throws(ServiceError)
+  /// - Parameter keeper: makes the answer that is kept.
+  func startPushBackup(
+    _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?
+  ) async throws(ServiceError) -> PushBackupInfo
+  func pushBackup(_ id: String) async throws(ServiceError) -> PushBackupInfo
+  func readPushBackup(
+    _ id: String, uuid: String, limit: Int, left: (from: Int, limit: Int)
+  ) async throws(ServiceError) -> PushBackupWork
+  func confirmPushBackup(_ id: String, uuid: String, _ clusters: [Range<Int>])
+    async throws(ServiceError) -> (confirmed: Int, remaining: Int)
+  func pushBackupData(_ id: String, uuid: String?, _ range: ClosedRange<UInt64>)
+    async throws(ServiceError) -> (bytes: [UInt8], size: UInt64)
+  func stopPushBackup(_ id: String, uuid: String, isComplete: Bool)
+    async throws(ServiceError) -> PushBackupInfo
   func exports(after: String?, limit: Int) async -> Page<ExportInfo>
   func export(_ name: String) async throws(ServiceError) -> ExportInfo
   func addExport(_ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?)

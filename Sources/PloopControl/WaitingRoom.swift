@@ -6,6 +6,10 @@ package enum Topic: Sendable, Hashable {
   case device(String)
   case export(String)
   case job(String)
+  /// What the tracking of a device has to hand out.
+  case tracking(String)
+  /// What the push backup of a device has to be done.
+  case pushBackup(String)
   /// Anything that makes an event.
   case events
 }

@@ -72,6 +72,24 @@ struct Fields {
     return number
   }
 
+  mutating func numbers(_ name: String) throws(Problem) -> [UInt64]? {
+    switch json(name) {
+    case nil: return nil
+    case .array(let items)?:
+      var numbers: [UInt64] = []
+      for (index, item) in items.enumerated() {
+        guard case .integer(let number) = item, (0...JSON.largestNumber).contains(number) else {
+          throw Problem(
+            "invalid-value", "\(name): whole numbers from 0 to 2^53 - 1 are expected",
+            pointer: pointer + ServiceError.pointer([name, String(index)]))
+        }
+        numbers.append(UInt64(number))
+      }
+      return numbers
+    default: throw wrong(name, "a list is expected")
+    }
+  }
+
   mutating func choice<Choice: RawRepresentable>(
     _ name: String, of type: Choice.Type
   ) throws(Problem) -> Choice? where Choice.RawValue == String {

@@ -26,7 +26,7 @@ package struct Problem: Error, Sendable {
       ("remedy", .string(error.remedy ?? entry.remedy)),
       (
         "holder",
-        error.holder.map { .members(["kind": .string($0.kind), "id": .string($0.id)]) }
+        error.holder.map(\.json)
       ),
       (
         "errors",
@@ -100,6 +100,16 @@ package enum ProblemCatalogue {
     ("image-not-found", 404, "No such image", "check root and path"),
     ("method-not-allowed", 405, "Method not allowed", "use one that Allow names"),
     ("device-exists", 409, "The device exists", "choose another id, or detach it first"),
+    ("tracking-active", 409, "The device is tracked already", "DELETE its tracking first"),
+    ("tracking-not-active", 404, "The device is not tracked", "POST its tracking"),
+    ("push-backup-active", 409, "The device has a push backup", "stop it first"),
+    ("push-backup-not-active", 404, "The device has no push backup", "POST one"),
+    ("push-backup-uuid-mismatch", 409, "Another push backup", "GET the device's push-backup"),
+    ("push-backup-incomplete", 409, "Not everything is confirmed", "copy the rest, or abort"),
+    ("push-backup-expired", 410, "The push backup is over", "stop it, and begin another"),
+    ("cluster-released", 409, "The cluster is not frozen any more", "read before you confirm"),
+    ("cluster-out-of-range", 422, "No such cluster", "see clusters.total of the device"),
+    ("range-invalid", 416, "The range cannot be read", "Range: bytes=0-1048575"),
     ("export-exists", 409, "The export exists", "choose another name"),
     ("image-exists", 409, "The image exists", "choose another directory or id"),
     ("snapshot-exists", 409, "The snapshot exists", "choose another GUID"),

@@ -75,7 +75,7 @@ struct Call: Sendable {
 package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
-    + exportRoutes + jobRoutes
+    + trackingRoutes + pushBackupRoutes + exportRoutes + jobRoutes
 
   private let service: any ServiceAPI
   let watchers: EventWatchers

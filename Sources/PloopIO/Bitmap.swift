@@ -48,6 +48,50 @@ package struct Bitmap: Sendable {
     }
   }
 
+  /// The first index from `start` on whose bit is true, or nil.
+  package func firstSet(from start: Int) -> Int? {
+    guard start < count else { return nil }
+    var word = start >> 6
+    var set = words[word] & (~0 << UInt64(start & 63))
+    while set == 0 {
+      word += 1
+      guard word < words.count else { return nil }
+      set = words[word]
+    }
+    return word << 6 + set.trailingZeroBitCount
+  }
+
+  /// Runs of true bits, in order.
+  package var runs: [Range<Int>] {
+    var runs: [Range<Int>] = []
+    var place = 0
+    while let start = firstSet(from: place) {
+      let end = firstClear(from: start) ?? count
+      runs.append(start..<end)
+      place = end
+    }
+    return runs
+  }
+
+  /// The bits in memory order: eight in a byte, the first in its lowest bit.
+  package var bytes: [UInt8] {
+    (0..<(count + 7) / 8).map { UInt8(truncatingIfNeeded: words[$0 >> 3] >> UInt64(8 * ($0 & 7))) }
+  }
+
+  /// All true.
+  package init(allSet count: Int) {
+    self.init(bytes: [UInt8](repeating: 0xFF, count: (count + 7) / 8), count: count)
+  }
+
+  /// The bits from memory, in the same order; what `bytes` has beyond `count` bits is left out.
+  package init(bytes: [UInt8], count: Int) {
+    self.init(count: count)
+    for (index, byte) in bytes.prefix((count + 7) / 8).enumerated() {
+      words[index >> 3] |= UInt64(byte) << UInt64(8 * (index & 7))
+    }
+    if count & 63 != 0 { words[count >> 6] &= (1 << UInt64(count & 63)) - 1 }
+  }
+
   /// The last index whose bit is true, or nil.
   package var lastSet: Int? {
     for word in words.indices.reversed() where words[word] != 0 {

@@ -14,6 +14,8 @@ package final class IOEngine: Sendable {
     var head = 0
     var threads = 0
     var idle = 0
+    /// Threads that wait for somebody outside of this service.
+    var aside = 0
     var stopping = false
 
     mutating func take() -> (@Sendable () -> Void)? {
@@ -47,13 +49,32 @@ package final class IOEngine: Sendable {
   package func submit(_ work: @escaping @Sendable () -> Void) {
     let start = state.hand { state -> Bool in
       state.work.append(work)
-      guard state.work.count - state.head > state.idle, state.threads < threadLimit else {
-        return false
-      }
-      state.threads += 1
-      return true
+      return needsThread(&state)
     }
-    guard start else { return }
+    if start { startThread() }
+  }
+
+  /// Runs `body`, which waits for somebody outside of this service, on one of the engine's threads:
+  /// another one may be started in its place, so that however many wait, the work goes on.
+  package func aside<Result>(_ body: () -> Result) -> Result {
+    let start = state.withLock { state -> Bool in
+      state.aside += 1
+      return needsThread(&state)
+    }
+    if start { startThread() }
+    defer { state.withLock { $0.aside -= 1 } }
+    return body()
+  }
+
+  /// Whether work waits that nobody will take; counts the thread that is to be started then.
+  private func needsThread(_ state: inout State) -> Bool {
+    guard state.work.count - state.head > state.idle, state.threads - state.aside < threadLimit
+    else { return false }
+    state.threads += 1
+    return true
+  }
+
+  private func startThread() {
     do {
       try Thread(name: "ploopd-io") { [self] in run() }.detach()
     } catch {

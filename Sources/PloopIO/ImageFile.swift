@@ -1,5 +1,6 @@
 internal import CLinux
 internal import Glibc
+internal import Synchronization
 
 /// An open image. Every read, write, sync, truncation and punch of an image is a method of this
 /// type, at the system call, so that one place can record them and fail them (``IOProbe``).
@@ -9,6 +10,8 @@ package final class ImageFile: Sendable {
   package let identity: FileIdentity
   private let descriptor: OwnedDescriptor
   private let probe: (any IOProbe)?
+  private let isWatched = Atomic<Bool>(false)
+  private let watcher = Locked<(@Sendable (Range<UInt64>) -> Void)?>(nil)
 
   /// The last byte that a file of this system can hold, plus one.
   package static let sizeLimit = UInt64(Int64.max)
@@ -92,9 +95,35 @@ package final class ImageFile: Sendable {
     }
   }
 
+  // MARK: Watching
+
+  /// Has somebody told of every range of the file that is changed from now on, after its bytes are
+  /// there and before whoever changed it goes on. Nil ends it. A file that nobody watches pays one
+  /// load and one branch for each change.
+  package func watchChanges(_ watcher: (@Sendable (Range<UInt64>) -> Void)?) {
+    self.watcher.withLock { $0 = watcher }
+    isWatched.store(watcher != nil, ordering: .sequentiallyConsistent)
+  }
+
+  /// The range reads differently from now on, or may.
+  @inline(__always)
+  package func noteChange(offset: UInt64, length: UInt64) {
+    guard isWatched.load(ordering: .acquiring) else { return }
+    tellWatcher(offset..<offset + length)
+  }
+
+  @inline(never)
+  private func tellWatcher(_ range: Range<UInt64>) {
+    guard !range.isEmpty else { return }
+    let watcher = self.watcher.withLock { $0 }
+    watcher?(range)
+  }
+
   // MARK: Writing
 
   package func write(_ region: ByteRegion, at offset: UInt64) throws(IOError) {
+    // Also of a write that fails: a part of it may be there.
+    defer { noteChange(offset: offset, length: UInt64(region.count)) }
     var done = 0
     while done < region.count {
       let place = offset + UInt64(done)
@@ -128,6 +157,7 @@ package final class ImageFile: Sendable {
   ) throws(IOError) -> Int? {
     // A watched file goes the way on which every byte can be seen.
     guard probe == nil else { return nil }
+    defer { noteChange(offset: offset, length: UInt64(count)) }
     var done = 0
     while done < count {
       let copied = clinux_copy_range(
@@ -173,6 +203,7 @@ package final class ImageFile: Sendable {
 
   /// Gives the space of the range back; it reads as zeroes.
   package func punchHole(offset: UInt64, length: UInt64) throws(IOError) {
+    defer { noteChange(offset: offset, length: length) }
     try perform("punch hole", .punchHole(offset: offset, length: length), at: offset) {
       clinux_punch_hole(descriptor.number, off_t(offset), off_t(length))
     }
@@ -180,6 +211,7 @@ package final class ImageFile: Sendable {
 
   /// Makes the range read as zeroes and keeps its space.
   package func zeroRange(offset: UInt64, length: UInt64) throws(IOError) {
+    defer { noteChange(offset: offset, length: length) }
     try perform("zero range", .zeroRange(offset: offset, length: length), at: offset) {
       clinux_zero_range(descriptor.number, off_t(offset), off_t(length))
     }

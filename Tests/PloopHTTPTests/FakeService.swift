@@ -13,6 +13,7 @@ final class FakeService: ServiceAPI {
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
     var snapshots: [SnapshotRequest] = []
+    var backups: [PushBackupRequest] = []
     var jobs: [String: JobInfo] = ["01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7")]
     var jobRequests: [JobRequest] = []
     var queue = QueueSettings()
@@ -249,6 +250,83 @@ final class FakeService: ServiceAPI {
   func changeQueue(_ change: QueueChange) async throws(ServiceError) -> QueueInfo {
     state.withLock { $0.queue.isPaused = change.isPaused ?? $0.queue.isPaused }
     return await queue()
+  }
+
+  func startTracking(
+    _ id: String, _ space: TrackingSpace, keeping keeper: AnswerKeeper<TrackingInfo>?
+  ) async throws(ServiceError) -> TrackingInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    var info = Sample.tracking
+    info.space = space
+    state.withLock { [info] in $0.keep(info, keeper) }
+    return info
+  }
+
+  func tracking(_ id: String) async throws(ServiceError) -> TrackingInfo {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return Sample.tracking
+  }
+
+  func takeTracked(_ id: String, limit: Int) async throws(ServiceError) -> TrackedClusters {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return TrackedClusters(clusters: Array([3, 4, 9].prefix(limit)), left: 3 - min(3, limit))
+  }
+
+  func trackedBits(_ id: String) async throws(ServiceError) -> TrackedBits {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+    return TrackedBits(bits: Bitmap(bytes: [0b1_1000, 0b10], count: 12), clusterBytes: 1 << 20)
+  }
+
+  func stopTracking(_ id: String) async throws(ServiceError) {
+    _ = try known(.trackingNotActive) { $0.devices[id] }
+  }
+
+  func startPushBackup(
+    _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?
+  ) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    var info = Sample.pushBackup
+    info.uuid = request.uuid ?? info.uuid
+    state.withLock { state in
+      state.backups.append(request)
+      state.keep(info, keeper)
+    }
+    return info
+  }
+
+  func pushBackup(_ id: String) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return Sample.pushBackup
+  }
+
+  func readPushBackup(
+    _ id: String, uuid: String, limit: Int, left: (from: Int, limit: Int)
+  ) async throws(ServiceError) -> PushBackupWork {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return Sample.work
+  }
+
+  func confirmPushBackup(
+    _ id: String, uuid: String, _ clusters: [Range<Int>]
+  ) async throws(ServiceError) -> (confirmed: Int, remaining: Int) {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return (clusters.reduce(0) { $0 + $1.count }, 9_929)
+  }
+
+  func pushBackupData(
+    _ id: String, uuid: String?, _ range: ClosedRange<UInt64>
+  ) async throws(ServiceError) -> (bytes: [UInt8], size: UInt64) {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    return ([UInt8](repeating: 7, count: range.count), 10 << 30)
+  }
+
+  func stopPushBackup(
+    _ id: String, uuid: String, isComplete: Bool
+  ) async throws(ServiceError) -> PushBackupInfo {
+    _ = try known(.pushBackupNotActive) { $0.devices[id] }
+    var info = Sample.pushBackup
+    info.state = isComplete ? .complete : .aborted
+    return info
   }
 
   func map(

@@ -69,6 +69,7 @@ enum Sample {
       conditions: [
         .init(type: "Ready", isTrue: true, reason: "Attached", message: "", since: moment)
       ],
+      maintenance: ServiceError.Holder(kind: "tracking", id: id),
       repairs: ["cleared the in-use mark of main:vm1/top.hds"], createdAt: moment,
       updatedAt: moment)
   }
@@ -103,6 +104,20 @@ enum Sample {
     job.bytesPerSecond = 98_566_144
     return job
   }
+
+  static let tracking = TrackingInfo(
+    space: .image, clusterBytes: 1 << 20, startedAt: moment, bitsTotal: 312, dirty: 12,
+    cursor: 311, pauseNanoseconds: 21_000)
+
+  static let pushBackup = PushBackupInfo(
+    uuid: "2f0c", state: .failed, reason: "a request has waited for 42 seconds",
+    clustersTotal: 10_240, remaining: 9_929, clusterBytes: 1 << 20, blockedWrites: 0,
+    spilledBytes: 3 << 20, longestWaitMilliseconds: 14, deadlineSeconds: 42, onDeadline: .spill,
+    export: "vm1@backup", startedAt: moment, pauseNanoseconds: 21_000)
+
+  static let work = PushBackupWork(
+    pending: [.init(cluster: 77, offset: 77 << 20, length: 1 << 20, waitingMilliseconds: 12)],
+    left: [5..<9_934], remaining: 9_929, blockedWrites: 1)
 
   static let plan = JobPlan(
     clusters: 812, bytes: 812 << 20, requiredBytes: 812 << 20, freeBytes: nil,

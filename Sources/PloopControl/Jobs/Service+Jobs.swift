@@ -284,6 +284,9 @@ extension Service {
       case .attached(let disk) = controller.now.phase
     else { return (nil, "\(device) is not attached") }
     if let failure = disk.failure { return (disk.filesystem, failure) }
+    if let holder = controller.now.maintenance?.holder {
+      return (disk.filesystem, "\(device) is held by \(holder.words)")
+    }
     return (disk.filesystem, disk.isSuspended ? "\(device) is suspended" : nil)
   }
 }

@@ -47,6 +47,8 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   var isAttached: Bool
   /// Why the disk no longer took writes, if it came to that.
   var failure: String?
+  /// The push backup that was going on: it does not outlive the process, and this is how that is told.
+  var pushBackup: String?
   /// Seconds since 1970.
   var createdAt: Double
   var updatedAt: Double
@@ -77,6 +79,9 @@ package enum EventType: String, Sendable {
   case snapshotCreated = "snapshot.created"
   case snapshotChanged = "snapshot.changed"
   case snapshotDeleted = "snapshot.deleted"
+  case pushBackupPending = "push_backup.pending"
+  case pushBackupComplete = "push_backup.complete"
+  case pushBackupFailed = "push_backup.failed"
   case exportCreated = "export.created"
   case exportDeleted = "export.deleted"
   case clientConnected = "client.connected"

@@ -215,6 +215,15 @@ final class ClusterAllocator: Sendable {
     return UInt64(last + 1) << UInt64(geometry.clusterShift)
   }
 
+  /// The clusters of the file that something references, as they are now.
+  var usedClusters: Bitmap {
+    state.withLock { state in
+      var used = state.used
+      used.resize(to: (used.lastSet ?? -1) + 1)
+      return used
+    }
+  }
+
   /// Clusters inside the needed part that nothing references.
   var holes: UInt64 {
     state.withLock { state in UInt64((state.used.lastSet ?? -1) + 1 - state.used.setCount) }

@@ -234,6 +234,9 @@ extension Device {
       throw error
     }
     counters.countAllocation()
+    // It belongs to the file's content now, also where nothing had to be written to make it zero.
+    writing.file.noteChange(
+      offset: allocation.physical << UInt64(geometry.clusterShift), length: geometry.clusterBytes)
     index[cluster] = Place(delta: writing.number, physical: allocation.physical)
     writing.index.markDirty(geometry.position(of: cluster).page)
   }

@@ -115,7 +115,8 @@ extension DeviceInfo {
         "holes_in_top": .count(holesInTop),
       ]),
       "exports": .array(exports.map(\.json)), "repairs": .array(repairs.map(JSON.string)),
-      "conditions": .array(conditions.map(\.json)), "created_at": time(createdAt),
+      "conditions": .array(conditions.map(\.json)),
+      "maintenance": maintenance.map(\.json) ?? .null, "created_at": time(createdAt),
       "updated_at": time(updatedAt),
     ])
   }

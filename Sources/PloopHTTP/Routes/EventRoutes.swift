@@ -86,7 +86,7 @@ private func eventStream(_ call: Call, _ filter: EventFilter) throws(Problem) ->
 
 extension Call {
   /// Whether the client says that it takes this type; not having said so is not enough.
-  fileprivate func accepts(_ type: String) -> Bool {
+  func accepts(_ type: String) -> Bool {
     request.values(of: "accept").flatMap { $0.split(separator: ",") }.contains { range in
       let words = range.lowercased().split(separator: ";").map { $0.filter { $0 != " " } }
       return words.first == type

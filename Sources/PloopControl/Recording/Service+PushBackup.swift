@@ -1,0 +1,322 @@
+internal import Logging
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+// The kernel driver's push backup: a copier outside saves the disk as it was at one instant, and guests
+// wait where it has not come yet, or have what they overwrite saved first.
+
+extension Service {
+  package func startPushBackup(
+    _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?
+  ) async throws(ServiceError) -> PushBackupInfo {
+    try requireServing()
+    let controller = try controller(id)
+    let info = try await controller.run { () throws(ServiceError) in
+      try self.begin(request, controller, keeping: keeper)
+    }
+    log.info(
+      "push backup",
+      metadata: ["device": "\(id)", "uuid": "\(info.uuid)", "clusters": "\(info.clustersTotal)"])
+    return info
+  }
+
+  private func begin(
+    _ request: PushBackupRequest, _ controller: DeviceController,
+    keeping keeper: AnswerKeeper<PushBackupInfo>?
+  ) throws(ServiceError) -> PushBackupInfo {
+    let device = try controller.device()
+    if case .pushBackup(let session) = controller.now.maintenance {
+      throw ServiceError(
+        .pushBackupActive, "\(controller.id) has the push backup \(session.backup.uuid)",
+        errno: "EEXIST", holder: controller.now.maintenance?.holder)
+    }
+    try requireFree(controller)
+    let (uuid, options) = try options(request, device)
+    let backup = PushBackup(uuid, of: device, options, engine: engine) {
+      [weak self, weak controller] change in
+      guard let self, let controller else { return }
+      self.hear(change, uuid, controller)
+    }
+    let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+    let pause = try converting { () throws(DeviceError) in try backup.start(until: deadline) }
+    let session = PushBackupSession(
+      backup: backup, export: request.hasExport ? "\(controller.id)@backup" : nil,
+      pauseNanoseconds: pause)
+    do throws(ServiceError) {
+      try openDoor(session, controller, device)
+      let info = PushBackupInfo(session)
+      try hold(controller, by: .pushBackup(session), info, keeping: keeper) {
+        $0.pushBackup = uuid
+      }
+      return info
+    } catch {
+      if let export = session.export { table.remove(export) }
+      try? backup.stop(until: deadline)
+      throw error
+    }
+  }
+
+  private func options(
+    _ request: PushBackupRequest, _ device: Device
+  ) throws(ServiceError) -> (String, PushBackup.Options) {
+    let uuid = request.uuid ?? ULID.make()
+    guard (1...64).contains(uuid.utf8.count), uuid.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+    else {
+      throw ServiceError(
+        .invalidValue, "a uuid is 1 to 64 visible characters", pointer: "/uuid")
+    }
+    var options = PushBackup.Options()
+    options.deadlineNanoseconds = UInt64(request.deadlineSeconds) * 1_000_000_000
+    options.onDeadline =
+      switch request.onDeadline {
+      case .abort: .abort
+      case .wait: .wait
+      case .spill: .spill
+      }
+    let count = Int(device.geometry.clusterCount)
+    if let bytes = request.bitmap {
+      let all = Bitmap(bytes: bytes, count: bytes.count * 8)
+      if let last = all.lastSet, last >= count {
+        throw ServiceError(
+          .clusterOutOfRange, "the disk has \(count) clusters; the bitmap has cluster \(last)",
+          errno: "E2BIG", pointer: "/clusters/bitmap")
+      }
+      options.clusters = all
+    }
+    if let spill = request.spill {
+      options.scratch = try scratch(spill, clusterBytes: device.geometry.clusterBytes)
+    }
+    return (uuid, options)
+  }
+
+  private func scratch(
+    _ spill: PushBackupRequest.Spill, clusterBytes: UInt64
+  ) throws(ServiceError) -> Scratch {
+    guard spill.limitBytes >= clusterBytes else {
+      throw ServiceError(
+        .invalidValue, "a cluster has \(clusterBytes) bytes; there is no room for one",
+        pointer: "/spill/max_bytes")
+    }
+    let location = try roots.locate(spill.path, pointer: "/spill/path")
+    let folder = try roots.folder(of: location, pointer: "/spill/path")
+    guard !folder.contains(location.name) else {
+      throw ServiceError(
+        .imageExists, "\(location.path) exists", errno: "EEXIST", pointer: "/spill/path")
+    }
+    do throws(IOError) {
+      return try Scratch(
+        location.name, in: folder, clusterBytes: clusterBytes, limitBytes: spill.limitBytes)
+    } catch { throw ServiceError(opening: location.path, error, pointer: "/spill/path") }
+  }
+
+  private func openDoor(
+    _ session: PushBackupSession, _ controller: DeviceController, _ device: Device
+  ) throws(ServiceError) {
+    guard let name = session.export else { return }
+    let summary = "\(controller.id) as it was when its backup \(session.backup.uuid) began"
+    let record = DeviceRecord.Export(
+      name: name, readonly: true, sharedWriters: false, summary: summary,
+      revision: controller.now.record?.revision ?? 0)
+    try table.reserve(record, device: controller.id)
+    table.open(record, DeviceExport(session.backup, of: device, summary: summary))
+  }
+
+  /// What the backup says of itself, on the thread of a guest's request.
+  private func hear(
+    _ change: PushBackup.Change, _ uuid: String, _ controller: DeviceController
+  ) {
+    switch change {
+    case .pending:
+      let event = Event(
+        revision: nil, at: wallClockSeconds(), type: EventType.pushBackupPending.rawValue,
+        subject: uuid, device: controller.id)
+      let isTold = transients.publish(event)
+      waiting.changed(
+        isTold ? [.pushBackup(controller.id), .events] : [.pushBackup(controller.id)])
+    case .failed:
+      waiting.changed([.pushBackup(controller.id)])
+      Task { [weak self] in
+        guard let self else { return }
+        try? await controller.run { () throws(ServiceError) in
+          try self.noteFailure(of: uuid, controller)
+        }
+      }
+    }
+  }
+
+  /// Writes down that a backup is over. It still has the device, until somebody has been told.
+  private func noteFailure(
+    of uuid: String, _ controller: DeviceController
+  ) throws(ServiceError) {
+    guard var record = controller.now.record, record.pushBackup == uuid else { return }
+    record.pushBackup = nil
+    log.warning(
+      "a push backup has failed", metadata: ["device": "\(record.id)", "uuid": "\(uuid)"])
+    try commit(record, of: controller, as: .deviceChanged) {
+      record, transaction throws(ServiceError) in
+      try transaction.note(
+        .pushBackupFailed, uuid, device: record.id, at: try transaction.nextRevision())
+    }
+  }
+
+  // MARK: The copier
+
+  package func pushBackup(_ id: String) async throws(ServiceError) -> PushBackupInfo {
+    PushBackupInfo(try session(of: id))
+  }
+
+  /// What guests wait for, and what is left; both are told again until they are confirmed.
+  package func readPushBackup(
+    _ id: String, uuid: String, limit: Int, left: (from: Int, limit: Int)
+  ) async throws(ServiceError) -> PushBackupWork {
+    let session = try session(of: id, uuid)
+    let geometry = session.geometry
+    return try answering { () throws(PushBackup.Refusal) in
+      let pending = try session.backup.pending(limit: limit)
+      let runs = try session.backup.left(from: left.from, limit: left.limit)
+      let facts = session.backup.facts
+      return PushBackupWork(
+        pending: pending.map { cluster in
+          let offset = UInt64(cluster.cluster) * geometry.clusterBytes
+          return PushBackupWork.Cluster(
+            cluster: cluster.cluster, offset: offset,
+            length: min(geometry.clusterBytes, geometry.sizeBytes - offset),
+            waitingMilliseconds: cluster.waitingNanoseconds / 1_000_000)
+        },
+        left: runs, remaining: facts.remaining, blockedWrites: facts.blockedWrites)
+    }
+  }
+
+  /// - Returns: how many were not confirmed before, and how many are left.
+  package func confirmPushBackup(
+    _ id: String, uuid: String, _ clusters: [Range<Int>]
+  ) async throws(ServiceError) -> (confirmed: Int, remaining: Int) {
+    let backup = try session(of: id, uuid).backup
+    let confirmed = try answering { () throws(PushBackup.Refusal) in
+      try backup.confirm(clusters)
+    }
+    let remaining = backup.facts.remaining
+    if remaining == 0 { waiting.changed([.pushBackup(id)]) }
+    return (confirmed, remaining)
+  }
+
+  /// Bytes of the frozen disk.
+  package func pushBackupData(
+    _ id: String, uuid: String?, _ range: ClosedRange<UInt64>
+  ) async throws(ServiceError) -> (bytes: [UInt8], size: UInt64) {
+    let session = try session(of: id, uuid)
+    let size = session.geometry.sizeBytes
+    guard range.upperBound < size, range.count <= PushBackupInfo.mostBytes else {
+      throw ServiceError(
+        .rangeInvalid, "the disk has \(size) bytes, and a part at most \(PushBackupInfo.mostBytes)")
+    }
+    let result: Result<[UInt8], PushBackup.Refusal> = await withCheckedContinuation { answer in
+      engine.submit {
+        let buffer = AlignedBuffer(count: range.count)
+        do throws(PushBackup.Refusal) {
+          try session.backup.read(into: buffer.region, at: range.lowerBound)
+          answer.resume(returning: .success(buffer.region.bytes))
+        } catch { answer.resume(returning: .failure(error)) }
+      }
+    }
+    return (try answering { () throws(PushBackup.Refusal) in try result.get() }, size)
+  }
+
+  // MARK: The end
+
+  /// Ends it, with what became of it.
+  ///
+  /// - Throws: `push-backup-incomplete` and `push-backup-expired` where it is said to be complete.
+  package func stopPushBackup(
+    _ id: String, uuid: String, isComplete: Bool
+  ) async throws(ServiceError) -> PushBackupInfo {
+    let controller = try controller(id)
+    let info = try await controller.run { () throws(ServiceError) in
+      let session = try self.session(of: id, uuid)
+      if isComplete { try Service.requireComplete(session) }
+      var info = PushBackupInfo(session)
+      info.state = isComplete ? .complete : .aborted
+      try self.end(session, controller, isComplete: isComplete)
+      return info
+    }
+    log.info(
+      "push backup ended", metadata: ["device": "\(id)", "uuid": "\(uuid)", "as": "\(info.state)"])
+    return info
+  }
+
+  private static func requireComplete(_ session: PushBackupSession) throws(ServiceError) {
+    let facts = session.backup.facts
+    if case .failed(let reason) = facts.end {
+      throw ServiceError(.pushBackupExpired, "it is over: \(reason)", errno: "ESTALE")
+    }
+    guard facts.remaining > 0 else { return }
+    throw ServiceError(
+      .pushBackupIncomplete, "\(facts.remaining) clusters are not confirmed",
+      remedy: "copy and confirm them, or stop it with outcome=abort",
+      facts: ["remaining": .number(UInt64(facts.remaining))])
+  }
+
+  private func end(
+    _ session: PushBackupSession, _ controller: DeviceController, isComplete: Bool
+  ) throws(ServiceError) {
+    let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+    defer { waiting.changed([.pushBackup(controller.id)]) }
+    try converting { () throws(DeviceError) in try session.backup.stop(until: deadline) }
+    if let export = session.export {
+      table.set([export], open: false)
+      try dropClients(of: [export], until: deadline)
+      table.remove(export)
+    }
+    let uuid = session.backup.uuid
+    let event: EventType? =
+      isComplete
+      ? .pushBackupComplete : controller.now.record?.pushBackup == uuid ? .pushBackupFailed : nil
+    try release(controller, telling: event, of: uuid) { $0.pushBackup = nil }
+  }
+
+  /// The device goes, and its backup with it.
+  func abandon(_ session: PushBackupSession, _ controller: DeviceController) {
+    do throws(ServiceError) {
+      try end(session, controller, isComplete: false)
+    } catch {
+      // Nobody waits for it any more; the next start tells that it has failed.
+      session.backup.fail("the device goes")
+      log.error(
+        "a push backup was not ended",
+        metadata: ["device": "\(controller.id)", "reason": "\(error.detail)"])
+    }
+  }
+
+  private func session(
+    of id: String, _ uuid: String? = nil
+  ) throws(ServiceError) -> PushBackupSession {
+    guard case .pushBackup(let session) = try controller(id).now.maintenance else {
+      throw ServiceError(
+        .pushBackupNotActive, "the device \(id) has no push backup", errno: "EBADF")
+    }
+    guard let uuid, uuid != session.backup.uuid else { return session }
+    throw ServiceError(
+      .pushBackupUUIDMismatch, "the push backup of \(id) is \(session.backup.uuid)",
+      errno: "EINVAL")
+  }
+}
+
+/// Asks a backup and converts its refusals.
+private func answering<Result>(
+  _ body: () throws(PushBackup.Refusal) -> Result
+) throws(ServiceError) -> Result {
+  do throws(PushBackup.Refusal) { return try body() } catch {
+    switch error {
+    case .over(let reason):
+      throw ServiceError(.pushBackupExpired, "the push backup is over: \(reason)", errno: "ESTALE")
+    case .outOfRange(let cluster):
+      throw ServiceError(.clusterOutOfRange, "the disk has no cluster \(cluster)", errno: "E2BIG")
+    case .released(let cluster):
+      throw ServiceError(
+        .clusterReleased, "cluster \(cluster) was confirmed, or was never wanted",
+        facts: ["cluster": .number(UInt64(cluster))])
+    case .failed(let detail): throw ServiceError(.ioError, detail, errno: "EIO")
+    }
+  }
+}

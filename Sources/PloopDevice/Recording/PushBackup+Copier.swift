@@ -1,0 +1,183 @@
+internal import PloopFormat
+package import PloopIO
+
+// What the copier asks: what is waited for, what is left, the frozen bytes; and what it confirms.
+
+extension PushBackup {
+  /// Why something is refused to the copier.
+  package enum Refusal: Error, Equatable, Sendable {
+    /// It has ended, for this reason.
+    case over(String)
+    /// The disk has no such cluster.
+    case outOfRange(Int)
+    /// What is asked for was confirmed already, or never wanted, and may have been overwritten.
+    case released(cluster: Int)
+    case failed(String)
+  }
+
+  package struct Facts: Sendable, Equatable {
+    package var end: End?
+    package var remaining: Int
+    package var blockedWrites: Int
+    package var spilledBytes: UInt64
+    /// Of the request that has waited longest, once it could go on.
+    package var longestWaitNanoseconds: UInt64
+  }
+
+  package var facts: Facts {
+    state.withLock { state in
+      Facts(
+        end: state.end, remaining: state.remaining, blockedWrites: state.waiting,
+        spilledBytes: state.savedBytes, longestWaitNanoseconds: state.longestWait)
+    }
+  }
+
+  package struct Pending: Sendable, Equatable {
+    package var cluster: Int
+    package var waitingNanoseconds: UInt64
+  }
+
+  /// Clusters that requests wait for, in the order in which they began to. They are told again until
+  /// they are confirmed, so whoever loses the answer asks anew.
+  package func pending(limit: Int) throws(Refusal) -> [Pending] {
+    let now = options.clock()
+    return try looking { state in
+      state.pending(limit: limit).map {
+        Pending(cluster: $0.cluster, waitingNanoseconds: now - min(now, $0.since))
+      }
+    }
+  }
+
+  /// Runs of clusters that are not confirmed, in order.
+  package func left(from first: Int, limit: Int) throws(Refusal) -> [Range<Int>] {
+    try looking { state in
+      var runs: [Range<Int>] = []
+      var place = max(0, first)
+      while runs.count < limit, let start = state.wanted.firstSet(from: place) {
+        let end = state.wanted.firstClear(from: start) ?? state.wanted.count
+        runs.append(start..<end)
+        place = end
+      }
+      return runs
+    }
+  }
+
+  /// The copier has these clusters: whoever waits for them goes on. Those that it had already, and
+  /// those that it never wanted, are no error.
+  ///
+  /// - Returns: how many of them were not confirmed before.
+  /// - Throws: with none confirmed, when one of them is beyond the disk.
+  package func confirm(_ ranges: [Range<Int>]) throws(Refusal) -> Int {
+    let count = Int(device.geometry.clusterCount)
+    for range in ranges where range.lowerBound < 0 || range.upperBound > count {
+      throw .outOfRange(range.lowerBound < 0 ? range.lowerBound : max(count, range.lowerBound))
+    }
+    let end = state.withLock { $0.end }
+    if let end { throw .over(end.words) }
+    let (confirmed, slots) = state.update { state -> (Int, [Int]) in
+      var confirmed = 0
+      var slots: [Int] = []
+      for range in ranges {
+        let done = state.confirm(range)
+        confirmed += done.count
+        slots += done.slots
+      }
+      return (confirmed, slots)
+    }
+    guard let scratch = options.scratch, !slots.isEmpty else { return confirmed }
+    scratch.give(slots)
+    // There is room for whoever found none.
+    lookAgain()
+    return confirmed
+  }
+
+  private func looking<Result>(
+    _ body: (PushBackupState) -> Result
+  ) throws(Refusal) -> Result {
+    let (end, result) = state.withLock { ($0.end, body($0)) }
+    if let end { throw .over(end.words) }
+    return result
+  }
+
+  // MARK: Frozen bytes
+
+  /// Fills the region with what the disk held at the instant.
+  ///
+  /// It looks at each cluster again after reading it. One that is held still was not overwritten
+  /// meanwhile; one that was saved meanwhile is read from where it was saved.
+  package func read(into region: ByteRegion, at offset: UInt64) throws(Refusal) {
+    for piece in ClusterPieces(
+      device.geometry, offset: offset, length: UInt64(region.count))
+    {
+      let part = region.slice(Int(piece.start), Int(piece.length))
+      while try !read(piece, into: part, at: offset + piece.start) {}
+    }
+  }
+
+  private enum Place: Equatable {
+    case disk
+    case scratch(Int)
+    case zero
+  }
+
+  private func place(of cluster: Int) throws(Refusal) -> Place {
+    let place: Place? = try looking { state in
+      if state.held[cluster] { return .disk }
+      guard let slot = state.saved[cluster] else { return nil }
+      return slot.map { .scratch($0) } ?? .zero
+    }
+    guard let place else { throw .released(cluster: cluster) }
+    return place
+  }
+
+  /// - Returns: false when it was overwritten meanwhile, perhaps before it was read.
+  private func read(
+    _ piece: ClusterPiece, into part: ByteRegion, at offset: UInt64
+  ) throws(Refusal) -> Bool {
+    let cluster = Int(piece.cluster)
+    let place = try place(of: cluster)
+    switch place {
+    case .zero:
+      part.zero()
+      return true
+    case .disk:
+      var holes = HoleList()
+      do throws(DeviceError) { try device.read(into: part, at: offset, holes: &holes) } catch {
+        throw .failed(error.detail)
+      }
+    case .scratch(let slot):
+      do throws(IOError) {
+        try options.scratch?.read(into: part, slot: slot, offset: piece.offset)
+      } catch { throw .failed("\(error)") }
+    }
+    return try self.place(of: cluster) == place
+  }
+
+  /// What of the frozen disk reads as zero because nothing was there: runs from `offset` on. Where that
+  /// is not certain any more it is said to hold data.
+  package func runs(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(Refusal) -> [(length: UInt64, isHole: Bool)] {
+    let runs: [Device.Run]
+    do throws(DeviceError) {
+      runs = try device.runs(offset: offset, length: length, limit: limit)
+    } catch { throw .failed(error.detail) }
+    let shift = UInt64(device.geometry.clusterShift)
+    return try looking { state in
+      runs.map { run in
+        let last = Int((run.start + run.length - 1) >> shift)
+        let isHole = run.level == nil && state.isHeld(Int(run.start >> shift)...last)
+        return (run.length, isHole)
+      }
+    }
+  }
+}
+
+extension PushBackup.End {
+  var words: String {
+    switch self {
+    case .failed(let reason): reason
+    case .stopped: "it was stopped"
+    }
+  }
+}

@@ -1,0 +1,299 @@
+package import PloopFormat
+package import PloopIO
+
+/// Keeps a disk as it was at one instant for somebody who copies it, while guests go on.
+///
+/// Every cluster that is wanted is *held*: nobody overwrites it until the copier confirms that it has been
+/// copied. A request that would waits outside the gate, and the copier is told what is waited for
+/// (``pending(limit:)``). With a scratch file the request saves the old cluster there first and need not
+/// wait for the copier. Each request that waits has a deadline of its own; what comes of the first that
+/// passes says ``OnDeadline``.
+///
+/// Bits go one way only: held, perhaps saved, confirmed. Nothing of this is in an image, so a crash ends
+/// the backup and costs the disk nothing.
+package final class PushBackup: Recorder {
+  package enum OnDeadline: String, Sendable {
+    /// The backup is over; the guest goes on.
+    case abort
+    /// The guest waits for as long as it takes.
+    case wait
+    /// Old clusters are saved locally. Where there is no room the guest waits, and the backup is over
+    /// at the deadline.
+    case spill
+  }
+
+  package struct Options: Sendable {
+    /// The clusters that are wanted; nil for all.
+    package var clusters: Bitmap?
+    package var onDeadline = OnDeadline.abort
+    package var deadlineNanoseconds: UInt64 = 42_000_000_000
+    /// Where old clusters are saved, if they are.
+    package var scratch: Scratch?
+    /// Nanoseconds, for deadlines; after it has been moved by hand, ``lookAgain()`` is due.
+    package var clock: @Sendable () -> UInt64 = { monotonicNanoseconds() }
+
+    package init() {}
+  }
+
+  /// Why nothing is held any more.
+  package enum End: Equatable, Sendable {
+    case failed(String)
+    case stopped
+  }
+
+  /// What whoever listens is told.
+  package enum Change: Sendable {
+    /// A request waits.
+    case pending
+    /// It is over without having been stopped.
+    case failed
+  }
+
+  package let uuid: String
+  package let options: Options
+  /// Seconds since 1970.
+  package let startedAt: Double
+  package let clustersTotal: Int
+  let device: Device
+  let state: Monitor<PushBackupState>
+  private let engine: IOEngine
+  private let changed: @Sendable (Change) -> Void
+
+  /// - Parameters:
+  ///   - engine: on whose threads requests wait; others take their place meanwhile.
+  ///   - changed: told with no lock held.
+  package init(
+    _ uuid: String, of device: Device, _ options: Options, engine: IOEngine,
+    changed: @escaping @Sendable (Change) -> Void = { _ in }
+  ) {
+    self.uuid = uuid
+    self.device = device
+    self.options = options
+    self.engine = engine
+    self.changed = changed
+    startedAt = wallClockSeconds()
+    let count = Int(device.geometry.clusterCount)
+    var wanted = options.clusters ?? Bitmap(allSet: count)
+    wanted.resize(to: count)
+    clustersTotal = wanted.setCount
+    state = Monitor(PushBackupState(wanted))
+  }
+
+  /// The instant: requests in flight end, and from then on everything that is wanted is held.
+  ///
+  /// - Returns: nanoseconds for which requests had to wait.
+  /// - Throws: `.readOnly`; `.timeout`, with nothing begun.
+  package func start(until deadline: Deadline) throws(DeviceError) -> UInt64 {
+    guard !device.isReadOnly else { throw DeviceError(.readOnly, "the disk is read-only") }
+    return try device.beginRecording(self, until: deadline)
+  }
+
+  /// Lets every request go on, and holds nothing any more.
+  ///
+  /// - Throws: `.timeout` when the disk could not forget it; call it again. Nothing is held all the same.
+  package func stop(until deadline: Deadline) throws(DeviceError) {
+    end(.stopped)
+    _ = try device.endRecording(self, until: deadline)
+  }
+
+  package var geometry: Geometry { device.geometry }
+
+  /// Ends it, for a reason of the caller's.
+  package func fail(_ reason: String) { end(.failed(reason)) }
+
+  /// Ends it; the first end is the one that counts.
+  func end(_ end: End) {
+    let isFirst = state.update { $0.end(end) }
+    options.scratch?.clear()
+    if isFirst, end != .stopped { changed(.failed) }
+  }
+
+  // MARK: For requests
+
+  private func clusters(_ range: Range<UInt64>) -> ClosedRange<Int> {
+    let shift = UInt64(device.geometry.clusterShift)
+    return Int(range.lowerBound >> shift)...Int((max(range.upperBound, 1) - 1) >> shift)
+  }
+
+  package func mayOverwrite(_ range: Range<UInt64>) -> Bool {
+    let clusters = clusters(range)
+    return state.withLock { $0.isFree(clusters) }
+  }
+
+  package func mark(_ range: Range<UInt64>) {}
+
+  package func willOverwrite(_ range: Range<UInt64>) throws(DeviceError) {
+    let clusters = clusters(range)
+    var since = options.clock()
+    let start = since
+    while !save(clusters), !state.withLock({ $0.isFree(clusters) }) {
+      engine.aside { park(clusters, &since) }
+    }
+    let waited = options.clock() - start
+    state.withLock { $0.longestWait = max($0.longestWait, waited) }
+  }
+
+  /// Waits until no cluster of the range is held, or one that was not may be saved now.
+  ///
+  /// - Parameter since: when the request began to wait.
+  private func park(_ clusters: ClosedRange<Int>, _ since: inout UInt64) {
+    let number = state.update { $0.park(clusters, since: since) }
+    changed(.pending)
+    defer { state.update { $0.leave(number) } }
+    while true {
+      let start = since
+      let mayGoOn = state.wait(until: deadline(since: start)) { state -> Bool? in
+        if state.isFree(clusters) || options.scratch?.hasRoom == true { return true }
+        return isLate(since: start) ? false : nil
+      }
+      guard mayGoOn != true else { return }
+      guard isLate(since: start) else { continue }
+      guard device.isSuspended else {
+        let seconds = options.deadlineNanoseconds / 1_000_000_000
+        return end(.failed("a request has waited for \(seconds) seconds"))
+      }
+      // Whoever copies a suspended disk waits as well.
+      since = options.clock()
+      state.update { $0.prolonged += 1 }
+    }
+  }
+
+  private func isLate(since start: UInt64) -> Bool {
+    options.onDeadline != .wait && options.clock() - start >= options.deadlineNanoseconds
+  }
+
+  private func deadline(since start: UInt64) -> Deadline {
+    guard options.onDeadline != .wait else { return .never }
+    let passed = min(options.clock() - start, options.deadlineNanoseconds)
+    let left = (options.deadlineNanoseconds - passed) / 1_000_000
+    return .after(milliseconds: Int(clamping: left) + 1)
+  }
+
+  /// Has requests that wait look at the clock again.
+  package func lookAgain() { state.update { _ in } }
+}
+
+/// What is held, saved and waited for.
+struct PushBackupState {
+  private struct Request {
+    let number: UInt64
+    let clusters: ClosedRange<Int>
+    let since: UInt64
+  }
+
+  /// Not to be overwritten.
+  private(set) var held: Bitmap
+  /// Not confirmed.
+  private(set) var wanted: Bitmap
+  private(set) var remaining: Int
+  /// Saved and not confirmed: the place in the scratch file, nil for a cluster that was all zero.
+  private(set) var saved: [Int: Int?] = [:]
+  private(set) var savedBytes: UInt64 = 0
+  private(set) var end: PushBackup.End?
+  private var saving: Set<Int> = []
+  /// In the order in which they began to wait.
+  private var requests: [Request] = []
+  private var lastNumber: UInt64 = 0
+  var longestWait: UInt64 = 0
+  /// Deadlines that were put off, since the disk was suspended when they came.
+  var prolonged = 0
+
+  init(_ wanted: Bitmap) {
+    held = wanted
+    self.wanted = wanted
+    remaining = wanted.setCount
+  }
+
+  func isFree(_ clusters: ClosedRange<Int>) -> Bool { firstHeld(clusters) == nil }
+
+  func isHeld(_ clusters: ClosedRange<Int>) -> Bool {
+    end == nil && clusters.upperBound < held.firstClear(from: clusters.lowerBound) ?? held.count
+  }
+
+  private func firstHeld(_ clusters: ClosedRange<Int>) -> Int? {
+    guard end == nil, let first = held.firstSet(from: clusters.lowerBound),
+      first <= clusters.upperBound
+    else { return nil }
+    return first
+  }
+
+  // MARK: Waiting
+
+  mutating func park(_ clusters: ClosedRange<Int>, since start: UInt64) -> UInt64 {
+    lastNumber += 1
+    requests.append(Request(number: lastNumber, clusters: clusters, since: start))
+    return lastNumber
+  }
+
+  mutating func leave(_ number: UInt64) { requests.removeAll { $0.number == number } }
+
+  var waiting: Int { requests.count }
+
+  /// What is waited for, in the order in which requests began to, each cluster once.
+  func pending(limit: Int) -> [(cluster: Int, since: UInt64)] {
+    var found: [(cluster: Int, since: UInt64)] = []
+    var seen: Set<Int> = []
+    for request in requests {
+      var from = request.clusters.lowerBound
+      while found.count < limit, from <= request.clusters.upperBound,
+        let cluster = firstHeld(from...request.clusters.upperBound)
+      {
+        if seen.insert(cluster).inserted { found.append((cluster, request.since)) }
+        from = cluster + 1
+      }
+    }
+    return found
+  }
+
+  // MARK: Saving
+
+  /// What a request that saves has to do next.
+  enum Turn {
+    case save(Int)
+    case nothing
+  }
+
+  /// - Returns: nil while somebody else saves the next one.
+  mutating func takeTurn(_ clusters: ClosedRange<Int>) -> Turn? {
+    guard let cluster = firstHeld(clusters) else { return .nothing }
+    return saving.insert(cluster).inserted ? .save(cluster) : nil
+  }
+
+  mutating func giveUpTurn(_ cluster: Int) { saving.remove(cluster) }
+
+  /// - Returns: false when nobody wants it any more.
+  mutating func saved(_ cluster: Int, at slot: Int?, bytes: UInt64) -> Bool {
+    saving.remove(cluster)
+    guard end == nil, wanted[cluster] else { return false }
+    held[cluster] = false
+    saved.updateValue(slot, forKey: cluster)
+    savedBytes += bytes
+    return true
+  }
+
+  // MARK: Confirming
+
+  /// - Returns: how many were not confirmed before, and places in the scratch file that are free now.
+  mutating func confirm(_ clusters: Range<Int>) -> (count: Int, slots: [Int]) {
+    var count = 0
+    var slots: [Int] = []
+    var from = clusters.lowerBound
+    while let cluster = wanted.firstSet(from: from), cluster < clusters.upperBound {
+      wanted[cluster] = false
+      held[cluster] = false
+      if let slot = saved.removeValue(forKey: cluster) ?? nil { slots.append(slot) }
+      count += 1
+      from = cluster + 1
+    }
+    remaining -= count
+    return (count, slots)
+  }
+
+  /// - Returns: whether it was not over yet.
+  mutating func end(_ end: PushBackup.End) -> Bool {
+    guard self.end == nil else { return false }
+    self.end = end
+    saved = [:]
+    return true
+  }
+}
