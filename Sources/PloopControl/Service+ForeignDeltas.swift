@@ -161,6 +161,7 @@ extension Service {
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
     do throws(ServiceError) {
       guard record.descriptor != nil else {
+        let before = info(of: controller)
         return try recording { (noting) throws(DeviceError) in
           _ = try device.takeMerged(level: level, direction, until: deadline) {
             (levels) throws(DeviceError) in
@@ -168,8 +169,11 @@ extension Service {
               try commit(after, of: controller, as: .deviceChanged) {
                 (record, transaction) throws(ServiceError) in
                 try noteRewritten(record, receiver, in: transaction)
-                var info = self.info(of: controller.id, controller.now.with(record))
+                // The disk cannot be asked in the middle of its change.
+                var info = before
                 info.deltas = Service.deltas(levels, record)
+                info.revision = record.revision
+                info.updatedAt = record.updatedAt
                 try keeper?.keep(info, in: transaction)
                 return info
               }
