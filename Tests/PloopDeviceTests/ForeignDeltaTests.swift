@@ -364,6 +364,59 @@ struct ForeignDeltaTests {
     try bench.device.close()
   }
 
+  @Test(
+    "a delta that another program has made larger is merged into, and its longer index left alone")
+  func grown() throws {
+    let fixture = try DiskFixture()
+    let small = Geometry(version: .v2, clusterShift: 12, sizeBytes: 1000 * 4096)
+    let large = Geometry(version: .v2, clusterShift: 12, sizeBytes: 3000 * 4096)
+    #expect(small.headerClusters == 1 && large.headerClusters == 3)
+    var content = [UInt8](repeating: 0, count: 3000 * 4096)
+    for (name, geometry, clusters) in [
+      ("d0", small, 0..<12), ("d1", small, 8..<11), ("d2", large, 5..<6), ("top", large, 6..<7),
+    ] {
+      try fixture.make(name, geometry)
+      let image = try fixture.attach([name], locks: [])
+      for cluster in clusters {
+        let bytes = [UInt8](repeating: UInt8(clusters.lowerBound + 1), count: 4096)
+        try image.put(bytes, at: UInt64(cluster * 4096))
+        content.replaceSubrange(cluster * 4096..<(cluster + 1) * 4096, with: bytes)
+      }
+      try image.close()
+    }
+    let device = try fixture.attach(["d0", "d1", "d2", "top"], locks: [])
+    let tool = ForeignTool(in: fixture.folder)
+    // What lies where the longer index will be is moved first, then the place is zero, then the header.
+    let clusters = try tool.index(of: "d1").enumerated()
+      .filter { [1, 2].contains($0.element) }.map(\.offset)
+    let places = try tool.move(clusters, in: "d1")
+    let applied = try device.updateIndex(
+      level: 1,
+      zip(clusters, places).map { IndexMove(cluster: UInt64($0), physical: UInt64($1)) },
+      isWholeChecked: true, until: .after(seconds: 20))
+    #expect(applied == 2)
+    let file = try fixture.folder.open("d1", writable: true)
+    try file.write(AlignedBuffer(count: 2 * 4096).region, at: 4096)
+    try file.write(AlignedBuffer(Header(new: large).encoded).region, at: 0)
+    #expect(try device.bytes(0, content.count) == content)
+
+    let engine = IOEngine(threadLimit: 2)
+    defer { engine.stop(until: .after(seconds: 20)) }
+    let merge = try ForwardMerge(of: device, level: 0)
+    while try merge.step(limit: 4, on: engine) != nil {}
+    let descriptor = DescriptorFile(in: fixture.folder)
+    _ = try merge.finish(
+      descriptor: descriptor, becoming: Descriptor(new: large, file: "top"),
+      until: .after(seconds: 20))
+    #expect(try device.bytes(0, content.count) == content)
+    try device.flush()
+    try expectRebuilt(device)
+    try device.close()
+    let again = try fixture.attach(["d1", "d2", "top"], locks: [])
+    #expect(try again.bytes(0, content.count) == content)
+    try again.close()
+  }
+
   @Test("a reader never sees what comes into an old place")
   func readers() throws {
     let bench = try ForeignBench(seed: 14)
