@@ -166,8 +166,7 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
-        .nothingToMerge,
-        .degraded, .timeout:
+        .nothingToMerge, .refused, .degraded, .timeout:
         .io
       }
     self.init(kind, error.detail)

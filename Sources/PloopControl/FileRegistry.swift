@@ -40,13 +40,15 @@ struct FileRegistry {
   private var uses: [Key: [Use]] = [:]
 
   /// Notes the files of a chain, oldest first, or says who is in the way and notes none.
+  ///
+  /// - Parameter hasTop: whether the last of them is the chain's top.
   mutating func claim(
     _ files: [(location: Roots.Location, identity: FileIdentity?)], for user: User,
-    readonly: Bool
+    readonly: Bool, hasTop: Bool = true
   ) throws(ServiceError) {
     var claims: [(Key, Use)] = []
     for (level, file) in files.enumerated() {
-      let isTop = level == files.count - 1
+      let isTop = hasTop && level == files.count - 1
       let use = Use(user: user, isWritten: isTop && !readonly, isLower: !isTop)
       let keys = [.name(file.location)] + (file.identity.map { [Key.file($0)] } ?? [])
       for key in keys {

@@ -106,6 +106,58 @@ package struct DeltaInfo: Sendable {
   package var diskBytes: UInt64
 }
 
+/// A delta that has been put into a chain.
+package struct DeltaAdded: Sendable {
+  package var device: String
+  package var delta: DeltaInfo
+  package var revision: UInt64
+}
+
+/// A delta of a chain, as a request names it.
+package enum DeltaPlace: Sendable, Equatable {
+  case top
+  /// 0 is the oldest.
+  case level(Int)
+}
+
+/// What another program has done to a delta, or is to be done because of it.
+package enum DeltaChange: Sendable {
+  package struct IndexEntry: Sendable, Equatable {
+    package var cluster: UInt64
+    /// The cluster of the file that holds it now.
+    package var to: UInt64
+
+    package init(cluster: UInt64, to: UInt64) {
+      self.cluster = cluster
+      self.to = to
+    }
+  }
+
+  package static let indexLimit = 65_536
+
+  /// It has moved clusters inside the file; all of the index is checked if so wished.
+  case index([IndexEntry], isWholeChecked: Bool)
+  /// The same content lies in another file; compared byte by byte if so wished.
+  case path(String, isContentChecked: Bool)
+}
+
+/// Which neighbour another program has merged a delta into.
+package enum MergedInto: String, Sendable {
+  /// The one above.
+  case forward
+  /// The one below.
+  case backward
+}
+
+package struct DeltaChanged: Sendable {
+  package var delta: DeltaInfo
+  /// Clusters that are read from their new places, and those that a newer delta shadows; nil where no
+  /// index was changed.
+  package var applied: Int?
+  package var skipped: Int?
+  package var revision: UInt64
+}
+
 /// A restore point of a disk, as its descriptor has it.
 package struct SnapshotInfo: Sendable {
   package var guid: GUID

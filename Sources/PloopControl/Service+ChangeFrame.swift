@@ -27,8 +27,11 @@ extension Service {
   }
 
   /// The same, whoever has the device.
+  ///
+  /// - Parameter isAsItWas: whether the descriptor has to have the chain that the disk has; another
+  ///   program may have changed it on purpose.
   func described(
-    _ controller: DeviceController
+    _ controller: DeviceController, isAsItWas: Bool = true
   ) throws(ServiceError) -> (Device, ChangeableChain) {
     let (device, record) = try writable(controller)
     guard let path = record.descriptor else {
@@ -38,9 +41,11 @@ extension Service {
     let folder = try roots.folder(of: location, pointer: "")
     let file = DescriptorFile(in: folder, name: location.name)
     try noteOutcome(beside: file, location)
-    let descriptor = try read(location, in: folder)
-    try requireSame(
-      try deltas(of: descriptor, to: descriptor.topGUID, at: location), record, location)
+    if isAsItWas {
+      let descriptor = try read(location, in: folder)
+      try requireSame(
+        try deltas(of: descriptor, to: descriptor.topGUID, at: location), record, location)
+    }
     return (device, ChangeableChain(device: record.id, file: file, location: location))
   }
 

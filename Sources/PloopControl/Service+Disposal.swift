@@ -51,12 +51,7 @@ extension Service {
           ? "PATCH the snapshot: the damaged file is set aside then" : nil, errno: "EBUSY",
         holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
     }
-    if let export = export(reading: guid, of: device) {
-      return ServiceError(
-        .exportInUse, "the snapshot \(guid) is read through the export \(export)",
-        remedy: "DELETE that export first", errno: "EBUSY",
-        holder: ServiceError.Holder(kind: "export", id: export))
-    }
+    if let refusal = whyItIsRead(guid, of: device) { return refusal }
     guard let shot = descriptor.shot(guid),
       let file = try? roots.resolve(shot.file, from: location, pointer: ""),
       let other = state.withLock({ $0.files.user(of: file, but: device) })
@@ -65,6 +60,19 @@ extension Service {
     return ServiceError(
       .imageInUse, "\(file.path) is a part of the \(holder.kind) \(holder.id)", errno: "EBUSY",
       holder: holder)
+  }
+
+  /// - Throws: `export-in-use` for a snapshot that is read through an export.
+  func requireNotExported(_ guid: GUID, of device: String) throws(ServiceError) {
+    if let refusal = whyItIsRead(guid, of: device) { throw refusal }
+  }
+
+  private func whyItIsRead(_ guid: GUID, of device: String) -> ServiceError? {
+    guard let export = export(reading: guid, of: device) else { return nil }
+    return ServiceError(
+      .exportInUse, "the snapshot \(guid) is read through the export \(export)",
+      remedy: "DELETE that export first", errno: "EBUSY",
+      holder: ServiceError.Holder(kind: "export", id: export))
   }
 
   /// Whether a delta's file stays when its snapshot goes: it was there before the descriptor, and

@@ -8,9 +8,9 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "events", "exports", "exports.snapshot", "hash", "idempotency-keys", "jobs", "map",
-    "merge.forward", "push_backup", "push_backup.spill",
-    "snapshots", "stats", "suspend", "tracking", "watch",
+    "deltas.add", "deltas.index", "deltas.notify_merged", "deltas.replace", "events", "exports",
+    "exports.snapshot", "hash", "idempotency-keys", "jobs", "map", "merge.forward", "push_backup",
+    "push_backup.spill", "snapshots", "stats", "suspend", "tracking", "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -125,26 +125,26 @@ extension Service {
   }
 
   private static func deltas(of device: Device?, _ record: DeviceRecord?) -> [DeltaInfo] {
+    if let device { return Service.deltas(device.levels(), record) }
     let deltas = record?.deltas ?? []
-    func guid(_ level: Int) -> String? {
-      deltas.indices.contains(level) ? deltas[level].guid : nil
-    }
-    if let device {
-      let levels = device.levels()
-      return levels.enumerated().map { level, status in
-        DeltaInfo(
-          level: level, path: status.path, guid: guid(level), isRaw: status.isRaw,
-          readonly: status.isReadOnly,
-          isTop: level == levels.count - 1, clusters: status.mappedClusters,
-          fileBytes: status.fileBytes, diskBytes: status.diskBytes)
-      }
-    }
     return deltas.enumerated().map { level, delta in
       let isTop = level == deltas.count - 1
       return DeltaInfo(
         level: level, path: delta.path, guid: delta.guid, isRaw: delta.isRaw,
         readonly: record?.readonly == true || !isTop, isTop: isTop, clusters: 0, fileBytes: 0,
         diskBytes: 0)
+    }
+  }
+
+  static func deltas(_ levels: [Device.LevelStatus], _ record: DeviceRecord?) -> [DeltaInfo] {
+    let deltas = record?.deltas ?? []
+    return levels.enumerated().map { level, status in
+      DeltaInfo(
+        level: level, path: status.path,
+        guid: deltas.indices.contains(level) ? deltas[level].guid : nil, isRaw: status.isRaw,
+        readonly: status.isReadOnly,
+        isTop: level == levels.count - 1, clusters: status.mappedClusters,
+        fileBytes: status.fileBytes, diskBytes: status.diskBytes)
     }
   }
 

@@ -25,6 +25,17 @@ package protocol ServiceAPI: Sendable {
     _ id: String, to guid: GUID, keepingTopAs name: String?, ifRevision: UInt64?,
     keeping keeper: AnswerKeeper<DeviceInfo>?
   ) async throws(ServiceError) -> DeviceInfo
+  func addDelta(
+    _ id: String, _ request: AttachRequest.DeltaReference, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeltaAdded>?
+  ) async throws(ServiceError) -> DeltaAdded
+  func changeDelta(
+    _ id: String, _ place: DeltaPlace, _ change: DeltaChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> DeltaChanged
+  func takeMerged(
+    _ id: String, _ place: DeltaPlace, _ direction: MergedInto, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo
   func addJob(_ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?)
     async throws(ServiceError) -> JobInfo
   func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan

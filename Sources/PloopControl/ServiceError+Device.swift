@@ -56,11 +56,28 @@ extension ServiceError {
     case .rawNotBase: self.init(.rawNotBase, error.detail, errno: "EMFILE", pointer: "/deltas")
     case .readOnly: self.init(.deviceReadOnly, error.detail, errno: "EROFS")
     case .nothingToMerge: self.init(.nothingToMerge, error.detail, errno: "ENOENT")
+    case .refused(let refusal, let entry):
+      self.init(
+        Code(rawValue: refusal.rawValue), error.detail, errno: refusal.errno,
+        pointer: entry.map { "/index/\($0)" })
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
     case .slow: self.init(.deviceBusy, error.detail)
+    }
+  }
+}
+
+extension DeviceError.Refusal {
+  /// The name of the error number that the kernel's driver gives.
+  fileprivate var errno: String {
+    switch self {
+    case .running: "EBUSY"
+    case .noSuchDelta: "ENOENT"
+    case .isTop, .wrongDirection, .outOfRange, .notMapped, .invalid: "EINVAL"
+    case .mismatch, .notIdentical, .rawNotAllowed: "EPROTO"
+    case .unrecorded: "EIO"
     }
   }
 }

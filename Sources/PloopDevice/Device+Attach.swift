@@ -42,16 +42,9 @@ extension Device {
           "clusters of \(geometry.clusterBytes) bytes; the descriptor says \(told)"),
         level: levels.count - 1, path: levels[levels.count - 1].source.file.path)
     }
-    if let level = levels.firstIndex(where: \.isUnclean) {
-      guard options.repairSafely else {
-        throw DeviceError(
-          FormatError(
-            .unclean, "the image is marked as in use: whoever wrote it last did not close it"),
-          level: level, path: levels[level].source.file.path)
-      }
-      // A sync that failed in an earlier life leaves pages in the cache that no disk has.
-      for level in levels where level.isUnclean { level.source.file.dropFromPageCache() }
-    }
+    if !options.repairSafely { try opener.requireClosed(levels.enumerated()) }
+    // A sync that failed in an earlier life leaves pages in the cache that no disk has.
+    for level in levels where level.isUnclean { level.source.file.dropFromPageCache() }
     let map = ClusterMap(geometry)
     try opener.readIndexes(&levels, into: map)
 

@@ -151,9 +151,10 @@ package final class Device: Sendable {
   }
 
   /// The deltas, oldest to newest. Sizes that cannot be read are 0.
-  package func levels() -> [LevelStatus] {
-    let chain = self.chain
-    return chain.deltas.enumerated().map { level, delta in
+  package func levels() -> [LevelStatus] { levels(of: chain) }
+
+  func levels(of chain: DeltaChain) -> [LevelStatus] {
+    chain.deltas.enumerated().map { level, delta in
       let isTop = level == chain.topLevel
       return LevelStatus(
         path: delta.file.path, isRaw: delta.isRaw, isReadOnly: isReadOnly || !isTop,

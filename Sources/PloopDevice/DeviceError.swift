@@ -16,6 +16,9 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case readOnly
     /// There is no delta with another above it where one was asked for.
     case nothingToMerge
+    /// What was asked for a delta of the chain is not possible. `entry` is the place in a list that
+    /// was given, if one is wrong there.
+    case refused(Refusal, entry: Int? = nil)
     case io(IOError)
     case outOfSpace
     /// A sync failed before, and what was written since the last good one is unknown.
@@ -25,6 +28,27 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case detached
     /// A fast way to zero was asked for, and there is none.
     case slow
+  }
+
+  /// Why a chain is not changed by hand. The raw values are the problems' slugs.
+  package enum Refusal: String, Sendable {
+    /// Requests have been served since the attach, and the disk is not suspended.
+    case running = "device-running"
+    case noSuchDelta = "delta-not-found"
+    case isTop = "delta-is-top"
+    /// The neighbour on that side cannot have received anything.
+    case wrongDirection = "merge-direction-invalid"
+    /// A cluster that the disk or the file does not have.
+    case outOfRange = "cluster-out-of-range"
+    /// A cluster that no delta maps.
+    case notMapped = "cluster-not-mapped"
+    case invalid = "invalid-value"
+    /// The index in a file is not what it was said to be.
+    case mismatch = "index-mismatch"
+    case rawNotAllowed = "raw-not-allowed"
+    case notIdentical = "image-not-identical"
+    /// Whoever keeps the chain could not write the change down, and says why itself.
+    case unrecorded = "io-error"
   }
 
   package let kind: Kind

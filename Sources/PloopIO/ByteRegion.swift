@@ -55,6 +55,11 @@ package struct ByteRegion: @unchecked Sendable {
     memmove(start + target, start + source, length)
   }
 
+  /// Whether another region, as long as this one, holds the same bytes.
+  package func equals(_ other: ByteRegion) -> Bool {
+    count == other.count && memcmp(start, other.start, count) == 0
+  }
+
   package var isZero: Bool {
     guard count > 0 else { return true }
     // The first byte is zero and every byte equals its predecessor.

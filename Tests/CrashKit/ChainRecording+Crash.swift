@@ -93,6 +93,7 @@ extension ChainRecording {
         }
         continue
       }
+      guard position < snapshot.spoiltFrom else { continue }
       let old = try ChainRecording.open(
         scratch, try descriptor.chain(to: snapshot.guid), readonly: true)
       defer { try? old.detach(until: .after(seconds: 10)) }
@@ -101,7 +102,7 @@ extension ChainRecording {
       }
     }
     let known = Set(
-      descriptor.shots.map(\.file) + ["DiskDescriptor.xml", "DiskDescriptor.xml.lck"])
+      descriptor.shots.map(\.file) + ["DiskDescriptor.xml", "DiskDescriptor.xml.lck"] + foreign)
     let left = try scratch.names().filter { !known.contains($0) && !$0.contains(".index-backup") }
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }

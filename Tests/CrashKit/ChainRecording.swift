@@ -27,6 +27,8 @@ package final class ChainRecording {
     let values: [UInt64]
     let madeAt: Int
     var goneFrom = Int.max
+    /// From where on another program has written its file.
+    var spoiltFrom = Int.max
   }
 
   private static let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 12 * 4096)
@@ -41,6 +43,8 @@ package final class ChainRecording {
   var history: History
   private var current: [UInt64]
   var frozen: [Frozen] = []
+  /// Files that are another program's to remove.
+  var foreign: Set<String> = []
   private var lastValue: UInt64 = 0
 
   /// - Parameter path: an empty folder.
@@ -58,8 +62,8 @@ package final class ChainRecording {
   deinit { engine.stop(until: .after(seconds: 10)) }
 
   var position: Int { watch.trace.events.count }
-  private var file: DescriptorFile { DescriptorFile(in: folder) }
-  private var change: ChainChange { ChainChange(of: file, device: "disk") }
+  var file: DescriptorFile { DescriptorFile(in: folder) }
+  var change: ChainChange { ChainChange(of: file, device: "disk") }
 
   // MARK: Steps
 
@@ -189,6 +193,7 @@ package final class ChainRecording {
     try write(8..<9, durable: true)
     try removeLeaf(frozen.count - 1)
     try removeLeaf(fourth)
+    try runForeign()
     try merge(first)
     try detach()
   }

@@ -123,17 +123,7 @@ final class ChainBench {
   func check(_ note: Comment? = nil) throws {
     #expect(try device.bytes(0, content.count) == content, note)
     try device.flush()
-    let chain = device.chain
-    let opener = ChainOpener(sources: chain.deltas.map(\.source), options: AttachOptions())
-    var (geometry, levels) = try opener.readHeaders()
-    let rebuilt = ClusterMap(geometry)
-    try opener.readIndexes(&levels, into: rebuilt)
-    for cluster in 0..<geometry.clusterCount {
-      let place = device.map[cluster].map {
-        Place(delta: chain.level(of: $0.delta) ?? -1, physical: $0.physical)
-      }
-      #expect(place == rebuilt[cluster], "cluster \(cluster); \(note ?? "")")
-    }
+    let levels = try expectRebuilt(device, note)
     // Only the top is marked as in use.
     #expect(levels.map(\.isUnclean) == levels.indices.map { $0 == levels.count - 1 }, note)
   }

@@ -12,6 +12,7 @@ final class FakeService: ServiceAPI {
     var changes: [DeviceChange] = []
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
+    var deltas: [AttachRequest.DeltaReference] = []
     var snapshots: [SnapshotRequest] = []
     var backups: [PushBackupRequest] = []
     var jobs: [String: JobInfo] = ["01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7")]
@@ -157,6 +158,36 @@ final class FakeService: ServiceAPI {
       state.switches.append((guid, name))
       state.keep(device, keeper)
     }
+    return device
+  }
+
+  func addDelta(
+    _ id: String, _ request: AttachRequest.DeltaReference, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeltaAdded>?
+  ) async throws(ServiceError) -> DeltaAdded {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    let added = DeltaAdded(device: id, delta: device.deltas[0], revision: 42)
+    state.withLock { state in
+      state.deltas.append(request)
+      state.keep(added, keeper)
+    }
+    return added
+  }
+
+  func changeDelta(
+    _ id: String, _ place: DeltaPlace, _ change: DeltaChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> DeltaChanged {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    guard place != .top else { throw ServiceError(.init(rawValue: "delta-is-top"), "it is") }
+    return DeltaChanged(delta: device.deltas[0], applied: 2, skipped: 1, revision: 42)
+  }
+
+  func takeMerged(
+    _ id: String, _ place: DeltaPlace, _ direction: MergedInto, ifRevision: UInt64?,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    state.withLock { $0.keep(device, keeper) }
     return device
   }
 

@@ -76,6 +76,9 @@ package enum EventType: String, Sendable {
   case jobCreated = "job.created"
   case jobState = "job.state"
   case jobProgress = "job.progress"
+  /// Another program has written a lower delta's file, or put another one in its place: what was
+  /// recorded of its clusters is true no longer.
+  case deltaRewritten = "delta.rewritten"
   case snapshotCreated = "snapshot.created"
   case snapshotChanged = "snapshot.changed"
   case snapshotDeleted = "snapshot.deleted"

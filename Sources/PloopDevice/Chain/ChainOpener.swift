@@ -126,29 +126,49 @@ struct ChainOpener {
   /// deltas get their levels as numbers.
   func readIndexes(_ levels: inout [Level], into map: ClusterMap) throws(DeviceError) {
     for number in levels.indices.reversed() {
-      switch levels[number].layout {
-      case .raw(let clusters):
-        for cluster in 0..<clusters where map[cluster] == nil {
-          map[cluster] = Place(delta: number, physical: cluster)
-        }
-      case .ploop(let geometry):
-        var scan = IndexScan(geometry, fileBytes: levels[number].fileBytes)
-        try scan.run(levels[number].source.file) { cluster, physical in
-          if map[cluster] == nil { map[cluster] = Place(delta: number, physical: physical) }
-        } fault: { (fault) throws(DeviceError) in
-          guard fault.kind != .beyondDisk else { return }
-          throw ChainOpener.corrupt(fault, level: number, path: levels[number].source.file.path)
-        }
-        levels[number].used = scan.used
-        levels[number].mapped = scan.mapped
-        levels[number].tailPages = scan.tailPages
-        guard scan.tailPages.isEmpty || options.repairSafely else {
-          throw DeviceError(
-            FormatError(
-              .indexTailSet, "index slots behind the disk's last cluster are set"),
-            level: number, path: levels[number].source.file.path)
-        }
+      try readIndex(&levels[number], at: number) { cluster, physical in
+        if map[cluster] == nil { map[cluster] = Place(delta: number, physical: physical) }
       }
+    }
+  }
+
+  /// Scans the index of one level and hands out what it maps, in ascending order of clusters.
+  ///
+  /// - Parameter number: of the level, for errors.
+  func readIndex(
+    _ level: inout Level, at number: Int, entry: (_ cluster: UInt64, _ physical: UInt64) -> Void
+  ) throws(DeviceError) {
+    switch level.layout {
+    case .raw(let clusters):
+      for cluster in 0..<clusters { entry(cluster, cluster) }
+    case .ploop(let geometry):
+      let path = level.source.file.path
+      var scan = IndexScan(geometry, fileBytes: level.fileBytes)
+      try scan.run(level.source.file) {
+        entry($0, $1)
+      } fault: { (fault) throws(DeviceError) in
+        guard fault.kind != .beyondDisk else { return }
+        throw ChainOpener.corrupt(fault, level: number, path: path)
+      }
+      level.used = scan.used
+      level.mapped = scan.mapped
+      level.tailPages = scan.tailPages
+      guard scan.tailPages.isEmpty || options.repairSafely else {
+        throw DeviceError(
+          FormatError(
+            .indexTailSet, "index slots behind the disk's last cluster are set"),
+          level: number, path: path)
+      }
+    }
+  }
+
+  /// - Throws: `.unclean` for the first level that somebody has not closed.
+  func requireClosed(_ levels: some Sequence<(offset: Int, element: Level)>) throws(DeviceError) {
+    for (number, level) in levels where level.isUnclean {
+      throw DeviceError(
+        FormatError(
+          .unclean, "the image is marked as in use: whoever wrote it last did not close it"),
+        level: number, path: level.source.file.path)
     }
   }
 

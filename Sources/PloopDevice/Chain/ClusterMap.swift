@@ -84,6 +84,22 @@ final class ClusterMap: Sendable {
     return Run(place: first, count: count)
   }
 
+  /// Hands out every cluster that is mapped, in ascending order.
+  func forEach<Failure: Error>(
+    _ body: (_ cluster: UInt64, _ place: Place) throws(Failure) -> Void
+  ) throws(Failure) {
+    var cluster: UInt64 = 0
+    while cluster < geometry.clusterCount {
+      let run = run(from: cluster, limit: geometry.clusterCount - cluster)
+      if let place = run.place {
+        for step in 0..<run.count {
+          try body(cluster + step, Place(delta: place.delta, physical: place.physical + step))
+        }
+      }
+      cluster += run.count
+    }
+  }
+
   /// Puts into `page` the bytes of index page `number` as a delta has to have it on
   /// disk: its own entries, everything else 0. The 64 bytes of the header in page 0 are left alone.
   func encode(page number: Int, delta: Int, into page: ByteRegion) {

@@ -10,6 +10,7 @@ internal import Synchronization
 ///
 ///     bits 0-28   requests inside that were admitted under parity 0
 ///     bits 29-57  the same for parity 1
+///     bit 59      somebody has been admitted since the gate was made
 ///     bit 60      the parity under which requests are admitted now
 ///     bit 61      closed: nobody is admitted, waiters wait
 ///     bit 62      shut: nobody is admitted any more, waiters give up
@@ -22,6 +23,7 @@ final class Gate: Sendable {
   private static let shift: UInt64 = 29
   private static let mask: UInt64 = (1 << 29) - 1
   private static let counts: UInt64 = (1 << 58) - 1
+  private static let used: UInt64 = 1 << 59
   private static let parity: UInt64 = 1 << 60
   private static let closed: UInt64 = 1 << 61
   private static let shut: UInt64 = 1 << 62
@@ -52,7 +54,7 @@ final class Gate: Sendable {
     while old & (Gate.closed | Gate.shut) == 0 {
       let unit: UInt64 = old & Gate.parity == 0 ? 1 : 1 << Gate.shift
       let (exchanged, current) = state.weakCompareExchange(
-        expected: old, desired: old + unit, successOrdering: .acquiring,
+        expected: old, desired: (old + unit) | Gate.used, successOrdering: .acquiring,
         failureOrdering: .relaxed)
       if exchanged { return Pass(unit: unit) }
       old = current
@@ -113,6 +115,9 @@ final class Gate: Sendable {
   }
 
   var isClosed: Bool { state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) != 0 }
+
+  /// Whether any request has ever been inside.
+  var hasAdmitted: Bool { state.load(ordering: .acquiring) & Gate.used != 0 }
 
   /// Requests inside now.
   var occupancy: UInt64 {

@@ -183,7 +183,7 @@ package struct ChainChange: Sendable {
 
   // MARK: Pieces
 
-  private func intent(
+  func intent(
     _ operation: ChainIntent.Operation, _ guid: GUID, _ before: Settled?, files: [String]
   ) -> ChainIntent {
     // What an earlier change could not remove is tried again with this one.
@@ -193,7 +193,7 @@ package struct ChainChange: Sendable {
   }
 
   /// Makes the intent durable and does what it says; it ends with an error if nothing is left of it.
-  private func making<Result>(
+  func making<Result>(
     _ intent: ChainIntent, _ body: () throws(DeviceError) -> Result,
     keepIf mustKeep: () -> Bool = { false }
   ) throws(DeviceError) -> Result {
@@ -221,7 +221,7 @@ package struct ChainChange: Sendable {
     return Made(descriptor: changed, pauseNanoseconds: 0, intent: intent)
   }
 
-  private func describing<Result>(
+  func describing<Result>(
     _ body: () throws(DescriptorError) -> Result
   ) throws(DeviceError) -> Result {
     do throws(DescriptorError) { return try body() } catch {

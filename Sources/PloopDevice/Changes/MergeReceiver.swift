@@ -33,10 +33,12 @@ final class MergeReceiver: Sendable {
   /// Opens a lower delta for writing, and marks it as in use, durably.
   init(lower delta: Delta, above source: Delta, of device: Device) throws(DeviceError) {
     self.device = device
-    guard case .ploop(let geometry) = delta.layout else {
+    guard !delta.isRaw else {
       throw DeviceError(.rawNotBase, "\(delta.file.path) is raw and not the oldest")
     }
     try MergeReceiver.requireTrusted([delta, source], of: device)
+    // As it is now: another program may have given it a longer index.
+    let geometry = try Device.geometry(of: delta.file, isRaw: false, like: device.geometry)
     let receiverMap = ClusterMap(geometry)
     let sourceMap = ClusterMap(geometry)
     _ = try MergeReceiver.load(source, into: sourceMap)
@@ -55,7 +57,7 @@ final class MergeReceiver: Sendable {
       let written = Delta(
         number: delta.number,
         source: DeltaSource(file: file, folder: delta.source.folder, name: delta.source.name),
-        layout: delta.layout, mappedClusters: delta.mappedClusters)
+        layout: .ploop(geometry), mappedClusters: delta.mappedClusters)
       try converting { () throws(IOError) in try file.sync() }
       let used = try MergeReceiver.load(written, into: receiverMap)
       let canPunch = Device.canPunch(
@@ -276,7 +278,7 @@ final class MergeReceiver: Sendable {
     let deltas = chain.deltas.filter { $0.number != source?.number }.map { delta -> Delta in
       guard let own, delta.number == own.delta.number else { return delta }
       return Delta(
-        number: delta.number, source: own.delta.source, layout: delta.layout,
+        number: delta.number, source: own.delta.source, layout: own.delta.layout,
         mappedClusters: writing.allocator.dataClusters)
     }
     return DeltaChain(deltas, writing: chain.writing)

@@ -106,6 +106,15 @@ extension Descriptor {
     return leaf
   }
 
+  /// A snapshot's image lies in another file, with the same content.
+  ///
+  /// - Throws: `snapshot-not-found`, or `snapshot-not-possible` when another shot has the file.
+  package mutating func replaceFile(of guid: GUID, by file: String) throws(DescriptorError) {
+    guard try existing(guid).file != file else { return }
+    try requireNew(file: file)
+    update(guid) { $0.file = file }
+  }
+
   /// Takes a snapshot out of use, or (nil) gives it back.
   ///
   /// - Throws: `snapshot-not-found`, or `snapshot-not-possible` for the top.

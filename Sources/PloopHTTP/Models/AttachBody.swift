@@ -47,7 +47,8 @@ private func snapshot(_ body: inout Fields, hasDescriptor: Bool) throws(Problem)
   return guid
 }
 
-private func reference(_ fields: Fields) throws(Problem) -> AttachRequest.DeltaReference {
+/// A file and its format.
+func reference(_ fields: Fields) throws(Problem) -> AttachRequest.DeltaReference {
   enum Format: String { case ploop1, raw }
   var fields = fields
   let path = try fields.requiredText("path")

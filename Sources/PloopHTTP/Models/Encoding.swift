@@ -43,6 +43,15 @@ extension DeltaInfo {
   }
 }
 
+extension DeltaChanged {
+  var json: JSON {
+    .members([
+      "delta": delta.json, "applied": applied.map { .integer(Int64($0)) } ?? .null,
+      "skipped": skipped.map { .integer(Int64($0)) } ?? .null, "revision": .count(revision),
+    ])
+  }
+}
+
 extension SnapshotInfo {
   var json: JSON { .members(members) }
 

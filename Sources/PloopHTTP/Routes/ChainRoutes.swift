@@ -4,6 +4,51 @@ internal import PloopFormat
 /// What changes the chain of a device.
 let chainRoutes: [Route] = [
   Route(
+    creating: "/v1/devices/{id}/deltas", "addDelta",
+    answer: { (added: DeltaAdded) in
+      HTTPReply(201, added.delta.json).with(revision: added.revision).with(
+        "Location", "/v1/devices/\(added.device)/deltas/\(added.delta.level)")
+    }
+  ) { call, keeper throws(Problem) in
+    enum Place: String { case newest }
+    var body = try call.body()
+    _ = try body.choice("at", of: Place.self)
+    let request = try reference(body)
+    let revision = try call.ifRevision()
+    return try await converting { () async throws(ServiceError) in
+      try await call.service.addDelta(
+        call.arguments[0], request, ifRevision: revision, keeping: keeper)
+    }
+  },
+  Route("PATCH", "/v1/devices/{id}/deltas/{level}", "changeDelta") { call throws(Problem) in
+    let place = try call.deltaPlace()
+    let change = try deltaChange(try call.body())
+    let revision = try call.ifRevision()
+    let changed = try await converting { () async throws(ServiceError) in
+      try await call.service.changeDelta(
+        call.arguments[0], place, change, ifRevision: revision)
+    }
+    return HTTPReply(200, changed.json).with(revision: changed.revision)
+  },
+  Route(
+    creating: "/v1/devices/{id}/deltas/{level}/notify-merged", "notifyMerged",
+    answer: { (device: DeviceInfo) in
+      HTTPReply(200, device.json).with(revision: device.revision)
+    }
+  ) { call, keeper throws(Problem) in
+    let place = try call.deltaPlace()
+    var body = try call.body()
+    guard let direction = try body.choice("direction", of: MergedInto.self) else {
+      throw body.wrongValue("direction", "is missing")
+    }
+    try body.finish()
+    let revision = try call.ifRevision()
+    return try await converting { () async throws(ServiceError) in
+      try await call.service.takeMerged(
+        call.arguments[0], place, direction, ifRevision: revision, keeping: keeper)
+    }
+  },
+  Route(
     creating: "/v1/devices/{id}/snapshots", "addSnapshot",
     answer: { (made: SnapshotMade) in
       HTTPReply(201, made.json).with(revision: made.revision).with(
@@ -50,7 +95,44 @@ let chainRoutes: [Route] = [
   },
 ]
 
+/// The body of `PATCH /v1/devices/{id}/deltas/{level}`.
+private func deltaChange(_ body: Fields) throws(Problem) -> DeltaChange {
+  var body = body
+  let items = try body.objects("index")
+  let path = try body.text("path")
+  let isVerified = try body.flag("verify") ?? true
+  try body.finish()
+  switch (items, path) {
+  case (let items?, nil):
+    guard items.count <= DeltaChange.indexLimit else {
+      throw body.wrongValue("index", "at most \(DeltaChange.indexLimit) entries")
+    }
+    var entries: [DeltaChange.IndexEntry] = []
+    for var item in items {
+      guard let cluster = try item.number("cluster") else {
+        throw item.wrongValue("cluster", "is missing")
+      }
+      guard let to = try item.number("to") else { throw item.wrongValue("to", "is missing") }
+      try item.finish()
+      entries.append(DeltaChange.IndexEntry(cluster: cluster, to: to))
+    }
+    return .index(entries, isWholeChecked: isVerified)
+  case (nil, let path?): return .path(path, isContentChecked: isVerified)
+  default: throw body.wrongValue("index", "exactly one of index and path is expected")
+  }
+}
+
 extension Call {
+  /// The delta that the path names.
+  func deltaPlace() throws(Problem) -> DeltaPlace {
+    let name = arguments[1]
+    if name == "top" { return .top }
+    guard let level = Int(name), String(level) == name, level >= 0 else {
+      throw Problem("delta-not-found", "there is no delta \(name.prefix(80))")
+    }
+    return .level(level)
+  }
+
   /// The snapshot that the path names: with braces or without, in any case.
   func snapshot() throws(Problem) -> GUID {
     guard let guid = GUID(lenient: arguments[1]) else {

@@ -1,0 +1,135 @@
+internal import PloopFormat
+package import PloopIO
+
+/// A delta that another program has copied into a neighbour's file, as `notify_merged_forward` and
+/// `notify_merged_backward` tell the kernel's driver of it.
+///
+/// Nothing that the program did is believed: the receiver is read anew and checked as at an attach, and
+/// it has to have exactly what it had and what the merged delta has. Then the map says what a map made
+/// from the files would say, whichever levels are shadowed.
+struct ForeignMerge {
+  let source: Delta
+  /// As it is now: its index may have grown.
+  let receiver: Delta
+  /// The receiver's own index.
+  private let entries: ClusterMap
+
+  init(of device: Device, level: Int, _ direction: MergeDirection) throws(DeviceError) {
+    source = try device.lower(level)
+    let neighbour = try device.receiver(of: level, direction)
+    let chain = device.chain
+    let old = chain.deltas[neighbour]
+    try device.requireSameFile(old)
+    if !device.isReadOnly { try converting { () throws(IOError) in try old.file.sync() } }
+
+    var sources = chain.deltas.map(\.source)
+    sources.remove(at: level)
+    let place = min(level, neighbour)
+    let opener = ChainOpener(sources: sources, options: AttachOptions())
+    try opener.checkSources()
+    var levels = try opener.readHeaders().levels
+    try opener.requireClosed([(neighbour, levels[place])])
+    let entries = ClusterMap(device.geometry)
+    try opener.readIndex(&levels[place], at: neighbour) { cluster, physical in
+      entries[cluster] = Place(delta: old.number, physical: physical)
+    }
+    self.entries = entries
+    receiver = Delta(
+      number: old.number, source: old.source, layout: levels[place].layout,
+      mappedClusters: levels[place].mapped)
+    try compare(with: device, level: level)
+  }
+
+  /// The receiver has what it was read for and what the merged delta has, and nothing else that shows.
+  private func compare(with device: Device, level: Int) throws(DeviceError) {
+    let path = receiver.file.path
+    func mismatch(_ cluster: UInt64, _ words: String) -> DeviceError {
+      DeviceError(.refused(.mismatch), "\(path) \(words): the cluster \(cluster)")
+    }
+    let chain = device.chain
+    var source = try ChainOpener(
+      sources: chain.deltas.map(\.source), options: AttachOptions()
+    ).readHeaders().levels[level]
+    let merged = ClusterMap(device.geometry)
+    try ChainOpener(sources: [], options: AttachOptions()).readIndex(&source, at: level) {
+      merged[$0] = Place(delta: self.source.number, physical: $1)
+    }
+    try merged.forEach { (cluster, _) throws(DeviceError) in
+      guard entries[cluster] != nil else {
+        throw mismatch(cluster, "lacks what \(self.source.file.path) has")
+      }
+    }
+    try device.map.forEach { (cluster, place) throws(DeviceError) in
+      if place.delta == receiver.number, entries[cluster] == nil {
+        throw mismatch(cluster, "has lost what it had")
+      }
+    }
+    let lowest = min(level, chain.level(of: receiver.number) ?? 0)
+    try entries.forEach { (cluster, _) throws(DeviceError) in
+      // A raw file that has grown has every cluster up to its end.
+      guard merged[cluster] == nil, !(receiver.isRaw && device.map[cluster] == nil) else { return }
+      let owner = device.map[cluster].flatMap { chain.level(of: $0.delta) }
+      guard let owner, owner >= lowest else {
+        throw mismatch(cluster, "has what neither of the two had")
+      }
+    }
+  }
+
+  /// Sends readers to the receiver. No request is inside.
+  func repoint(_ map: ClusterMap) {
+    entries.forEach { cluster, place in
+      let owner = map[cluster]?.delta ?? source.number
+      if owner == source.number || owner == receiver.number { map[cluster] = place }
+    }
+  }
+
+  func chain(_ chain: DeltaChain) -> DeltaChain {
+    let deltas = chain.deltas.filter { $0.number != source.number }
+      .map { $0.number == receiver.number ? receiver : $0 }
+    return DeltaChain(deltas, writing: chain.writing)
+  }
+}
+
+extension Device {
+  /// The level of the neighbour that another program can have merged a delta into.
+  ///
+  /// - Throws: `.refused` where there is no such delta or neighbour.
+  package func receiver(of level: Int, _ direction: MergeDirection) throws(DeviceError) -> Int {
+    _ = try lower(level)
+    let neighbour = direction == .forward ? level + 1 : level - 1
+    guard neighbour >= 0, neighbour < chain.topLevel else {
+      throw DeviceError(
+        .refused(.wrongDirection),
+        direction == .forward
+          ? "above level \(level) is the top, which only a merge of our own writes"
+          : "nothing lies below level 0")
+    }
+    return neighbour
+  }
+
+  /// Drops a delta that another program has merged into a neighbour's file. The delta's own file stays as
+  /// it is, and is whoever's merged it.
+  ///
+  /// - Parameters:
+  ///   - level: of the delta that was merged.
+  ///   - deadline: by when requests in flight have to end.
+  ///   - moment: makes durable that the chain has these levels from now on. No request is inside
+  ///     meanwhile; if it throws, the chain is as it was.
+  /// - Returns: nanoseconds for which requests had to wait.
+  /// - Throws: `.refused`, `.format` or `.timeout`, with nothing changed.
+  package func takeMerged(
+    level: Int, _ direction: MergeDirection, until deadline: Deadline,
+    at moment: ([LevelStatus]) throws(DeviceError) -> Void
+  ) throws(DeviceError) -> UInt64 {
+    let merge = try ForeignMerge(of: self, level: level, direction)
+    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+      let shorter = merge.chain(chain)
+      try moment(levels(of: shorter))
+      merge.repoint(map)
+      return shorter
+    }
+    counters.countPause(nanoseconds: pause)
+    ImageLock.release(merge.source.file)
+    return pause
+  }
+}
