@@ -4,8 +4,6 @@ internal import PloopIO
 // Requests that would rather wait than hear that something goes on (RFC 7240, `Prefer: wait=30`).
 
 extension Call {
-  private static let longest = 60
-
   /// Seconds for which the caller wants to wait. What a header says that nobody understands is
   /// ignored, as it is to be.
   var patienceSeconds: Int? {
@@ -15,7 +13,7 @@ extension Call {
         guard parts.count == 2, parts[0].lowercased() == "wait",
           let seconds = Int(parts[1].filter { $0 != "\"" }), seconds >= 0
         else { continue }
-        return min(seconds, Call.longest)
+        return min(seconds, longestPatience)
       }
     }
     return nil

@@ -32,6 +32,8 @@ struct Call: Sendable {
   let request: HTTPRequest
   let target: RequestTarget
   let arguments: [String]
+  /// The longest that a request may wait, in seconds.
+  var longestPatience = 60
 
   func parameter(_ name: String) -> String? {
     target.query.first { $0.name == name }?.value
@@ -79,10 +81,15 @@ package struct Router: Sendable {
 
   private let service: any ServiceAPI
   let watchers: EventWatchers
+  private let longestPatience: Int
 
-  package init(_ service: any ServiceAPI, watchers: EventWatchers = EventWatchers()) {
+  /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers.
+  package init(
+    _ service: any ServiceAPI, watchers: EventWatchers = EventWatchers(), longestPatience: Int = 60
+  ) {
     self.service = service
     self.watchers = watchers
+    self.longestPatience = longestPatience
   }
 
   /// - Parameter requestID: given back in the reply and in problems.
@@ -143,7 +150,8 @@ package struct Router: Sendable {
       }
     }
     let call = Call(
-      service: service, watchers: watchers, request: request, target: target, arguments: arguments)
+      service: service, watchers: watchers, request: request, target: target, arguments: arguments,
+      longestPatience: longestPatience)
     // A POST waits where it is known whether it is a new one.
     if method == "PATCH" || method == "DELETE" {
       return try await call.patiently { () async throws(Problem) in try await route.handle(call) }
