@@ -60,7 +60,7 @@ struct DisposalTests {
     #expect(try await obstacle(to: branch) == "image-in-use export look")
     try fixture.stop()
     try Tool.shell("mv '\(file)' '\(fixture.folder.path)/away'")
-    try fixture.start()
+    try await fixture.restart()
     try Tool.shell("mv '\(fixture.folder.path)/away' '\(file)'")
     #expect(try await refusals(branch) == ["export-in-use", "export-in-use"])
     #expect(try await obstacle(to: branch) == "image-in-use export look")

@@ -39,22 +39,25 @@ final class ServiceFixture {
     running = nil
   }
 
-  /// Begins another one; threads of the last let go of the state folder in their own time.
-  func start() throws {
-    let deadline = Deadline.after(seconds: 60)
+  /// Begins another one; tasks and threads of the last let go of the state folder in their own time, and
+  /// may need this thread for it.
+  func restart() async throws {
+    let deadline = Deadline.after(seconds: 3600)
     while running == nil {
-      do throws(ServiceError) {
-        let service = try Service(
-          roots: Roots([("main", images)]), store: Store(path: "\(folder.path)/state"),
-          engine: IOEngine(threadLimit: 4), log: log, configuration: Service.Configuration(),
-          registry: registry)
-        try service.recover()
-        running = service
-      } catch {
+      do throws(ServiceError) { try start() } catch {
         guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
-        poll(nil, 0, 5)
+        await Task.yield()
       }
     }
+  }
+
+  private func start() throws(ServiceError) {
+    let service = try Service(
+      roots: Roots([("main", images)]), store: Store(path: "\(folder.path)/state"),
+      engine: IOEngine(threadLimit: 4), log: log, configuration: Service.Configuration(),
+      registry: registry)
+    try service.recover()
+    running = service
   }
 
   /// Makes a disk in a folder of its id.

@@ -243,7 +243,7 @@ struct DamagedNotesTests {
     #expect(warnings().first?.contains("vm/DiskDescriptor.xml.notes") == true)
     // It is found again by the next life, and by nobody twice in one.
     try fixture.stop()
-    try fixture.start()
+    try await fixture.restart()
     #expect(try await condition()?.reason == "Damaged")
     _ = try await fixture.service.snapshots("vm")
     #expect(warnings().count == 2, "\(warnings())")
