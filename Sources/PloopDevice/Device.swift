@@ -82,6 +82,7 @@ package final class Device: Sendable {
   ) throws(DeviceError) {
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
+      suspension.foretell()
       try close(until: deadline)
       do throws(DeviceError) { try body() } catch {
         gate.open()

@@ -7,7 +7,11 @@ final class Suspension: Sendable {
   private let lock = Locked(false)
   private let seen = Atomic<Bool>(false)
 
+  /// Whether it is suspended, or about to be: requests that come now wait.
   var isSuspended: Bool { seen.load(ordering: .acquiring) }
+
+  /// From now on it is about to be; the end of ``withLock(_:)`` tells whether it has become so.
+  func foretell() { seen.store(true, ordering: .releasing) }
 
   func withLock<Result, Failure: Error>(
     _ body: (inout Bool) throws(Failure) -> Result
