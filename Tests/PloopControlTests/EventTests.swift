@@ -176,7 +176,7 @@ struct EventTests {
   func concurrent() throws {
     let store = store
     let engine = IOEngine()
-    defer { engine.stop(until: .after(seconds: 20)) }
+    defer { engine.stop(until: .after(seconds: 600)) }
     let (writers, writes, readers) = (4, 60, 3)
     let seen = Monitor<[[UInt64]]>([])
     for writer in 0..<writers {
@@ -267,7 +267,7 @@ struct EventTests {
       }
     }
     let waiting = [wait(.events), wait(.events), wait(.service)]
-    let deadline = Deadline.after(seconds: 20)
+    let deadline = Deadline.after(seconds: 600)
     while room.count < 3, !deadline.hasPassed { try Tool.shell("true") }
     #expect(await wait(.service).value == .full)
     waiting[0].cancel()

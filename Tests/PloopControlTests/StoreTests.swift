@@ -20,7 +20,7 @@ struct StoreTests {
   /// Opens the folder again after the store before has gone. A program that another test is just
   /// starting may hold a copy of the old lock until it is started.
   private func open(_ path: String) throws -> Store {
-    let deadline = Deadline.after(seconds: 20)
+    let deadline = Deadline.after(seconds: 600)
     while true {
       do throws(ServiceError) { return try Store(path: path) } catch {
         guard error.code == .imageInUse, !deadline.hasPassed else { throw error }

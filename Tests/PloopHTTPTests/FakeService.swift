@@ -500,7 +500,7 @@ final class Gate: Sendable {
   }
 
   /// Whether that many wait before the deadline.
-  func hasWaiting(_ count: Int, until deadline: Deadline = .after(seconds: 20)) -> Bool {
+  func hasWaiting(_ count: Int, until deadline: Deadline = .after(seconds: 600)) -> Bool {
     state.wait(until: deadline) { $0.waiting.count >= count ? true : nil } ?? false
   }
 }

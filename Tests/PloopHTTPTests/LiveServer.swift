@@ -35,7 +35,7 @@ final class LiveServer: Sendable {
 
   deinit {
     service.gate.open()
-    server.stop(until: .after(seconds: 20))
+    server.stop(until: .after(seconds: 600))
   }
 
   func socket(_ door: Door) -> ListeningSocket { door == .unix ? unix : tcp }
@@ -84,7 +84,7 @@ struct LogLines: LogHandler {
 
   /// The first line about a request with this id, as soon as there is one.
   func line(of requestID: String) -> Line? {
-    lines.wait(until: .after(seconds: 20)) { lines in
+    lines.wait(until: .after(seconds: 600)) { lines in
       lines.first { $0.metadata["request_id"] == .string(requestID) }
     }
   }

@@ -114,7 +114,7 @@ struct HTTPServerTests {
       "POST /v1/devices HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
     )
     let silent = try live.client(.tcp)
-    let deadline = Deadline.after(seconds: 20)
+    let deadline = Deadline.after(seconds: 600)
     var isHeadOpen = true
     var isBodyOpen = true
     while (isHeadOpen || isBodyOpen) && !deadline.hasPassed {
@@ -205,7 +205,7 @@ struct HTTPServerTests {
     for client in clients { client.send(Self.slow + Self.get) }
     #expect(live.service.gate.hasWaiting(2))
     let stopping = try Thread(name: "stop") { live.server.stop(until: .after(seconds: 60)) }
-    let deadline = Deadline.after(seconds: 20)
+    let deadline = Deadline.after(seconds: 600)
     while access("\(live.folder.path)/http.sock", F_OK) == 0, !deadline.hasPassed {
       poll(nil, 0, 5)
     }
@@ -252,7 +252,7 @@ struct HTTPServerTests {
         }
       }
     }
-    #expect(served.wait(until: .after(seconds: 20)) { $0 > 100 ? true : nil } == true)
+    #expect(served.wait(until: .after(seconds: 600)) { $0 > 100 ? true : nil } == true)
     let began = monotonicNanoseconds()
     live.server.stop(until: .after(seconds: 60))
     #expect(monotonicNanoseconds() - began < 20_000_000_000)

@@ -27,7 +27,7 @@ struct WatchTests {
   }
 
   private func hasWaiting(_ service: FakeService, _ count: Int) throws -> Bool {
-    let deadline = Deadline.after(seconds: 20)
+    let deadline = Deadline.after(seconds: 600)
     while service.waiting.count != count {
       guard !deadline.hasPassed else { return false }
       try Tool.shell("true")
