@@ -91,6 +91,7 @@ extension Service {
         }
       }
       let (_, chain) = try described(controller, isAsItWas: false)
+      _ = try isDescribed(after, before: record, chain)
       guard let guid = old.guid.flatMap({ GUID($0) }) else {
         throw ServiceError(.deltaNotFound, "the descriptor has no shot of level \(level)")
       }
@@ -119,6 +120,25 @@ extension Service {
   }
 
   // MARK: Pieces
+
+  /// Whether the program that wrote the files has changed the descriptor as well.
+  ///
+  /// - Throws: `descriptor-exists` when it says neither what the chain was nor what it is to be.
+  func isDescribed(
+    _ after: DeviceRecord, before: DeviceRecord, _ chain: ChangeableChain
+  ) throws(ServiceError) -> Bool {
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    let deltas = try deltas(of: descriptor, to: descriptor.topGUID, at: chain.location)
+    if Service.haveSameFiles(deltas, before.deltas) { return false }
+    guard Service.haveSameFiles(deltas, after.deltas) else {
+      throw ServiceError(
+        .descriptorExists,
+        "\(chain.location.path) says neither the chain that \(after.id) has, nor the changed one",
+        remedy: "make it say either, or detach the device and attach it anew", errno: "EEXIST",
+        holder: ServiceError.Holder(kind: "descriptor", id: chain.location.path))
+    }
+    return true
+  }
 
   /// What everybody who records clusters of the disk has to hear of: another program has written them.
   func noteRewritten(

@@ -100,25 +100,6 @@ extension Service {
     }
   }
 
-  /// Whether the program that merged has changed the descriptor as well.
-  ///
-  /// - Throws: `descriptor-exists` when it says neither what the chain was nor what it is to be.
-  private func isDescribed(
-    _ after: DeviceRecord, before: DeviceRecord, _ chain: ChangeableChain
-  ) throws(ServiceError) -> Bool {
-    let descriptor = try read(chain.location, in: chain.file.folder)
-    let deltas = try deltas(of: descriptor, to: descriptor.topGUID, at: chain.location)
-    if Service.haveSameFiles(deltas, before.deltas) { return false }
-    guard Service.haveSameFiles(deltas, after.deltas) else {
-      throw ServiceError(
-        .descriptorExists,
-        "\(chain.location.path) says neither the chain that \(after.id) has, nor that without the delta",
-        remedy: "make it say either, or detach the device and attach it anew", errno: "EEXIST",
-        holder: ServiceError.Holder(kind: "descriptor", id: chain.location.path))
-    }
-    return true
-  }
-
   /// A snapshot goes that nobody protects or reads; one that is in the descriptor no more is gone.
   private func requireDisposable(
     _ gone: GUID, isDescribed: Bool, _ chain: ChangeableChain

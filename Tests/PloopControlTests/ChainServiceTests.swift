@@ -269,4 +269,35 @@ struct ChainServiceTests {
     #expect(try bench.disk.bytes(1 << 16, 1) == [2])
     bench.stop()
   }
+
+  @Test("nor is a delta's file replaced through one, unless it says just that already")
+  func replacedUnderneath() async throws {
+    let bench = try await Bench()
+    let folder = "\(bench.folder.path)/images/vm"
+    try bench.write(0)
+    let first = try await bench.snapshot()
+    try Tool.shell("cp '\(folder)/DiskDescriptor.xml' '\(folder)/saved'")
+    try bench.write(1)
+    _ = try await bench.snapshot()
+    try bench.write(2)
+    try Tool.shell("cd '\(folder)' && cp root.hds copy.hds")
+    func replace() async throws(ServiceError) -> DeltaChanged {
+      try await bench.service.changeDelta(
+        "vm", .level(0), .path("vm/copy.hds", isContentChecked: true), ifRevision: nil)
+    }
+    // Somebody has put an older one back: the chain would lose its top with it.
+    try Tool.shell("cd '\(folder)' && cp DiskDescriptor.xml good && cp saved DiskDescriptor.xml")
+    let refusal = await #expect(throws: ServiceError.self) { _ = try await replace() }
+    #expect(refusal?.code == .descriptorExists)
+    #expect(try bench.disk.levels().map(\.path).first?.hasSuffix("root.hds") == true)
+    #expect(try await bench.service.device("vm").deltas.count == 3)
+    #expect(try bench.descriptor.shots.count == 2)
+    // The program that has copied the file may have said so in the descriptor as well.
+    try Tool.shell("cd '\(folder)' && sed 's,>root.hds<,>copy.hds<,' good > DiskDescriptor.xml")
+    #expect(try await replace().delta.path == "main:vm/copy.hds")
+    #expect(try bench.descriptor.shot(first)?.file == "copy.hds")
+    #expect(try (0..<3).map { try bench.disk.bytes(UInt64($0 << 16), 1) } == [[1], [2], [3]])
+    #expect(try await bench.service.device("vm").deltas.count == 3)
+    bench.stop()
+  }
 }
