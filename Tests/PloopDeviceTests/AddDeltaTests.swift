@@ -1,3 +1,4 @@
+import Glibc
 import PloopFormat
 import PloopIO
 import TestSupport
@@ -113,6 +114,48 @@ struct AddDeltaTests {
     try add(device, "other")
     device.resume()
     #expect(try owners(device)[..<3] == [0, 2, 3])
+    try device.close()
+  }
+
+  @Test("a disk that could not be suspended after all takes none, however late that turns out")
+  func notSuspended() throws {
+    let plan = FaultPlan { _, _, _ in nil }
+    let fixture = try DiskFixture(probe: plan)
+    let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 1 << 18)
+    for name in ["base", "top"] { try fixture.make(name, geometry) }
+    let device = try fixture.attach(["top"])
+    try device.put([1], at: 0)
+    let pass = try device.admitted()
+    // Its round cannot write the index: nothing is suspended then.
+    plan.replace { _, operation, path in
+      guard case .write(0..<4096, _) = operation, path.hasSuffix("top") else { return nil }
+      return .error(28)
+    }
+    let suspending = try Thread(name: "suspend") { try? device.suspend(until: .never) }
+    while !device.gate.isClosed { sched_yield() }
+    let source = try fixture.source("base")
+    let isLookedAt = Monitor(false)
+    let refusal = Locked<DeviceError?>(nil)
+    let calls = plan.callCount
+    let adding = try Thread(name: "add") {
+      isLookedAt.update { $0 = true }
+      do throws(DeviceError) {
+        try device.addDelta(source, until: .never) { _ in }
+      } catch { refusal.withLock { $0 = error } }
+    }
+    _ = isLookedAt.wait { $0 ? true : nil }
+    // It has read all of the file, and waits for the end of the suspending.
+    while plan.callCount < calls + 3 { sched_yield() }
+    for _ in 0..<1000 { sched_yield() }
+    device.gate.leave(pass)
+    suspending.join()
+    adding.join()
+    guard case .refused(.running, _)? = refusal.withLock({ $0?.kind }) else {
+      Issue.record("\(String(describing: refusal.withLock { $0 }))")
+      return
+    }
+    #expect(device.levels().count == 1 && !device.isSuspended)
+    plan.replace { _, _, _ in nil }
     try device.close()
   }
 

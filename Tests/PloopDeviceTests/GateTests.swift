@@ -117,6 +117,10 @@ struct GateTests {
         }
       }
     }
+    // The old top's allocator and the new one's may both turn it.
+    let other = try Thread(name: "turner") {
+      while !stop.withLock({ $0 }) { gate.turn() }
+    }
     var waiting: [(object: Int, generation: UInt64)] = []
     for object in 1...2000 {
       let old = current.withLock { current -> Int in
@@ -133,6 +137,7 @@ struct GateTests {
     }
     stop.withLock { $0 = true }
     users.forEach { $0.join() }
+    other.join()
     #expect(wrong.withLock { $0 } == 0)
     #expect(gate.occupancy == 0)
   }

@@ -41,7 +41,7 @@ final class ClusterAllocator: Sendable {
   private let geometry: Geometry
   private let gate: Gate
   private let state: Locked<State>
-  /// Held while freed clusters are punched: one caller at a time turns the gate's parity.
+  /// Held while freed clusters are punched, by one caller at a time.
   private let reaping = Locked(())
 
   /// - Parameter used: clusters of the file that header, index and entries use. Whatever else lies

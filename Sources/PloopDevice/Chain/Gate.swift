@@ -30,6 +30,9 @@ final class Gate: Sendable {
 
   private let state = Atomic<UInt64>(0)
   private let turns = Atomic<UInt64>(0)
+  /// Held from a turn until it is counted: ``grace`` allows for one that is not, and the allocators of an
+  /// old top and a new one may both want to turn.
+  private let turning = Locked(())
   /// What waits without a thread.
   private let waiters = Monitor<[@Sendable () -> Void]>([])
 
@@ -136,8 +139,10 @@ final class Gate: Sendable {
     return turns.load(ordering: .acquiring)
   }
 
-  /// Turns the parity if nobody is left from before the last turn. One caller at a time.
-  func turn() {
+  /// Turns the parity if nobody is left from before the last turn.
+  func turn() { turning.withLock { _ in turnAndCount() } }
+
+  private func turnAndCount() {
     var old = state.load(ordering: .acquiring)
     while true {
       let other = old & Gate.parity == 0 ? old >> Gate.shift & Gate.mask : old & Gate.mask

@@ -43,9 +43,8 @@ extension Device {
       number: number, source: source, layout: levels[level].layout,
       mappedClusters: levels[level].mapped)
 
-    let mayChange = isSuspended
     let pause = try change(until: deadline) { (chain) throws(DeviceError) in
-      guard mayChange || !gate.hasAdmitted else {
+      guard isSuspended || !gate.hasAdmitted else {
         throw DeviceError(
           .refused(.running), "the disk has served requests, which have seen it without the delta")
       }
