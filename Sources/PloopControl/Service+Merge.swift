@@ -107,13 +107,14 @@ extension Service {
 
   /// Removes a snapshot that nothing builds on.
   ///
-  /// - Returns: bytes that were freed; nil when something builds on it.
+  /// - Returns: bytes that were freed; nil when something builds on it, or an earlier attempt has merged
+  ///   or removed it.
   func removeIfLeaf(
     _ guid: GUID, _ controller: DeviceController, job: String
   ) throws(ServiceError) -> UInt64? {
     let (_, chain) = try changeable(controller, ifRevision: nil, by: job)
     let descriptor = try read(chain.location, in: chain.file.folder)
-    if descriptor.shot(guid) == nil, try existing(job).interruptions > 0 { return 0 }
+    if descriptor.shot(guid) == nil, try existing(job).hasBeenTried { return nil }
     guard try onlyChild(of: guid, descriptor) == nil else { return nil }
     try requireDisposable(guid, chain)
     let removes = !keepsFile(guid, chain)

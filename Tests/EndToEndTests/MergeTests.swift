@@ -80,9 +80,10 @@ struct MergeTests {
     #expect(try levels() == 4)
     let middle = try merge(",\"params\":{\"level\":1}")
     #expect(middle.json["state"] as? String == "succeeded", "\(middle.text)")
-    let oldest = try service.call(
-      "DELETE", "/v1/devices/vm/snapshots/\(snapshots[0].filter { !"{}".contains($0) })", nil,
-      ["Prefer: wait=60"])
+    let path = "/v1/devices/vm/snapshots/\(snapshots[0].filter { !"{}".contains($0) })"
+    let stale = try service.call("DELETE", path, nil, ["If-Match: \"1\""])
+    #expect(stale.status == 412 && stale.code == "precondition-failed", "\(stale.text)")
+    let oldest = try service.call("DELETE", path, nil, ["Prefer: wait=60"])
     #expect(oldest.json["state"] as? String == "succeeded", "\(oldest.text)")
     #expect(try levels() == 2)
     _ = ended.wait { $0 ? true : nil }

@@ -218,6 +218,59 @@ struct ChainServiceTests {
     bench.stop()
   }
 
+  @Test(
+    "a merge that was made, and could not be written down, is over when it is tried again",
+    arguments: ["merge", "delete_snapshot"])
+  func endNotKept(type: String) async throws {
+    let bench = try await Bench()
+    try bench.write(0)
+    let guid = try await bench.snapshot()
+    try bench.write(1)
+    let database = "\(bench.folder.path)/state/ploopd.db"
+    try Tool.shell(
+      """
+      sqlite3 '\(database)' "CREATE TRIGGER full BEFORE INSERT ON devices
+        BEGIN SELECT RAISE(ABORT, 'no room'); END"
+      """)
+    let id = try await bench.delete(guid) { $0.type = type }
+    let failed = try await bench.job(id)
+    #expect(failed.state == .failed && failed.error?.code == "io-error")
+    #expect(try bench.descriptor.shots.count == 1)
+    try Tool.shell("sqlite3 '\(database)' 'DROP TRIGGER full'")
+    _ = try await bench.service.retryJob(id, ifRevision: nil)
+    let job = try await bench.job(id)
+    #expect(job.state == .succeeded && job.result?["completed_earlier"] == .flag(true))
+    #expect(try (0..<2).map { try bench.disk.bytes(UInt64($0 << 16), 1) } == [[1], [2]])
+    #expect(try await bench.service.device("vm").deltas.count == 1)
+    _ = try await bench.snapshot()
+    bench.stop()
+  }
+
+  @Test("a snapshot is not deleted by who has seen the disk as it was before")
+  func seenBefore() async throws {
+    let bench = try await Bench()
+    let guid = try await bench.snapshot()
+    let seen = try await bench.service.device("vm").revision
+    _ = try await bench.snapshot()
+    for isPlan in [true, false] {
+      let refusal = await #expect(throws: ServiceError.self) {
+        var request = JobRequest(type: "delete_snapshot", device: "vm")
+        request.parameters = ["snapshot": .text(guid.description)]
+        request.ifRevision = seen
+        if isPlan {
+          _ = try await bench.service.planJob(request)
+        } else {
+          _ = try await bench.service.addJob(request, keeping: nil)
+        }
+      }
+      #expect(refusal?.code == .preconditionFailed)
+    }
+    let now = try await bench.service.device("vm").revision
+    let id = try await bench.delete(guid) { $0.ifRevision = now }
+    #expect(try await bench.job(id).state == .succeeded)
+    bench.stop()
+  }
+
   @Test("an image that was to become the top is free again when it does not")
   func refusedTop() async throws {
     let bench = try await Bench()

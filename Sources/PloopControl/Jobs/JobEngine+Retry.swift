@@ -37,6 +37,10 @@ extension JobEngine {
 }
 
 extension JobRecord {
+  /// Whether an attempt before this one may have done all of the work: after a crash, or a failure to
+  /// write its end down.
+  var hasBeenTried: Bool { interruptions > 0 || attempt > 1 }
+
   /// Whether what it failed of may pass, and its request wants to see.
   func mayTryAgain(after error: ServiceError) -> Bool {
     guard let retry, attempt < retry.maxAttempts, state != .cancelling else { return false }

@@ -185,6 +185,8 @@ package struct JobRequest: Sendable {
   package var retry: JobRetry?
   package var dedupeKey: String?
   package var labels: [String: String] = [:]
+  /// Of the device, if it has to be the one that the caller has seen.
+  package var ifRevision: UInt64?
 
   package init(type: String, device: String) {
     self.type = type

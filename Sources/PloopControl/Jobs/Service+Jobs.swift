@@ -16,8 +16,16 @@ extension Service {
     try Names.require(labels: request.labels)
     let controller = try controller(request.device)
     return try await controller.run { () throws(ServiceError) in
-      try self.add(request, keeping: keeper)
+      try Service.require(request, of: controller)
+      return try self.add(request, keeping: keeper)
     }
+  }
+
+  private static func require(
+    _ request: JobRequest, of controller: DeviceController
+  ) throws(ServiceError) {
+    guard let record = controller.now.record else { return }
+    try require(request.ifRevision, is: record.revision)
   }
 
   private func add(
@@ -52,6 +60,7 @@ extension Service {
     try requireServing()
     let controller = try controller(request.device)
     return try await controller.run { () throws(ServiceError) in
+      try Service.require(request, of: controller)
       let work = try self.jobs.work(
         request.type, request.parameters, device: request.device)
       var plan = try work.plan(self)

@@ -32,8 +32,8 @@ struct SnapshotMerge {
       }
     }
     guard let begun else {
-      control.log("the snapshot is gone: a crash came behind the merge's end")
-      return ["completed_before_crash": .flag(true)]
+      control.log("the snapshot is gone: an earlier attempt has merged it")
+      return ["completed_earlier": .flag(true)]
     }
     var total = ForwardMerge.Progress()
     do throws(JobStop) {
@@ -124,7 +124,7 @@ struct SnapshotMerge {
   ) throws(ServiceError) -> Begun? {
     let (device, chain) = try service.changeable(controller, ifRevision: nil, by: job)
     let descriptor = try service.read(chain.location, in: chain.file.folder)
-    if descriptor.shot(guid) == nil, try service.existing(job).interruptions > 0 { return nil }
+    if descriptor.shot(guid) == nil, try service.existing(job).hasBeenTried { return nil }
     let child = try service.child(of: guid, descriptor)
     try service.requireDisposable(guid, chain)
     let removes = !service.keepsFile(guid, chain)

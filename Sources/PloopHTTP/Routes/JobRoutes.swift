@@ -96,6 +96,7 @@ let jobRoutes: [Route] = [
   ) { call throws(Problem) in
     var request = JobRequest(type: "delete_snapshot", device: call.arguments[0])
     request.parameters["snapshot"] = .text(try call.snapshot().description)
+    request.ifRevision = try call.ifRevision()
     guard try !call.isDryRun() else {
       return HTTPReply(
         200,
