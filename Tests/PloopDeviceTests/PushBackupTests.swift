@@ -433,6 +433,48 @@ struct PushBackupTests {
     try device.close()
   }
 
+  @Test(
+    "F1: a frozen read that is overtaken by a write gives what was saved, or nothing, but nothing newer",
+    arguments: [false, true])
+  func overtaken(isSaved: Bool) throws {
+    let plan = FaultPlan { _, _, _ in nil }
+    let bench = try ChainBench(probe: plan)
+    let device = bench.device
+    let ones = [UInt8](repeating: 1, count: Self.cluster)
+    try bench.write(0, ones)
+    var options = PushBackup.Options()
+    if isSaved {
+      options.onDeadline = .spill
+      options.scratch = try scratch(bench, clusters: 1)
+    }
+    let backup = try backup(bench, options)
+    let isFirst = Locked(true)
+    plan.replace { _, operation, _ in
+      guard case .read(_, let count) = operation, count == Self.cluster,
+        isFirst.withLock({ isFirst in
+          defer { isFirst = false }
+          return isFirst
+        })
+      else { return nil }
+      // It has looked where the cluster is, and reads it only after this.
+      return .stall {
+        if !isSaved { _ = try? backup.confirm([0..<1]) }
+        try? device.put([UInt8](repeating: 9, count: Self.cluster), at: 0)
+      }
+    }
+    if isSaved {
+      #expect(try frozen(backup, cluster: 0) == ones)
+    } else {
+      #expect(throws: PushBackup.Refusal.released(cluster: 0)) {
+        try self.frozen(backup, cluster: 0)
+      }
+    }
+    #expect(try device.bytes(0, 1) == [9])
+    #expect(isFirst.withLock { !$0 })
+    try backup.stop(until: Self.long)
+    try device.close()
+  }
+
   @Test("F9: what is not wanted never waits, and is no part of the backup")
   func mask() throws {
     let bench = try ChainBench()

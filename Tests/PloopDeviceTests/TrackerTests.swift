@@ -69,6 +69,21 @@ struct TrackerTests {
     try device.close()
   }
 
+  @Test("E1: of the file, also a cluster that is all zero and needed no write to be so")
+  func zeroesOfTheFile() throws {
+    let bench = try ChainBench()
+    try bench.write(0, [UInt8](repeating: 1, count: 2 * Self.cluster))
+    try bench.snapshot()
+    let tracker = try tracker(.image, bench)
+    #expect(all(tracker) == [0])
+    // The lower delta has it, so the top takes a cluster at its end, where the file is zero.
+    try bench.zero(clusters: 1..<2)
+    #expect(all(tracker) == [1])
+    try tracker.end(until: .after(seconds: 600))
+    try bench.check()
+    try bench.device.close()
+  }
+
   @Test("E2: upward from the last one and round, each once, again when it is written again")
   func rounds() throws {
     let bench = try ChainBench()
