@@ -151,11 +151,11 @@ struct SnapshotExportTests {
     // each round of it says how many there were.
     let counts = try Tool.python(
       """
-      import nbd, random, sys, threading, time
+      import nbd, random, sys, threading
       live, then, model, seed = sys.argv[1:]
       chance = random.Random(int(seed))
       expected = open(model, "rb").read()
-      done, writes = threading.Event(), 0
+      done, writes, moved = threading.Event(), 0, threading.Condition()
       def write():
           global writes
           h = nbd.NBD(); h.connect_uri(live)
@@ -167,14 +167,14 @@ struct SnapshotExportTests {
               elif what == 1: h.zero(count, offset)
               else: h.pwrite(bytes([chance.randrange(3, 256)]) * count, offset)
               if writes % 50 == 0: h.flush()
-              writes += 1
+              with moved: writes += 1; moved.notify()
           h.shutdown()
       writer = threading.Thread(target=write); writer.start()
       try:
           h = nbd.NBD(); h.connect_uri(then)
           for round in range(6):
               before = writes
-              while writes < before + 100 and writer.is_alive(): time.sleep(0.001)
+              with moved: assert moved.wait_for(lambda: writes >= before + 100, 250), "no writes"
               for place in range(0, 16 << 20, 1 << 20):
                   assert h.pread(1 << 20, place) == expected[place:place + (1 << 20)], (round, place)
           h.shutdown()

@@ -132,6 +132,7 @@ struct WhoWithWhomTests {
       disks.append((operation, try make(operation.rawValue.lowercased())))
     }
     try bring(&disks, into: state)
+    defer { if state == .connected { disconnect() } }
     for (operation, disk) in disks {
       let answer = try #require(Self.rows(state)[operation] ?? Self.usual[operation])
       let reply = try ask(operation, of: disk)
@@ -197,22 +198,31 @@ struct WhoWithWhomTests {
     }
   }
 
-  /// One client that is inside of all exports until the folder is gone.
+  /// One client that is inside of all exports until it is told to leave.
   private func connect(_ exports: [String]) throws {
     let uris = exports.map { "'\(service.uri($0))'" }.joined(separator: " ")
     try Tool.shell(
       """
-      cd '\(folder.path)'; cat > client.py <<'END'
-      import nbd, os, sys, time
+      cd '\(folder.path)'; mkfifo leave; cat > client.py <<'END'
+      import nbd, os, sys
       clients = []
       for uri in sys.argv[1:]:
           h = nbd.NBD(); h.connect_uri(uri); clients.append(h)
       open("in", "w")
-      while os.path.exists("in"): time.sleep(0.1)
+      open("leave").read()
       END
-      /usr/bin/python3 client.py \(uris) > client.out 2>&1 &
+      /usr/bin/python3 client.py \(uris) > client.out 2>&1 & echo $! > client.pid
       until [ -e in ]; do kill -0 $! || { cat client.out; exit 1; }; sleep 0.05; done
       """)
+  }
+
+  private func disconnect() {
+    let left = try? Tool.shell(
+      """
+      cd '\(folder.path)'; echo now > leave
+      while kill -0 $(cat client.pid) 2> /dev/null; do sleep 0.02; done
+      """)
+    #expect(left != nil)
   }
 
   private func ask(_ operation: Operation, of disk: Disk) throws -> RunningService.Reply {

@@ -69,7 +69,7 @@ struct DrainTests {
     try Tool.shell(
       """
       cd '\(folder.path)'; cat > holder.py <<'END'
-      import ctypes, nbd, os, select, struct, sys, time
+      import ctypes, nbd, os, select, struct, sys
       image, uri = sys.argv[1:]
       libc = ctypes.CDLL(None, use_errno=True)
       group = libc.fanotify_init(4, os.O_RDONLY)  # FAN_CLASS_CONTENT
@@ -87,8 +87,9 @@ struct DrainTests {
       cookie = h.aio_pread(buffer, 0)
       while not select.select([group], [], [], 0.01)[0]:
           h.poll(10)
+      os.mkfifo("leave")
       open("held", "w")
-      while not os.path.exists("leave"): time.sleep(0.02)
+      open("leave").read()
       os.close(group)
       while not h.aio_command_completed(cookie): h.poll(-1)
       assert buffer.to_bytearray() == bytes([7]) * 512
@@ -110,7 +111,7 @@ struct DrainTests {
   private func letGo() throws {
     try Tool.shell(
       """
-      cd '\(folder.path)'; touch leave
+      cd '\(folder.path)'; echo now > leave
       until [ -e answered ]; do kill -0 $(cat holder.pid) || { cat holder.out; exit 1; }; sleep 0.02; done
       """, seconds: 300)
   }
