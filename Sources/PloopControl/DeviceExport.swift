@@ -146,14 +146,7 @@ private func thawing<Result>(
   _ body: () throws(PushBackup.Refusal) -> Result
 ) throws(NBDError) -> Result {
   do throws(PushBackup.Refusal) { return try body() } catch {
-    let words =
-      switch error {
-      case .over(let reason): "the backup is over: \(reason)"
-      case .outOfRange(let cluster): "the disk has no cluster \(cluster)"
-      case .released(let cluster): "cluster \(cluster) was confirmed, or was never wanted"
-      case .failed(let detail): detail
-      }
-    throw NBDError(.io, words)
+    throw NBDError(.io, error.words)
   }
 }
 

@@ -1,3 +1,4 @@
+internal import PloopDevice
 package import PloopFormat
 
 // What the service is asked and what it answers, as plain values. HTTP turns them into JSON and
@@ -133,7 +134,7 @@ package enum DeltaChange: Sendable {
     }
   }
 
-  package static let indexLimit = 65_536
+  package static let indexLimit = Device.indexMoveLimit
 
   /// It has moved clusters inside the file; all of the index is checked if so wished.
   case index([IndexEntry], isWholeChecked: Bool)

@@ -69,6 +69,8 @@ package final class Service: ServiceAPI {
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
   let suspensions: SuspensionTimer
+  /// Tells whoever listens now of something that is not kept.
+  let tell: @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void
   private let timer: FlushTimer
 
   package convenience init(
@@ -98,14 +100,14 @@ package final class Service: ServiceAPI {
       self.executors = executors
       clerk = try Clerk()
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
-      let tell = Service.teller(transients, waiting)
+      tell = Service.teller(transients, waiting)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
         waiting.changed([.service, .job(id)])
-      } progressed: { job in
+      } progressed: { [tell] job in
         tell(.jobProgress, job.id, job.device)
       }
       server = Server(directory: table, engine: engine, limits: configuration.nbd) {
-        [table] export, isConnected in
+        [table, tell] export, isConnected in
         let name = String(decoding: export, as: UTF8.self)
         tell(isConnected ? .clientConnected : .clientGone, name, table.entry(name)?.device)
       }
@@ -129,7 +131,6 @@ package final class Service: ServiceAPI {
     suspensions.stop()
   }
 
-  /// What tells whoever listens now of something that is not kept.
   private static func teller(
     _ transients: TransientEvents, _ waiting: WaitingRoom
   ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
@@ -137,8 +138,7 @@ package final class Service: ServiceAPI {
       let event = Event(
         revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject, device: device
       )
-      // Of progress the next one says more; that a client came or left nobody says again.
-      if transients.publish(event, isLimited: type == .jobProgress) { waiting.changed([.events]) }
+      if transients.publish(event, isLimited: type.isRepeated) { waiting.changed([.events]) }
     }
   }
 

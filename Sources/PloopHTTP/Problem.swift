@@ -82,7 +82,7 @@ package enum ProblemCatalogue {
     return entries
   }()
 
-  private static let rows: [(String, Int, String, String)] = [
+  static let rows: [(slug: String, status: Int, title: String, remedy: String)] = [
     ("malformed-json", 400, "The body is no JSON", "send one JSON object in UTF-8"),
     ("unknown-field", 400, "Unknown member", "leave it out or spell it as the contract does"),
     ("unknown-parameter", 400, "Unknown query parameter", "see the route's parameters"),
@@ -164,7 +164,6 @@ package enum ProblemCatalogue {
     ("raw-not-allowed", 422, "A raw delta has no index", "see the delta's format"),
     ("delta-is-top", 422, "The delta is the top", "name one below it"),
     ("merge-direction-invalid", 422, "No neighbour on that side", "see the delta's level"),
-    ("cluster-out-of-range", 422, "No such cluster", "count clusters from 0"),
     ("cluster-not-mapped", 422, "No delta has the cluster", "leave it out"),
     ("image-not-identical", 422, "The image holds something else", "copy the delta anew"),
     ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),

@@ -33,7 +33,7 @@ struct Call: Sendable {
   let target: RequestTarget
   let arguments: [String]
   /// The longest that a request may wait, in seconds.
-  var longestPatience = 60
+  var longestPatience = Int(Watch.longest)
 
   func parameter(_ name: String) -> String? {
     target.query.first { $0.name == name }?.value
@@ -58,8 +58,8 @@ struct Call: Sendable {
   /// Who asks: what they call themselves, or what the kernel knows of them.
   func caller(named name: String?) throws(Problem) -> String {
     guard let name else { return request.peer.isEmpty ? "unknown" : request.peer }
-    guard (1...128).contains(name.utf8.count) else {
-      throw Problem("invalid-value", "holder: 1 to 128 bytes are expected", pointer: "/holder")
+    guard (1...128).contains(name.characterCount) else {
+      throw Problem("invalid-value", "holder: 1 to 128 characters are expected", pointer: "/holder")
     }
     return name
   }
@@ -83,13 +83,15 @@ package struct Router: Sendable {
   let watchers: EventWatchers
   private let longestPatience: Int
 
-  /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers.
+  /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
+  ///   those that watch something when nil.
   package init(
-    _ service: any ServiceAPI, watchers: EventWatchers = EventWatchers(), longestPatience: Int = 60
+    _ service: any ServiceAPI, watchers: EventWatchers = EventWatchers(),
+    longestPatience: Int? = nil
   ) {
     self.service = service
     self.watchers = watchers
-    self.longestPatience = longestPatience
+    self.longestPatience = longestPatience ?? Int(Watch.longest)
   }
 
   /// - Parameter requestID: given back in the reply and in problems.

@@ -73,6 +73,8 @@ struct ContractTests {
     }
     #expect(Set(values.map(text)) == Set(ProblemCatalogue.entries.keys.map { "\"\($0)\"" }))
     #expect(values.count == ProblemCatalogue.entries.count)
+    // A second one would have replaced the first.
+    #expect(Set(ProblemCatalogue.rows.map(\.slug)).count == ProblemCatalogue.rows.count)
   }
 
   @Test(

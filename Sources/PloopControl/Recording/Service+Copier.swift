@@ -86,15 +86,12 @@ private func answering<Result>(
 ) throws(ServiceError) -> Result {
   do throws(PushBackup.Refusal) { return try body() } catch {
     switch error {
-    case .over(let reason):
-      throw ServiceError(.pushBackupExpired, "the push backup is over: \(reason)", errno: "ESTALE")
-    case .outOfRange(let cluster):
-      throw ServiceError(.clusterOutOfRange, "the disk has no cluster \(cluster)", errno: "E2BIG")
+    case .over: throw ServiceError(.pushBackupExpired, error.words, errno: "ESTALE")
+    case .outOfRange: throw ServiceError(.clusterOutOfRange, error.words, errno: "E2BIG")
     case .released(let cluster):
       throw ServiceError(
-        .clusterReleased, "cluster \(cluster) was confirmed, or was never wanted",
-        facts: ["cluster": .number(UInt64(cluster))])
-    case .failed(let detail): throw ServiceError(.ioError, detail, errno: "EIO")
+        .clusterReleased, error.words, facts: ["cluster": .number(UInt64(cluster))])
+    case .failed: throw ServiceError(.ioError, error.words, errno: "EIO")
     }
   }
 }

@@ -128,12 +128,8 @@ extension Service {
   ) {
     switch change {
     case .pending:
-      let event = Event(
-        revision: nil, at: wallClockSeconds(), type: EventType.pushBackupPending.rawValue,
-        subject: uuid, device: controller.id)
-      let isTold = transients.publish(event)
-      waiting.changed(
-        isTold ? [.pushBackup(controller.id), .events] : [.pushBackup(controller.id)])
+      tell(.pushBackupPending, uuid, controller.id)
+      waiting.changed([.pushBackup(controller.id)])
     case .failed:
       waiting.changed([.pushBackup(controller.id)])
       Task { [weak self] in

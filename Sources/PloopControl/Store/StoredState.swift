@@ -89,4 +89,8 @@ package enum EventType: String, Sendable {
   case exportDeleted = "export.deleted"
   case clientConnected = "client.connected"
   case clientGone = "client.gone"
+
+  /// Whether the next one of the same says more: such are told once a second. That a client came or left
+  /// nobody says again.
+  var isRepeated: Bool { self == .jobProgress || self == .pushBackupPending }
 }

@@ -13,6 +13,16 @@ extension PushBackup {
     /// What is asked for was confirmed already, or never wanted, and may have been overwritten.
     case released(cluster: Int)
     case failed(String)
+
+    /// For people.
+    package var words: String {
+      switch self {
+      case .over(let reason): "the push backup is over: \(reason)"
+      case .outOfRange(let cluster): "the disk has no cluster \(cluster)"
+      case .released(let cluster): "cluster \(cluster) was confirmed, or was never wanted"
+      case .failed(let detail): detail
+      }
+    }
   }
 
   package struct Facts: Sendable, Equatable {
