@@ -37,7 +37,7 @@ struct HashJobTests {
     #expect(plan.requiredBytes == 0)
     let id = try await service.addJob(JobRequest(type: "hash", device: "vm"), keeping: nil)
       .record.id
-    let deadline = Deadline.after(seconds: 3600)
+    let deadline = Deadline.after(seconds: 600)
     var job = try await service.job(id)
     while !job.record.state.isFinal, !deadline.hasPassed {
       let changes = service.changes
@@ -54,7 +54,7 @@ struct HashJobTests {
     #expect(progress.doneBytes == 4 << 20 && progress.totalBytes == 4 << 20)
     #expect(progress.doneClusters == (4 << 20) / clusterBytes)
     #expect(progress.totalClusters == progress.doneClusters)
-    #expect(service.stop(until: .after(seconds: 3600)))
+    #expect(service.stop(until: .after(seconds: 600)))
   }
 
   @Test("takes no parameters")

@@ -95,10 +95,10 @@ struct JobEngineTests {
 
     /// Ends this life of the service in good order, and begins another.
     func restart(_ meanwhile: (Store) throws -> Void = { _ in }) async throws {
-      #expect(try service.stop(until: .after(seconds: 3600)))
+      #expect(try service.stop(until: .after(seconds: 600)))
       running = nil
       // Tasks and threads of the last life let go of the state folder in their own time.
-      let deadline = Deadline.after(seconds: 3600)
+      let deadline = Deadline.after(seconds: 600)
       while running == nil {
         do {
           try meanwhile(try Store(path: "\(folder.path)/state"))
@@ -127,7 +127,7 @@ struct JobEngineTests {
     func job(
       _ id: String, until isWanted: (JobInfo) -> Bool
     ) async throws -> JobInfo {
-      let deadline = Deadline.after(seconds: 3600)
+      let deadline = Deadline.after(seconds: 600)
       while true {
         let changes = try service.changes
         let job = try await service.job(id)
@@ -172,7 +172,7 @@ struct JobEngineTests {
     allow("turns", 4)
     let done = try await bench.job(first.record.id) { $0.record.state == .succeeded }
     #expect(done.record.result == ["steps": .number(4)])
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a running job and a queued one of the same key both come back after the service ends")
@@ -186,7 +186,7 @@ struct JobEngineTests {
     let third = try await bench.add("same") { $0.dedupeKey = "nightly" }
     #expect(third.record.id == second.record.id && third.isKnown)
     // It leaves its device, and has it no longer.
-    try bench.service.jobs.interrupt(device: "vm", until: .after(seconds: 3600))
+    try bench.service.jobs.interrupt(device: "vm", until: .after(seconds: 600))
     #expect(try bench.service.jobs.holder(of: "vm") == nil)
     try bench.service.jobs.admit(device: "vm")
     _ = try await bench.job(first.record.id) { $0.record.state == .running }
@@ -197,7 +197,7 @@ struct JobEngineTests {
     }
     let back = try await bench.service.job(first.record.id)
     #expect(back.record.interruptions == 2)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a job that others wait for stays, and one that is not known lets nobody wait for ever")
@@ -221,7 +221,7 @@ struct JobEngineTests {
     _ = try await bench.service.changeQueue(settings)
     let orphan = try await bench.job(second.record.id) { $0.record.state.isFinal }
     #expect(orphan.record.error?.code == "dependency-failed")
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("is tried again as often as its request says, and only for what may pass")
@@ -260,7 +260,7 @@ struct JobEngineTests {
     _ = try await bench.service.changeQueue(paused)
     #expect(
       try await bench.service.retryJob(final.id, ifRevision: nil).record.isCommitted == false)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("waits for its next attempt over a restart, with what the last one failed of")
@@ -286,7 +286,7 @@ struct JobEngineTests {
     #expect(job.record.interruptions == 0)
     let cancelled = try await bench.service.cancelJob(id, ifRevision: nil)
     #expect(cancelled.record.state == .cancelled)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a plan says how long the work takes at the tightest limit")
@@ -309,7 +309,7 @@ struct JobEngineTests {
     let queue = try await bench.service.changeQueue(change)
     #expect(queue.settings.limits.bytesPerSecond == 10)
     #expect(try await bench.service.planJob(request).estimatedSeconds == 1_001)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a limit of operations holds while the job runs, until it is changed")
@@ -331,7 +331,7 @@ struct JobEngineTests {
     _ = try await bench.job(held) { $0.record.progress.doneClusters == 100_000 }
     _ = try await bench.service.cancelJob(held, ifRevision: nil)
     _ = try await bench.job(held) { $0.record.state.isFinal }
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("what went wrong on the way is said with the job, newest last, and once")
@@ -367,7 +367,7 @@ struct JobEngineTests {
     #expect(again.warnings == said + [JobRecord.interruption])
     let log = try await bench.service.jobLog(id, after: 0, limit: 100)
     #expect(log.filter { $0.level == "warning" }.count >= 3)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("of many warnings the last are kept, and of a long one its beginning")
@@ -420,7 +420,7 @@ struct JobEngineTests {
     #expect(job.record.state == .cancelling)
     #expect(jobs.holder(of: "vm")?.id == id)
     try jobs.update(id) { $0.finish(.cancelled) }
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a device that goes interrupts its job also while that is being begun")
@@ -435,7 +435,7 @@ struct JobEngineTests {
     jobs.interrupt(device: "vm", until: .after(milliseconds: 0))
     #expect(control.now.isInterrupted)
     jobs.state.update { $0.controls[job.id] = nil }
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("the end of one attempt takes nothing from the next")
@@ -460,7 +460,7 @@ struct JobEngineTests {
     #expect(left == true)
     #expect(try await bench.service.job(job.id).record.state == .queued)
     jobs.state.update { $0.controls[job.id] = nil }
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("a job whose device goes at the moment of its beginning waits for it")
@@ -474,7 +474,7 @@ struct JobEngineTests {
     let id = try await bench.add("gone").record.id
     let job = try await bench.job(id) { $0.record.state.isFinal }.record
     #expect(job.state == .succeeded && job.attempt == 1 && job.interruptions == 1)
-    #expect(try bench.service.stop(until: .after(seconds: 3600)))
+    #expect(try bench.service.stop(until: .after(seconds: 600)))
   }
 
   @Test("who waits for something is heard in between, however soon it is said to be over")

@@ -42,7 +42,7 @@ final class ServiceFixture {
   /// Begins another one; tasks and threads of the last let go of the state folder in their own time, and
   /// may need this thread for it.
   func restart() async throws {
-    let deadline = Deadline.after(seconds: 3600)
+    let deadline = Deadline.after(seconds: 600)
     while running == nil {
       do throws(ServiceError) { try start() } catch {
         guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
