@@ -7,20 +7,30 @@ internal import PloopIO
 
 extension Service {
   /// What merging a snapshot away would take; nothing is changed.
+  ///
+  /// - Parameter wanted: the direction that was asked for; nil for the one with less to copy.
   func mergePlan(
-    _ controller: DeviceController, _ guid: GUID
+    _ controller: DeviceController, _ guid: GUID, _ wanted: MergeDirection?
   ) throws(ServiceError) -> JobPlan {
     guard let record = controller.now.record, let path = record.descriptor else {
       throw ServiceError(.snapshotNotFound, "there is no snapshot \(guid)", errno: "ENOENT")
     }
     let location = try roots.locate(path, pointer: "")
-    let descriptor = try read(location, in: try roots.folder(of: location, pointer: ""))
+    let folder = try roots.folder(of: location, pointer: "")
+    let descriptor = try read(location, in: folder)
     guard let child = try onlyChild(of: guid, descriptor) else {
       return JobPlan(clusters: 0, bytes: 0, requiredBytes: 0, freeBytes: freeBytes(of: record.id))
     }
+    let device = try controller.device()
     if let level = record.deltas.firstIndex(where: { $0.guid == guid.description }) {
-      return try mergePlan(controller, level: level)
+      let chain = ChangeableChain(
+        device: record.id, file: DescriptorFile(in: folder, name: location.name),
+        location: location)
+      let choice = try choose(
+        wanted, for: guid, at: level, of: record, device, keeps: keepsFile(guid, chain))
+      return plan(choice, device, record.id)
     }
+    let choice = try Service.onlyForward(wanted, "\(guid) is on another branch than the device's")
     let pair = try deltas(of: descriptor, to: child.guid, at: location).suffix(2)
     let files = try pair.map { (delta) throws(ServiceError) in
       let file = try roots.locate(delta.path, pointer: "")
@@ -33,26 +43,49 @@ extension Service {
     guard files.count == 2 else {
       throw ServiceError(.nothingToMerge, "nothing lies below \(child.guid)")
     }
-    let device = try controller.device()
+    let count = try converting { () throws(DeviceError) in
+      try DeltaMerge.count(from: files[0], into: files[1], like: device.geometry)
+    }
     return plan(
-      try converting { () throws(DeviceError) in
-        try ForwardMerge.count(from: files[0], into: files[1], like: device.geometry)
-      }, device, record.id)
+      MergeChoice(
+        direction: .forward, reason: choice,
+        size: DeltaMerge.Size(clusters: count, newClusters: count)),
+      device, record.id)
   }
 
+  /// The same for a delta of a disk that has no descriptor yet: what lies below its top may be a part of
+  /// other disks as well.
   func mergePlan(
-    _ controller: DeviceController, level: Int
+    _ controller: DeviceController, level: Int, _ wanted: MergeDirection?
   ) throws(ServiceError) -> JobPlan {
     let device = try controller.device()
+    guard let record = controller.now.record else {
+      throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
+    }
     return plan(
-      try converting { () throws(DeviceError) in try ForwardMerge.count(in: device, level: level) },
-      device, controller.id)
+      try choose(wanted, for: nil, at: level, of: record, device, keeps: true), device, record.id)
   }
 
-  private func plan(_ clusters: UInt64, _ device: Device, _ id: String) -> JobPlan {
-    let bytes = clusters * device.geometry.clusterBytes
-    return JobPlan(
-      clusters: clusters, bytes: bytes, requiredBytes: bytes, freeBytes: freeBytes(of: id))
+  /// The parameters of a job that merges a snapshot away: what is chosen now stays chosen.
+  func pinned(
+    _ guid: GUID, _ wanted: MergeDirection?, _ controller: DeviceController
+  ) throws(ServiceError) -> [String: JobValue] {
+    var parameters = ["snapshot": JobValue.text(guid.description)]
+    // There is none for a leaf, which is dropped.
+    if let direction = try mergePlan(controller, guid, wanted).direction {
+      parameters["direction"] = .text(direction)
+    }
+    return parameters
+  }
+
+  private func plan(_ choice: MergeChoice, _ device: Device, _ id: String) -> JobPlan {
+    let clusterBytes = device.geometry.clusterBytes
+    var plan = JobPlan(
+      clusters: choice.size.clusters, bytes: choice.size.clusters * clusterBytes,
+      requiredBytes: choice.size.newClusters * clusterBytes, freeBytes: freeBytes(of: id))
+    plan.direction = choice.direction.rawValue
+    plan.reason = choice.reason
+    return plan
   }
 
   /// Bytes that are free where the top of a device lies.

@@ -199,7 +199,7 @@ extension Service {
       version: ImageVersion(rawValue: record.version) ?? .v2,
       clusterShift: clusterBytes.trailingZeroBitCount,
       sizeBytes: descriptor.sizeSectors * Geometry.sectorBytes)
-    guard let clusters = try? ForwardMerge.clusters(of: own, like: like) else {
+    guard let clusters = try? DeltaMerge.clusters(of: own, like: like) else {
       return (0, disk, 0)
     }
     let children = descriptor.children(of: shot.guid)
@@ -207,9 +207,9 @@ extension Service {
     guard children.count == 1 else { return (clusters, disk, 0) }
     let moved: UInt64?
     if child.guid == descriptor.topGUID, let live, !live.isReadOnly {
-      moved = try? ForwardMerge.count(in: live, level: live.levels().count - 2)
+      moved = try? DeltaMerge.size(in: live, level: live.levels().count - 2).clusters
     } else {
-      moved = open(child).flatMap { try? ForwardMerge.count(from: own, into: $0, like: like) }
+      moved = open(child).flatMap { try? DeltaMerge.count(from: own, into: $0, like: like) }
     }
     let shadowed = clusters - min(clusters, moved ?? clusters)
     return (clusters, disk, min(disk, shadowed * clusterBytes))

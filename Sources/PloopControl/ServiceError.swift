@@ -93,6 +93,7 @@ extension ServiceError.Code {
   package static let dependencyMissing = Self("dependency-missing")
   package static let dependencyFailed = Self("dependency-failed")
   package static let nothingToMerge = Self("nothing-to-merge")
+  package static let mergeDirectionInvalid = Self("merge-direction-invalid")
   package static let tooManyDeltas = Self("too-many-deltas")
   package static let tooManyDevices = Self("too-many-devices")
   package static let rawNotBase = Self("raw-not-base")

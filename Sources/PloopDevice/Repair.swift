@@ -87,14 +87,9 @@ enum Repair {
 
   /// Zeroes every slot from the disk's last cluster to the end of the header's clusters.
   private static func zeroTail(of file: ImageFile, _ geometry: Geometry) throws(DeviceError) {
-    var start = (Geometry.headerSlots + geometry.clusterCount) * 4
-    let zeroes = AlignedBuffer(count: chunkBytes)
     try converting { () throws(IOError) in
-      while start < geometry.headerBytes {
-        let count = Int(min(UInt64(chunkBytes), geometry.headerBytes - start))
-        try file.write(zeroes.region.slice(0, count), at: start)
-        start += UInt64(count)
-      }
+      try file.writeZeroes(
+        from: (Geometry.headerSlots + geometry.clusterCount) * 4, to: geometry.headerBytes)
       try file.sync()
     }
   }

@@ -67,6 +67,14 @@ package struct Header: Equatable, Sendable {
     firstBlockSector = UInt32(clamping: geometry.headerBytes / Geometry.sectorBytes)
   }
 
+  /// The image is one of a disk of another size; mark, flags and extension stay.
+  package mutating func resize(to geometry: Geometry) {
+    let new = Header(new: geometry)
+    (cylinders, heads) = (new.cylinders, new.heads)
+    (entryCount, sizeSectors) = (new.entryCount, new.sizeSectors)
+    firstBlockSector = new.firstBlockSector
+  }
+
   /// Reads the fields; only the signature decides whether these are a header at all.
   ///
   /// - Parameter bytes: the first bytes of the file, at least 64.

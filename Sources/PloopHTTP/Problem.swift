@@ -163,7 +163,7 @@ package enum ProblemCatalogue {
     ("image-invalid", 422, "The image cannot be used", "see `cause`"),
     ("raw-not-allowed", 422, "A raw delta has no index", "see the delta's format"),
     ("delta-is-top", 422, "The delta is the top", "name one below it"),
-    ("merge-direction-invalid", 422, "No neighbour on that side", "see the delta's level"),
+    ("merge-direction-invalid", 422, "Not in that direction", "see the delta's level"),
     ("cluster-not-mapped", 422, "No delta has the cluster", "leave it out"),
     ("image-not-identical", 422, "The image holds something else", "copy the delta anew"),
     ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),

@@ -58,7 +58,7 @@ extension ChainRecording {
     return result
   }
 
-  private func check(
+  func check(
     _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
   ) -> String? {
     do {
@@ -77,7 +77,8 @@ extension ChainRecording {
         }
       }
       try device.detach(until: .after(seconds: 10))
-      return try checkTree(at: position, in: scratch)
+      if let fault = try checkTree(at: position, in: scratch) { return fault }
+      return try finishMerge(at: position, in: scratch)
     } catch {
       return "\(error)"
     }
@@ -93,11 +94,16 @@ extension ChainRecording {
         }
         continue
       }
+      if descriptor.shot(snapshot.guid)?.mark != nil {
+        if position < snapshot.goneFrom { return "\(snapshot.guid) is marked too early" }
+        continue
+      }
       guard position < snapshot.spoiltFrom else { continue }
       let old = try ChainRecording.open(
         scratch, try descriptor.chain(to: snapshot.guid), readonly: true)
       defer { try? old.detach(until: .after(seconds: 10)) }
-      guard try Recording.values(of: old) == snapshot.values else {
+      let values = try Recording.values(of: old)
+      guard values == Array(snapshot.values.prefix(values.count)) else {
         return "the snapshot \(snapshot.guid) holds another state than it was made of"
       }
     }
@@ -107,43 +113,33 @@ extension ChainRecording {
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }
 
-  // MARK: Faults
-
-  /// How many calls the scenario makes.
-  package static func calls(path: String) throws -> Int {
-    let count = Locked(0)
-    let recording = try ChainRecording(path: path)
-    recording.watch.use { number, _ in
-      count.withLock { $0 = number + 1 }
-      return nil
+  /// A merge that the crash has cut short is made whole, in the one direction or the other, and the disk
+  /// is what it was.
+  private func finishMerge(at position: Int, in scratch: ImageFolder) throws -> String? {
+    let file = DescriptorFile(in: scratch)
+    let descriptor = try file.read()
+    guard let marked = descriptor.shots.first(where: { $0.mark != nil }) else { return nil }
+    let isLast = descriptor.children(of: marked.guid).contains { $0.guid == descriptor.topGUID }
+    let direction: MergeDirection = isLast || position % 2 == 0 ? .forward : .backward
+    let device = try ChainRecording.open(scratch)
+    defer { try? device.detach(until: .after(seconds: 10)) }
+    let before = try Recording.values(of: device)
+    let change = ChainChange(of: file, device: "disk")
+    let merge = try change.beginMerge(
+      device, of: marked.guid, direction, chainTo: descriptor.topGUID, until: .after(seconds: 10))
+    while try merge.step(limit: 8, on: engine) != nil {}
+    try change.end(try change.finish(merge, of: marked.guid, until: .after(seconds: 10)))
+    guard try Recording.values(of: device) == before else {
+      return "made whole \(direction), the disk is another"
     }
-    try recording.runAll()
-    return count.withLock { $0 }
-  }
-
-  /// Runs the scenario until a call fails, and then looks at what is there, as the next attach does.
-  ///
-  /// - Parameters:
-  ///   - number: of the call that fails.
-  ///   - isKill: all calls behind it fail as well: the process is gone.
-  ///   - path: an empty folder.
-  package static func run(failing number: Int, isKill: Bool, path: String) throws -> String? {
-    let recording = try ChainRecording(path: path)
-    recording.watch.use { call, _ in
-      (isKill ? call >= number : call == number) ? .error(EIO) : nil
+    try device.detach(until: .after(seconds: 10))
+    let again = try ChainRecording.open(scratch)
+    defer { try? again.detach(until: .after(seconds: 10)) }
+    guard try Recording.values(of: again) == before else {
+      return "made whole \(direction) and attached, the disk is another"
     }
-    do { try recording.runAll() } catch {}
-    let position = recording.position
-    if !isKill { recording.watch.use(nil) }
-    // Closed if it can be; what cannot be closed is left as a killed process leaves it.
-    try? recording.device?.detach(until: .after(seconds: 10))
-    recording.watch.use(nil)
-    var state: [String: [UInt8]] = [:]
-    for name in try recording.plain.names() {
-      state[name] = try recording.plain.bytes(of: name, limit: 1 << 20)
-    }
-    let scratch = try ImageFolder(path: path).makeFolder(beneath: "after")
-    return recording.check(state, at: position, in: scratch)
+    try again.detach(until: .after(seconds: 10))
+    return try checkTree(at: position, in: scratch)
   }
 }
 

@@ -1,5 +1,5 @@
 internal import Glibc
-internal import PloopDevice
+package import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 internal import TestSupport
@@ -31,13 +31,18 @@ package final class ChainRecording {
     var spoiltFrom = Int.max
   }
 
-  private static let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 12 * 4096)
+  private static let clusterShift = 12
   private static let perCluster = 8
+
+  private static func geometry(clusters: UInt64) -> Geometry {
+    Geometry(version: .v2, clusterShift: clusterShift, sizeBytes: clusters << UInt64(clusterShift))
+  }
 
   let watch = Watch()
   let folder: ImageFolder
   let plain: ImageFolder
-  private let engine = IOEngine(threadLimit: 1, rings: false)
+  let engine = IOEngine(threadLimit: 1, rings: false)
+  private var geometry: Geometry
   var initial: [String: [UInt8]] = [:]
   var device: Device?
   var history: History
@@ -47,15 +52,18 @@ package final class ChainRecording {
   var foreign: Set<String> = []
   private var lastValue: UInt64 = 0
 
-  /// - Parameter path: an empty folder.
-  package init(path: String) throws {
+  /// - Parameters:
+  ///   - path: an empty folder.
+  ///   - clusters: of the disk, at first and at last.
+  package init(path: String, clusters: ClosedRange<UInt64> = 12...12) throws {
+    geometry = Self.geometry(clusters: clusters.lowerBound)
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
-    let sectors = Int(Self.geometry.sizeBytes) / History.sectorBytes
+    let sectors = Int(clusters.upperBound) * Self.perCluster
     history = History(sectorCount: sectors)
     current = Array(repeating: 0, count: sectors)
-    try ImageCreator.create(in: plain, name: "root.hds", geometry: Self.geometry)
-    try DescriptorFile(in: plain).replace(with: Descriptor(new: Self.geometry, file: "root.hds"))
+    try ImageCreator.create(in: plain, name: "root.hds", geometry: geometry)
+    try DescriptorFile(in: plain).replace(with: Descriptor(new: geometry, file: "root.hds"))
     for name in try plain.names() { initial[name] = try plain.bytes(of: name, limit: 1 << 20) }
   }
 
@@ -122,22 +130,60 @@ package final class ChainRecording {
     return frozen.count - 1
   }
 
+  /// Gives a snapshot up.
+  ///
   /// - Parameter between: run after each step of the copying.
-  package func merge(_ number: Int, between: () throws -> Void = {}) throws {
+  package func merge(
+    _ number: Int, _ direction: MergeDirection = .forward, between: () throws -> Void = {}
+  ) throws {
     guard let device else { return }
     let guid = frozen[number].guid
-    let merge = try change.beginMerge(device, of: guid, chainTo: file.read().topGUID)
+    // Backward its state is promised no longer from the beginning on.
+    if direction == .backward { noLongerPromised(number) }
+    let merge = try change.beginMerge(
+      device, of: guid, direction, chainTo: file.read().topGUID, until: .after(seconds: 10))
     while try merge.step(limit: 2, on: engine) != nil {
       try between()
       try merge.flush()
     }
-    frozen[number].goneFrom = position
+    if direction == .forward { noLongerPromised(number) }
     let made = try change.finish(merge, of: guid, until: .after(seconds: 10))
     try change.end(made)
   }
 
+  private func noLongerPromised(_ number: Int) {
+    frozen[number].goneFrom = min(frozen[number].goneFrom, position)
+  }
+
+  /// Begins a merge, and gives it up.
+  package func giveUp(_ number: Int, steps: Int) throws {
+    guard let device else { return }
+    noLongerPromised(number)
+    let merge = try change.beginMerge(
+      device, of: frozen[number].guid, .backward, chainTo: file.read().topGUID,
+      until: .after(seconds: 10))
+    for _ in 0..<steps { _ = try merge.step(limit: 2, on: engine) }
+    try change.abandon(merge, until: .after(seconds: 10))
+  }
+
+  /// Has the disk be larger from its top on, which is empty.
+  package func grow(toClusters clusters: UInt64) throws {
+    try detach()
+    geometry = Self.geometry(clusters: clusters)
+    let top = try file.read().chain(to: .top).last?.file ?? ""
+    let image = try folder.open(top, writable: true)
+    try image.truncate(to: geometry.headerBytes)
+    try image.sync()
+    try image.write(AlignedBuffer(Header(new: geometry).encoded).region, at: 0)
+    try image.sync()
+    try attach()
+  }
+
   /// Goes back to a snapshot, with the disk closed meanwhile.
-  package func switchTop(to number: Int, keep: Bool) throws {
+  ///
+  /// - Returns: the number of the state that was kept.
+  @discardableResult
+  package func switchTop(to number: Int, keep: Bool) throws -> Int? {
     try detach()
     let name = keep ? GUID.random() : nil
     let before = current
@@ -147,12 +193,13 @@ package final class ChainRecording {
       history.record(step: step, sector: sector, value: value)
     }
     let made = try change.switchTop(
-      to: frozen[number].guid, geometry: Self.geometry, keepingTopAs: name)
+      to: frozen[number].guid, geometry: geometry, keepingTopAs: name)
     history.end(step: step, at: position)
     if let name { frozen.append(Frozen(guid: name, values: before, madeAt: position)) }
     current = after
     try change.end(made)
     try attach()
+    return name == nil ? nil : frozen.count - 1
   }
 
   package func removeLeaf(_ number: Int) throws {
@@ -165,36 +212,5 @@ package final class ChainRecording {
     try device?.detach(until: .after(seconds: 10))
     device = nil
     history.end(step: step, at: position)
-  }
-
-  /// Everything that changes a chain, with guests writing.
-  package func runAll() throws {
-    try attach()
-    try write(0..<30)
-    try flush()
-    try write(3..<5)
-    let first = try snapshot()
-    try write(8..<12)
-    try write(40..<41, durable: true)
-    try zero(clusters: 2..<3)
-    let second = try snapshot()
-    try write(16..<20)
-    try write(50..<60)
-    try merge(second) { try self.write(45..<47) }
-    let third = try snapshot()
-    try write(60..<64)
-    let fourth = try snapshot()
-    try write(0..<2)
-    // Of two lower deltas: the receiver is not the top.
-    try merge(third) { try self.write(20..<21) }
-    try switchTop(to: first, keep: true)
-    try write(70..<80)
-    try switchTop(to: first, keep: false)
-    try write(8..<9, durable: true)
-    try removeLeaf(frozen.count - 1)
-    try removeLeaf(fourth)
-    try runForeign()
-    try merge(first)
-    try detach()
   }
 }

@@ -60,29 +60,39 @@ func enumerate(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String])
   }
 }
 
-/// The changes of a chain, which are a scenario of their own; states behind each event are limited.
+/// The changes of a chain, which have a driver of their own; states behind each event are limited.
 func enumerateChanges(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
-  let scratch = try ScratchFolder()
-  let recording = try ChainRecording(path: scratch.folder("recording"))
-  try recording.runAll()
-  let result = try recording.enumerate(
-    path: scratch.folder("states"), .init(samples: limit, seed: seed))
-  return (result.states, result.bad)
+  var total: (count: Int, bad: [String]) = (0, [])
+  for scenario in ChainScenario.all {
+    let scratch = try ScratchFolder()
+    let recording = try scenario.recording(path: scratch.folder("recording"))
+    try scenario.run(recording)
+    let result = try recording.enumerate(
+      path: scratch.folder("states"), .init(samples: limit, seed: seed))
+    total.count += result.states
+    total.bad += result.bad.map { "\(scenario.name): \($0)" }
+  }
+  return total
 }
 
 func failChanges() throws -> (count: Int, bad: [String]) {
-  let scratch = try ScratchFolder()
-  let calls = try ChainRecording.calls(path: scratch.folder("counted"))
-  var bad: [String] = []
-  for number in 0..<calls {
-    for isKill in [false, true] {
-      let path = scratch.folder("run")
-      defer { ScratchFolder.remove(path) }
-      let fault = try ChainRecording.run(failing: number, isKill: isKill, path: path)
-      if let fault { bad.append("changes of a chain, call \(number), kill \(isKill): \(fault)") }
+  var total: (count: Int, bad: [String]) = (0, [])
+  for scenario in ChainScenario.all {
+    let scratch = try ScratchFolder()
+    let calls = try scenario.calls(path: scratch.folder("counted"))
+    for number in 0..<calls {
+      for isKill in [false, true] {
+        let path = scratch.folder("run")
+        defer { ScratchFolder.remove(path) }
+        let fault = try scenario.run(failing: number, isKill: isKill, path: path)
+        if let fault {
+          total.bad.append("\(scenario.name), call \(number), kill \(isKill): \(fault)")
+        }
+      }
     }
+    total.count += calls * 2
   }
-  return (calls * 2, bad)
+  return total
 }
 
 print("seed \(seed)")

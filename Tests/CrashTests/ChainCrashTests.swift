@@ -6,30 +6,31 @@ import Testing
 @Suite("Changes of a chain and power loss")
 struct ChainCrashTests {
   @Test(
-    "every state that power loss leaves holds what was promised, every snapshot, and nothing else")
-  func enumeration() throws {
+    "every state that power loss leaves holds what was promised, every snapshot, and nothing else",
+    arguments: ChainScenario.all)
+  func enumeration(scenario: ChainScenario) throws {
     let seed = UInt64(20_261_125)
     let scratch = try ScratchFolder()
-    let recording = try ChainRecording(path: scratch.folder("recording"))
-    try recording.runAll()
+    let recording = try scenario.recording(path: scratch.folder("recording"))
+    try scenario.run(recording)
     let result = try recording.enumerate(
       path: scratch.folder("states"), .init(samples: 4, seed: seed))
-    #expect(result.states > 2_000)
+    #expect(result.states > 1_000)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
 
   @Test(
     "a fault at any call, or a kill, leaves a chain that holds what was promised",
-    arguments: [false, true])
-  func faults(isKill: Bool) throws {
+    arguments: ChainScenario.all, [false, true])
+  func faults(scenario: ChainScenario, isKill: Bool) throws {
     let scratch = try ScratchFolder()
-    let calls = try ChainRecording.calls(path: scratch.folder("counted"))
-    #expect(calls > 200)
+    let calls = try scenario.calls(path: scratch.folder("counted"))
+    #expect(calls > 150)
     for number in stride(from: 0, to: calls, by: 2) {
       let path = scratch.folder("run")
       defer { ScratchFolder.remove(path) }
-      let fault = try ChainRecording.run(failing: number, isKill: isKill, path: path)
-      #expect(fault == nil, "call \(number)")
+      let fault = try scenario.run(failing: number, isKill: isKill, path: path)
+      #expect(fault == nil, "\(scenario.name), call \(number)")
     }
   }
 }

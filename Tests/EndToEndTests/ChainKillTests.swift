@@ -68,9 +68,13 @@ struct ChainKillTests {
     if Bool.random(using: &random) {
       return Change(method: "DELETE", path: "/v1/devices/vm/snapshots/\(guid)", body: "")
     }
+    // What is not possible backward is refused, and nothing is interrupted then.
+    let direction = ["auto", "forward", "backward"][Int.random(in: 0..<3, using: &random)]
     return Change(
       method: "POST", path: "/v1/jobs",
-      body: "{\"type\":\"merge\",\"device\":\"vm\",\"params\":{\"snapshot\":\"\(guid)\"}}")
+      body:
+        "{\"type\":\"merge\",\"device\":\"vm\",\"params\":{\"snapshot\":\"\(guid)\",\"direction\":\"\(direction)\"}}"
+    )
   }
 
   private func interrupt(

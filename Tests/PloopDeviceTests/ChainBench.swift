@@ -31,6 +31,40 @@ final class ChainBench {
     device = try fixture.attach(["root.hds"])
   }
 
+  /// A disk that has grown: a delta of each size, oldest first, and content in all of them.
+  init(
+    growing sizes: [UInt64], clusterShift: Int, steps: Int = 12, seed: UInt64,
+    version: ImageVersion = .v2, probe: (any IOProbe)? = nil
+  ) throws {
+    random = SeededGenerator(seed: seed)
+    fixture = try DiskFixture(probe: probe)
+    let geometries = sizes.map {
+      Geometry(version: version, clusterShift: clusterShift, sizeBytes: $0)
+    }
+    geometry = try #require(geometries.last)
+    content = []
+    var names: [String] = []
+    var states: [[UInt8]] = []
+    try fixture.make("disk.0", geometries[0])
+    device = try fixture.attach(["disk.0"])
+    for (level, geometry) in geometries.enumerated() {
+      names.append("disk.\(level)")
+      if level > 0 {
+        try device.close()
+        try fixture.make(names[level], geometry)
+        device = try fixture.attach(names)
+      }
+      content += [UInt8](repeating: 0, count: Int(geometry.sizeBytes) - content.count)
+      try exercise(steps)
+      states.append(content)
+    }
+    try device.close()
+    let descriptor = try Descriptor(chain: names, of: geometry, isBaseRaw: false)
+    try DescriptorFile(in: fixture.folder).replace(with: descriptor)
+    for (shot, state) in zip(descriptor.shots.dropLast(), states) { frozen[shot.guid] = state }
+    device = try fixture.attach(names)
+  }
+
   deinit { engine.stop(until: .after(seconds: 20)) }
 
   var file: DescriptorFile { DescriptorFile(in: fixture.folder) }
@@ -50,15 +84,17 @@ final class ChainBench {
     return guid
   }
 
-  /// Merges a level forward, with `between` run after each step.
+  /// Gives the state at a level up, with `between` run after each step.
   @discardableResult
   func merge(
-    level: Int, limit: Int = 8, between: (Int) throws -> Void = { _ in }
-  ) throws -> (progress: ForwardMerge.Progress, total: UInt64) {
+    level: Int, _ direction: MergeDirection = .forward, limit: Int = 8,
+    between: (Int) throws -> Void = { _ in }
+  ) throws -> (progress: DeltaMerge.Progress, total: UInt64) {
     let before = try file.read()
-    let shot = try before.chain(to: before.topGUID)[level]
-    let merge = try ForwardMerge(of: device, level: level)
-    var progress = ForwardMerge.Progress()
+    let chain = try before.chain(to: before.topGUID)
+    let merge = try DeltaMerge(of: device, level: level, direction)
+    try merge.prepare(until: .after(seconds: 20))
+    var progress = DeltaMerge.Progress()
     var steps = 0
     while let step = try merge.step(limit: limit, on: engine) {
       progress += step
@@ -66,12 +102,19 @@ final class ChainBench {
       try between(steps)
     }
     var changed = before
-    let gone = try changed.mergeForward(shot.guid)
+    let gone =
+      switch direction {
+      case .forward: try changed.mergeForward(chain[level].guid).file
+      case .backward: try changed.mergeIntoParent(chain[level + 1].guid)
+      }
     _ = try merge.finish(descriptor: file, becoming: changed, until: .after(seconds: 20))
-    try fixture.folder.unlink(gone.file)
-    frozen[shot.guid] = nil
+    try fixture.folder.unlink(gone)
+    frozen[chain[level].guid] = nil
     return (progress, merge.totalClusters)
   }
+
+  /// A snapshot whose state is no longer promised.
+  func forget(_ guid: GUID) { frozen[guid] = nil }
 
   /// Closes the disk and opens it again by its descriptor.
   func reattach(repair: Bool = false) throws {
@@ -133,6 +176,7 @@ final class ChainBench {
     try device.close()
     for (guid, bytes) in frozen {
       let old = try fixture.attach(try names(to: guid), readonly: true)
+      #expect(old.geometry.sizeBytes >= UInt64(bytes.count))
       #expect(try old.bytes(0, bytes.count) == bytes, "snapshot \(guid)")
       try old.close()
     }

@@ -140,16 +140,16 @@ struct ChainChangeTests {
   func refused() throws {
     let bench = try ChainBench()
     try bench.exercise(20)
-    #expect(throws: DeviceError.self) { try ForwardMerge(of: bench.device, level: 0) }
+    #expect(throws: DeviceError.self) { try DeltaMerge(of: bench.device, level: 0) }
     try bench.snapshot()
     try bench.exercise(5)
     try bench.snapshot()
     try bench.exercise(5)
     for level in [-1, 2, 3, Int.max] {
-      #expect(throws: DeviceError.self) { try ForwardMerge(of: bench.device, level: level) }
+      #expect(throws: DeviceError.self) { try DeltaMerge(of: bench.device, level: level) }
     }
     for level in 0...1 {
-      let merge = try ForwardMerge(of: bench.device, level: level)
+      let merge = try DeltaMerge(of: bench.device, level: level)
       _ = try merge.step(limit: 3, on: bench.engine)
       merge.abandon(until: .after(seconds: 20))
       try bench.check("level \(level)")

@@ -402,7 +402,7 @@ struct ForeignDeltaTests {
 
     let engine = IOEngine(threadLimit: 2)
     defer { engine.stop(until: .after(seconds: 20)) }
-    let merge = try ForwardMerge(of: device, level: 0)
+    let merge = try DeltaMerge(of: device, level: 0)
     while try merge.step(limit: 4, on: engine) != nil {}
     let descriptor = DescriptorFile(in: fixture.folder)
     _ = try merge.finish(

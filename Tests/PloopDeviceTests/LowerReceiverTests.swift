@@ -63,7 +63,7 @@ struct LowerReceiverTests {
     try bench.write(5 * Self.cluster, fill(9))
     try bench.snapshot()
     let receiver = "\(bench.fixture.folder.path)/\(try bench.names()[1])"
-    let merge = try ForwardMerge(of: bench.device, level: 0)
+    let merge = try DeltaMerge(of: bench.device, level: 0)
     _ = try merge.step(limit: 8, on: bench.engine)
     plan.replace { _, operation, path in
       guard case .sync = operation, path == receiver else { return nil }
@@ -74,7 +74,7 @@ struct LowerReceiverTests {
     plan.replace { _, _, _ in nil }
     // Its index in the page cache may name what no disk has: a merge that believed it would drop
     // the only copy.
-    #expect(throws: DeviceError.self) { try ForwardMerge(of: bench.device, level: 0) }
+    #expect(throws: DeviceError.self) { try DeltaMerge(of: bench.device, level: 0) }
     #expect(bench.device.failure == nil)
     try bench.exercise(5)
     #expect(try bench.device.bytes(0, bench.content.count) == bench.content)

@@ -212,6 +212,9 @@ package struct JobPlan: Sendable {
   /// As long as it takes at the limits that hold; nil where nothing limits it.
   package var estimatedSeconds: UInt64?
   package var blockers: [JobBlocker] = []
+  /// Of a merge: forward or backward, and why.
+  package var direction: String?
+  package var reason: String?
 }
 
 /// What holds for all jobs.

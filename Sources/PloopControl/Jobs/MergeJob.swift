@@ -2,8 +2,8 @@ internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
-/// Merges a snapshot into what builds on it, while the disk is used: `level` or `snapshot` says which,
-/// the newest if neither does.
+/// Merges a snapshot away, while the disk is used: its delta and the one above it become one. `level` or
+/// `snapshot` says which is given up, the newest if neither does; `direction` which file remains.
 struct MergeJob: JobWork {
   static let type = "merge"
   static let phases = ["copying", "committing"]
@@ -12,15 +12,14 @@ struct MergeJob: JobWork {
   private let device: String
   private let snapshot: GUID?
   private let level: UInt64?
+  private let direction: MergeDirection?
 
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
     self.device = device
     var parameters = JobParameters(parameters)
     level = try parameters.number("level")
     snapshot = try parameters.guid("snapshot")
-    if let direction = try parameters.text("direction"), !["auto", "forward"].contains(direction) {
-      throw parameters.wrong("direction", "auto or forward is expected")
-    }
+    direction = try parameters.direction()
     try parameters.finish()
     guard level == nil || snapshot == nil else {
       throw parameters.wrong("level", "only one of level and snapshot is expected")
@@ -44,16 +43,20 @@ struct MergeJob: JobWork {
     }
     _ = try service.child(of: guid, descriptor)
     try service.requireDisposable(guid, chain)
-    return ["snapshot": .text(guid.description)]
+    return try service.pinned(guid, direction, controller)
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let controller = try service.controller(device)
     guard let snapshot else {
-      let levels = try controller.device().levels().count
-      return try service.mergePlan(controller, level: try level(below: levels - 1))
+      let deltas = controller.now.record?.deltas ?? []
+      let level = try level(below: deltas.count - 1)
+      guard let guid = deltas[level].guid.flatMap({ GUID($0) }) else {
+        return try service.mergePlan(controller, level: level, direction)
+      }
+      return try service.mergePlan(controller, guid, direction)
     }
-    return try service.mergePlan(controller, snapshot)
+    return try service.mergePlan(controller, snapshot, direction)
   }
 
   private func level(below top: Int) throws(ServiceError) -> Int {
@@ -70,7 +73,8 @@ struct MergeJob: JobWork {
     guard let snapshot else {
       throw .failed(ServiceError(.nothingToMerge, "the job names no snapshot"))
     }
-    return try SnapshotMerge(device: device, guid: snapshot).run(control, service)
+    return try SnapshotMerge(device: device, guid: snapshot, direction: direction ?? .forward).run(
+      control, service)
   }
 }
 
@@ -82,6 +86,7 @@ struct DeleteSnapshotJob: JobWork {
 
   private let device: String
   private let snapshot: GUID
+  private let direction: MergeDirection?
 
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
     self.device = device
@@ -90,19 +95,21 @@ struct DeleteSnapshotJob: JobWork {
       throw parameters.wrong("snapshot", "is missing")
     }
     self.snapshot = snapshot
+    direction = try parameters.direction()
     try parameters.finish()
   }
 
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
-    let (_, chain) = try service.described(try service.controller(device))
+    let controller = try service.controller(device)
+    let (_, chain) = try service.described(controller)
     _ = try service.onlyChild(
       of: snapshot, try service.read(chain.location, in: chain.file.folder))
     try service.requireDisposable(snapshot, chain)
-    return ["snapshot": .text(snapshot.description)]
+    return try service.pinned(snapshot, direction, controller)
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    try service.mergePlan(try service.controller(device), snapshot)
+    try service.mergePlan(try service.controller(device), snapshot, direction)
   }
 
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
@@ -115,7 +122,8 @@ struct DeleteSnapshotJob: JobWork {
       }
     }
     if let freed { return ["clusters_copied": .number(0), "bytes_freed": .number(freed)] }
-    return try SnapshotMerge(device: device, guid: snapshot).run(control, service)
+    return try SnapshotMerge(device: device, guid: snapshot, direction: direction ?? .forward).run(
+      control, service)
   }
 }
 
@@ -124,5 +132,14 @@ extension JobParameters {
     guard let text = try text(name) else { return nil }
     guard let guid = GUID(lenient: text) else { throw wrong(name, "a GUID is expected") }
     return guid
+  }
+
+  /// - Returns: nil for `auto`, which is what nobody has to say.
+  mutating func direction() throws(ServiceError) -> MergeDirection? {
+    guard let text = try text("direction"), text != "auto" else { return nil }
+    guard let direction = MergeDirection(rawValue: text) else {
+      throw wrong("direction", "auto, forward or backward is expected")
+    }
+    return direction
   }
 }

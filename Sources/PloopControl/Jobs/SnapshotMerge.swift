@@ -2,7 +2,7 @@ internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
-/// A snapshot that is merged into what builds on it: the work of two types of jobs.
+/// A snapshot that is merged with what builds on it: the work of two types of jobs.
 ///
 /// Copying goes on beside guests; the beginning and the end are operations of the device's controller,
 /// as a snapshot is.
@@ -13,11 +13,12 @@ struct SnapshotMerge {
 
   let device: String
   let guid: GUID
+  let direction: MergeDirection
 
   /// A merge that has begun.
   private struct Begun: Sendable {
     let chain: ChangeableChain
-    let merge: ForwardMerge
+    let merge: DeltaMerge
     /// A disk that is opened for this alone, where the snapshot is on another branch.
     let branch: Device?
     let sourceBytes: UInt64
@@ -35,11 +36,11 @@ struct SnapshotMerge {
       control.log("the snapshot is gone: an earlier attempt has merged it")
       return ["completed_earlier": .flag(true)]
     }
-    var total = ForwardMerge.Progress()
+    var total = DeltaMerge.Progress()
     do throws(JobStop) {
       control.enter(phase: "copying")
       control.total(clusters: begun.merge.totalClusters, bytes: begun.merge.totalBytes)
-      control.log("\(begun.merge.totalClusters) clusters to move")
+      control.log("\(begun.merge.totalClusters) clusters to move, \(direction.rawValue)")
       try copy(begun.merge, &total, control, service)
       try control.commit()
     } catch {
@@ -60,13 +61,14 @@ struct SnapshotMerge {
       "clusters_copied": .number(total.copied), "clusters_dropped": .number(total.dropped),
       "clusters_overtaken": .number(total.overtaken), "bytes_read": .number(total.readBytes),
       "bytes_freed": .number(begun.sourceBytes), "pause_ns": .number(pause),
+      "direction": .text(direction.rawValue),
     ]
   }
 
   /// Copies step by step; while one is copied, the one before is made durable. So a crash costs two
   /// steps at most.
   private func copy(
-    _ merge: ForwardMerge, _ total: inout ForwardMerge.Progress, _ control: JobControl,
+    _ merge: DeltaMerge, _ total: inout DeltaMerge.Progress, _ control: JobControl,
     _ service: Service
   ) throws(JobStop) {
     let clusterBytes = merge.totalClusters == 0 ? 0 : merge.totalBytes / merge.totalClusters
@@ -103,7 +105,7 @@ struct SnapshotMerge {
 
   /// Guests need space as well: the merge goes on when there is more than it needs for a step.
   private func waitForSpace(
-    _ merge: ForwardMerge, _ clusterBytes: UInt64, _ control: JobControl, _ service: Service
+    _ merge: DeltaMerge, _ clusterBytes: UInt64, _ control: JobControl, _ service: Service
   ) throws(JobStop) {
     // What was freed and not reused yet may be enough.
     try failing { () throws(ServiceError) in
@@ -127,15 +129,19 @@ struct SnapshotMerge {
     if descriptor.shot(guid) == nil, try service.existing(job).hasBeenTried { return nil }
     let child = try service.child(of: guid, descriptor)
     try service.requireDisposable(guid, chain)
-    let removes = !service.keepsFile(guid, chain)
-    let bytes = removes ? service.diskBytes(of: guid, descriptor, chain) : 0
+    let goes = direction == .forward ? guid : child.guid
+    let removes = !service.keepsFile(goes, chain)
+    let bytes = removes ? service.diskBytes(of: goes, descriptor, chain) : 0
     let inChain = controller.now.record?.deltas.contains { $0.guid == guid.description } ?? false
+    // What was chosen when the job was made may have changed since; what is not possible is refused.
+    if direction == .backward { _ = try service.mergePlan(controller, guid, direction) }
     let branch = inChain ? nil : try service.openBranch(child.guid, descriptor, chain)
     do throws(ServiceError) {
       let merge = try converting { () throws(DeviceError) in
         try service.change(chain, controller.id, nil).beginMerge(
-          branch ?? device, of: guid, chainTo: inChain ? descriptor.topGUID : child.guid,
-          removingFile: removes)
+          branch ?? device, of: guid, direction,
+          chainTo: inChain ? descriptor.topGUID : child.guid, removingFile: removes,
+          until: .after(seconds: service.configuration.quiesceSeconds))
       }
       return Begun(chain: chain, merge: merge, branch: branch, sourceBytes: bytes)
     } catch {

@@ -9,11 +9,11 @@ final class StepFlush: Sendable {
     var ended: Result<UInt64, DeviceError>?
   }
 
-  private let merge: ForwardMerge
+  private let merge: DeltaMerge
   private let engine: IOEngine
   private let state = Monitor(State())
 
-  init(_ merge: ForwardMerge, _ engine: IOEngine) {
+  init(_ merge: DeltaMerge, _ engine: IOEngine) {
     self.merge = merge
     self.engine = engine
   }

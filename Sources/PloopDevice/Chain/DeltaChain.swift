@@ -33,6 +33,11 @@ final class DeltaChain: Sendable {
   /// Counted from the oldest delta; nil for a number that no delta has.
   func level(of number: Int) -> Int? { levels[number] }
 
+  /// Whether one delta lies beneath another one of this chain.
+  func isOlder(_ delta: Delta, than other: Delta) -> Bool {
+    (level(of: delta.number) ?? 0) < (level(of: other.number) ?? 0)
+  }
+
   /// The delta that the map calls so. Every number in the map belongs to a delta of the chain.
   func delta(_ number: Int) throws(DeviceError) -> Delta {
     guard let level = levels[number] else {

@@ -106,43 +106,66 @@ package struct ChainChange: Sendable {
     }
   }
 
-  /// Begins to merge a snapshot's delta into the one above it.
+  /// Begins to give a snapshot up: its delta and the one above it become one.
+  ///
+  /// Backward, the snapshot is marked as temporary, durably, before its file is written: whatever
+  /// becomes of the merge, nobody goes back to it any more.
   ///
   /// - Parameters:
   ///   - guid: in the chain of the attached disk, and with one child.
   ///   - top: whose chain the disk is.
-  ///   - removingFile: whether the delta's file is removed in the end; other disks may build on it.
+  ///   - direction: which of the two files receives, and so remains.
+  ///   - removingFile: whether the other one is removed in the end; other disks may build on it.
+  ///   - deadline: by when requests in flight have to end, where they have to.
   package func beginMerge(
-    _ device: Device, of guid: GUID, chainTo top: GUID, removingFile: Bool = true
-  ) throws(DeviceError) -> ForwardMerge {
+    _ device: Device, of guid: GUID, _ direction: MergeDirection = .forward, chainTo top: GUID,
+    removingFile: Bool = true, until deadline: Deadline
+  ) throws(DeviceError) -> DeltaMerge {
     let before = try ChainChange.settle(file)
     let descriptor = before.descriptor
-    var changed = descriptor
     let (gone, chain) = try describing { () throws(DescriptorError) in
-      (try changed.mergeForward(guid), try descriptor.chain(to: top))
+      (try descriptor.merged(guid, direction).gone, try descriptor.chain(to: top))
     }
     guard let level = chain.firstIndex(where: { $0.guid == guid }) else {
       throw DeviceError(.nothingToMerge, "the snapshot \(guid) is not below the disk's top")
     }
-    let intent = self.intent(.merge, guid, before, files: removingFile ? [gone.file] : [])
+    let intent = self.intent(.merge, guid, before, files: removingFile ? [gone] : [])
     return try making(intent) { () throws(DeviceError) in
-      try ForwardMerge(of: device, level: level)
+      let merge = try DeltaMerge(of: device, level: level, direction)
+      guard direction == .backward else { return merge }
+      do throws(DeviceError) {
+        try giveUp(guid, in: descriptor)
+        try merge.prepare(until: deadline)
+      } catch {
+        merge.abandon(until: deadline)
+        throw error
+      }
+      return merge
     }
   }
 
-  /// Drops the merged delta from the chain (``ForwardMerge/finish(descriptor:becoming:until:)``).
+  private func giveUp(_ guid: GUID, in descriptor: Descriptor) throws(DeviceError) {
+    guard descriptor.shot(guid)?.mark == nil else { return }
+    var marked = descriptor
+    try describing { () throws(DescriptorError) in try marked.mark(guid, as: .temporary) }
+    try file.replace(with: marked)
+  }
+
+  /// Drops the merged delta from the chain (``DeltaMerge/finish(descriptor:becoming:until:)``).
   package func finish(
-    _ merge: ForwardMerge, of guid: GUID, until deadline: Deadline
+    _ merge: DeltaMerge, of guid: GUID, until deadline: Deadline
   ) throws(DeviceError) -> Made {
-    var changed = try file.read()
-    _ = try describing { () throws(DescriptorError) in try changed.mergeForward(guid) }
+    let before = try file.read()
+    let changed = try describing { () throws(DescriptorError) in
+      try before.merged(guid, merge.direction).descriptor
+    }
     let intent = try IntentFile(beside: file).read() ?? self.intent(.merge, guid, nil, files: [])
     let pause = try merge.finish(descriptor: file, becoming: changed, until: deadline)
     return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
   }
 
   /// Ends a merge that is not to go on; the chain is as it was.
-  package func abandon(_ merge: ForwardMerge, until deadline: Deadline) throws(DeviceError) {
+  package func abandon(_ merge: DeltaMerge, until deadline: Deadline) throws(DeviceError) {
     merge.abandon(until: deadline)
     _ = try ChainChange.settle(file)
   }
@@ -226,6 +249,26 @@ package struct ChainChange: Sendable {
   ) throws(DeviceError) -> Result {
     do throws(DescriptorError) { return try body() } catch {
       throw DeviceError(error, path: file.path)
+    }
+  }
+}
+
+extension Descriptor {
+  /// What giving a snapshot up makes of it, and the file that is needed no longer then.
+  fileprivate func merged(
+    _ guid: GUID, _ direction: MergeDirection
+  ) throws(DescriptorError) -> (descriptor: Descriptor, gone: String) {
+    var changed = self
+    switch direction {
+    case .forward:
+      let gone = try changed.mergeForward(guid).file
+      return (changed, gone)
+    case .backward:
+      guard let child = children(of: guid).first else {
+        throw DescriptorError(.notPossible, "nothing builds on \(guid)")
+      }
+      let gone = try changed.mergeIntoParent(child.guid)
+      return (changed, gone)
     }
   }
 }

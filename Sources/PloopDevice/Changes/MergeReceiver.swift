@@ -10,16 +10,23 @@ internal import PloopIO
 /// must not depend on a sync of another file.
 final class MergeReceiver: Sendable {
   let writing: Writing
-  private let device: Device
+  let device: Device
   /// The entries of the two indexes under these numbers; nil for the top.
-  private let own: Own?
+  let own: Own?
 
-  private struct Own: Sendable {
-    /// The delta as the chain has it, and the same as it is written.
+  struct Own: Sendable {
+    /// The delta as the chain has it.
     let original: Delta
-    let delta: Delta
-    let receiver: ClusterMap
-    let source: ClusterMap
+    /// The file as it is written.
+    let source: DeltaSource
+    /// Where the delta's clusters are now.
+    let index: ClusterMap
+    /// Those of the delta that is merged into it.
+    let merged: ClusterMap
+    /// Whether what is merged is newer, and so goes over what is here.
+    let isOlder: Bool
+    /// As the file's header has it.
+    let layout: Locked<Geometry>
     /// The receiver's as ``Writing`` knows it.
     let condition: Condition
   }
@@ -31,35 +38,41 @@ final class MergeReceiver: Sendable {
   }
 
   /// Opens a lower delta for writing, and marks it as in use, durably.
-  init(lower delta: Delta, above source: Delta, of device: Device) throws(DeviceError) {
+  ///
+  /// - Parameter other: what is merged into it: the one below, or the one above, which may be of a
+  ///   larger disk (``grow(until:)``).
+  init(lower delta: Delta, merging other: Delta, of device: Device) throws(DeviceError) {
     self.device = device
     guard !delta.isRaw else {
-      throw DeviceError(.rawNotBase, "\(delta.file.path) is raw and not the oldest")
+      throw DeviceError(.rawNotBase, "\(delta.file.path) is raw: it has no index to write")
     }
-    try MergeReceiver.requireTrusted([delta, source], of: device)
+    try MergeReceiver.requireTrusted([delta, other], of: device)
     // As it is now: another program may have given it a longer index.
     let geometry = try Device.geometry(of: delta.file, isRaw: false, like: device.geometry)
-    let receiverMap = ClusterMap(geometry)
-    let sourceMap = ClusterMap(geometry)
-    _ = try MergeReceiver.load(source, into: sourceMap)
+    var wanted = geometry
+    if case .ploop(let above) = other.layout,
+      above.entryCount > geometry.entryCount || above.sizeBytes > geometry.sizeBytes
+    {
+      wanted = above
+    }
+    let index = ClusterMap(wanted)
+    let merged = ClusterMap(wanted)
+    _ = try DeltaClusters.load(other, into: merged)
     // Our own lock for reading is in the way of the one for writing, and is taken again at the end.
     ImageLock.release(delta.file)
     do throws(DeviceError) {
-      let file = try converting { () throws(IOError) in
-        try delta.source.folder.open(delta.source.name, writable: true)
-      }
-      guard file.identity == delta.file.identity else {
-        throw DeviceError(.locked, "\(delta.file.path) is another file than at the attach")
-      }
-      do throws(LockError) { try ImageLock.acquire(file, for: .write) } catch {
-        throw DeviceError(error)
-      }
+      let file = try MergeReceiver.reopen(delta)
       let written = Delta(
         number: delta.number,
         source: DeltaSource(file: file, folder: delta.source.folder, name: delta.source.name),
         layout: .ploop(geometry), mappedClusters: delta.mappedClusters)
       try converting { () throws(IOError) in try file.sync() }
-      let used = try MergeReceiver.load(written, into: receiverMap)
+      var used = try DeltaClusters.load(written, into: index)
+      // Where a larger index will be nothing is put any more.
+      used.resize(to: max(used.count, Int(wanted.headerClusters)))
+      for cluster in geometry.headerClusters..<max(geometry.headerClusters, wanted.headerClusters) {
+        used[Int(cluster)] = true
+      }
       let canPunch = Device.canPunch(
         file, at: try converting { () throws(IOError) in try file.size() })
       var header = try Device.header(of: file)
@@ -76,10 +89,11 @@ final class MergeReceiver: Sendable {
       device.unclosed.withLock { $0.removeAll { $0.number == delta.number } }
       let condition = Condition()
       own = Own(
-        original: delta, delta: written, receiver: receiverMap, source: sourceMap,
+        original: delta, source: written.source, index: index, merged: merged,
+        isOlder: device.chain.isOlder(delta, than: other), layout: Locked(geometry),
         condition: condition)
       writing = Writing(
-        written, geometry: geometry, used: used, map: receiverMap, gate: device.gate,
+        written, geometry: wanted, used: used, map: index, gate: device.gate,
         condition: condition, canPunch: canPunch)
     } catch {
       try? ImageLock.acquire(delta.file, for: .read)
@@ -98,88 +112,32 @@ final class MergeReceiver: Sendable {
     }
   }
 
-  /// - Returns: the clusters of the file that header, index and entries use.
-  private static func load(_ delta: Delta, into map: ClusterMap) throws(DeviceError) -> Bitmap {
-    try load(delta.file, delta.layout, number: delta.number, into: map)
-  }
-
-  private static func load(
-    _ file: ImageFile, _ layout: Delta.Layout, number: Int, into map: ClusterMap
-  ) throws(DeviceError) -> Bitmap {
-    switch layout {
-    case .raw(let clusters):
-      for cluster in 0..<min(clusters, map.geometry.clusterCount) {
-        map[cluster] = Place(delta: number, physical: cluster)
-      }
-      return Bitmap(count: 0)
-    case .ploop(let geometry):
-      let bytes = try converting { () throws(IOError) in try file.size() }
-      var scan = IndexScan(geometry, fileBytes: bytes)
-      try scan.run(file) { (cluster, physical) throws(DeviceError) in
-        guard cluster < map.geometry.clusterCount else { return }
-        map[cluster] = Place(delta: number, physical: physical)
-      } fault: { (fault) throws(DeviceError) in
-        guard fault.kind != .beyondDisk else { return }
-        throw ChainOpener.corrupt(fault, level: 0, path: file.path)
-      }
-      var used = scan.used
-      // The free map covers the file: whatever else lies in it may hold anything.
-      used.resize(to: max(used.count, Int(bytes >> UInt64(geometry.clusterShift))))
-      return used
+  private static func reopen(_ delta: Delta) throws(DeviceError) -> ImageFile {
+    let file = try converting { () throws(IOError) in
+      try delta.source.folder.open(delta.source.name, writable: true)
     }
-  }
-
-  /// How many clusters of one delta another one lacks.
-  static func count(
-    from source: Delta, into receiver: Delta
-  ) throws(DeviceError) -> UInt64 {
-    try count((source.file, source.layout), (receiver.file, receiver.layout))
-  }
-
-  static func count(
-    from source: (file: ImageFile, isRaw: Bool), into receiver: (file: ImageFile, isRaw: Bool),
-    _ geometry: Geometry
-  ) throws(DeviceError) -> UInt64 {
-    func layout(
-      _ image: (file: ImageFile, isRaw: Bool)
-    ) throws(DeviceError) -> Delta.Layout {
-      let own = try Device.geometry(of: image.file, isRaw: image.isRaw, like: geometry)
-      return image.isRaw ? .raw(clusters: own.clusterCount) : .ploop(own)
+    guard file.identity == delta.file.identity else {
+      throw DeviceError(.locked, "\(delta.file.path) is another file than at the attach")
     }
-    return try count(
-      (source.file, try layout(source)), (receiver.file, try layout(receiver)))
-  }
-
-  private static func count(
-    _ source: (file: ImageFile, layout: Delta.Layout),
-    _ receiver: (file: ImageFile, layout: Delta.Layout)
-  ) throws(DeviceError) -> UInt64 {
-    // Its own size: whoever says how large the disk is may say anything.
-    guard case .ploop(let geometry) = receiver.layout else {
-      throw DeviceError(.rawNotBase, "\(receiver.file.path) is raw and not the oldest")
+    do throws(LockError) { try ImageLock.acquire(file, for: .write) } catch {
+      throw DeviceError(error)
     }
-    let (lacking, having) = (ClusterMap(geometry), ClusterMap(geometry))
-    _ = try load(source.file, source.layout, number: 0, into: lacking)
-    _ = try load(receiver.file, receiver.layout, number: 0, into: having)
-    var count: UInt64 = 0
-    for cluster in 0..<geometry.clusterCount
-    where lacking[cluster] != nil && having[cluster] == nil { count += 1 }
-    return count
+    return file
   }
 
   // MARK: What to copy
 
-  /// Where the source has a cluster that the receiver lacks; nil for others.
+  /// Where the source has a cluster that the receiver is to have; nil for others.
   func wanted(_ cluster: UInt64, of source: Delta) -> UInt64? {
     guard let own else {
       guard let place = device.map[cluster], place.delta == source.number else { return nil }
       return place.physical
     }
-    return own.receiver[cluster] == nil ? own.source[cluster]?.physical : nil
+    return own.isOlder || own.index[cluster] == nil ? own.merged[cluster]?.physical : nil
   }
 
   private var clusterCount: UInt64 {
-    own?.receiver.geometry.clusterCount ?? device.geometry.clusterCount
+    own?.index.geometry.clusterCount ?? device.geometry.clusterCount
   }
 
   func count(from source: Delta) -> UInt64 {
@@ -209,7 +167,7 @@ final class MergeReceiver: Sendable {
   private func forEach(
     from start: UInt64, of source: Delta, _ body: (UInt64) -> Bool
   ) -> UInt64 {
-    let candidates = own?.source ?? device.map
+    let candidates = own?.merged ?? device.map
     var cluster = start
     while cluster < clusterCount {
       let run = candidates.run(from: cluster, limit: clusterCount - cluster)
@@ -229,43 +187,22 @@ final class MergeReceiver: Sendable {
     if own == nil { device.map[cluster] = nil }
   }
 
-  /// Gives a cluster a place in the receiver, which `fill` writes before anybody can find it.
+  /// Gives a cluster a place in the receiver, which `fill` writes before anybody can find it. An older
+  /// receiver may have it already: nobody finds it there as long as the newer delta is above.
   func place(
     _ cluster: UInt64, _ source: Delta,
     fill: (Writing, ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    try device.place(cluster, writing, in: own?.receiver ?? device.map) {
+    if let own, let place = own.index[cluster] {
+      try fill(
+        writing, ClusterAllocator.Allocation(physical: place.physical, isZero: false),
+        place.physical << UInt64(device.geometry.clusterShift))
+      return writing.index.noteWritten()
+    }
+    try device.place(cluster, writing, in: own?.index ?? device.map) {
       (allocation, base) throws(DeviceError) in
       try fill(writing, allocation, base)
     }
-  }
-
-  /// Has readers find what was copied in its new place. It is durable by now; the top's was found
-  /// from the start.
-  ///
-  /// - Parameter isWhole: whether no step has found anything more: what the receiver lacks then is
-  ///   all zero, with nothing beneath.
-  func repoint(from source: Delta, isWhole: Bool) throws(DeviceError) {
-    guard let own else { return }
-    try own.condition.requireWritable()
-    var cluster: UInt64 = 0
-    while cluster < clusterCount {
-      let run = own.source.run(from: cluster, limit: clusterCount - cluster)
-      if run.place != nil {
-        for member in cluster..<(cluster + run.count) {
-          repoint(member, from: source, own, isWhole)
-        }
-      }
-      cluster += run.count
-    }
-  }
-
-  private func repoint(_ cluster: UInt64, from source: Delta, _ own: Own, _ isWhole: Bool) {
-    device.locks.lock(cluster)
-    defer { device.locks.unlock(cluster) }
-    guard device.map[cluster]?.delta == source.number else { return }
-    let place = own.receiver[cluster]
-    if place != nil || isWhole { device.map[cluster] = place }
   }
 
   // MARK: The end
@@ -276,9 +213,9 @@ final class MergeReceiver: Sendable {
   /// The chain with the receiver as it is now, and without the delta that was merged, if it was.
   func chain(_ chain: DeltaChain, without source: Delta?) -> DeltaChain {
     let deltas = chain.deltas.filter { $0.number != source?.number }.map { delta -> Delta in
-      guard let own, delta.number == own.delta.number else { return delta }
+      guard let own, delta.number == own.original.number else { return delta }
       return Delta(
-        number: delta.number, source: own.delta.source, layout: own.delta.layout,
+        number: delta.number, source: own.source, layout: .ploop(own.layout.withLock { $0 }),
         mappedClusters: writing.allocator.dataClusters)
     }
     return DeltaChain(deltas, writing: chain.writing)

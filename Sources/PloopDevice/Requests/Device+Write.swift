@@ -259,14 +259,8 @@ extension Device {
         // What is unsupported on the host is written out below.
       }
     }
-    let zeroes = AlignedBuffer(count: Int(min(length, Device.copyBytes)))
-    var done: UInt64 = 0
-    while done < length {
-      let count = Int(min(length - done, UInt64(zeroes.count)))
-      try converting { () throws(IOError) in
-        try file.write(zeroes.region.slice(0, count), at: offset + done)
-      }
-      done += UInt64(count)
+    try converting { () throws(IOError) in
+      try file.writeZeroes(from: offset, to: offset + length)
     }
   }
 }

@@ -1,16 +1,16 @@
-package import PloopFormat
+internal import PloopFormat
 package import PloopIO
 
-/// Merges a delta into the one above it: what only the older one holds is copied up, cluster by
-/// cluster, while guests go on reading and writing. Afterwards nothing needs the older one.
+/// Makes one delta of two neighbours, cluster by cluster, while guests go on reading and writing. The
+/// state between the two is given up; which file remains is a matter of the direction.
 ///
-/// A step may be repeated: what is above already is not copied. So a merge that was interrupted,
-/// however it was, is begun again and goes on where it was. Until ``finish(descriptor:becoming:until:)``
-/// the chain is as it was, and valid.
+/// A step may be repeated. Forward, what is above already is not copied, so a merge that was
+/// interrupted, however it was, goes on where it was; backward it begins from the start. Until
+/// ``finish(descriptor:becoming:until:)`` the chain is as it was, and valid.
 ///
 /// One thread at a time calls the methods, but for ``flush()``, which may run beside a step. Nobody else
 /// changes the chain meanwhile.
-package final class ForwardMerge: Sendable {
+package final class DeltaMerge: Sendable {
   /// What a step did, or all of them together.
   package struct Progress: Equatable, Sendable {
     /// Clusters that the step has dealt with.
@@ -36,9 +36,11 @@ package final class ForwardMerge: Sendable {
   /// Clusters that are copied at the same time.
   private static let width = 4
 
-  private let device: Device
-  private let source: Delta
-  private let receiver: MergeReceiver
+  package let direction: MergeDirection
+  let device: Device
+  /// What is merged, and goes.
+  let source: Delta
+  let receiver: MergeReceiver
   /// The first cluster that no step has looked at.
   private let cursor = Locked<UInt64>(0)
 
@@ -46,61 +48,53 @@ package final class ForwardMerge: Sendable {
   package let totalClusters: UInt64
   package var totalBytes: UInt64 { totalClusters << UInt64(device.geometry.clusterShift) }
 
-  /// - Parameter level: of the delta that goes; the one above it receives what it holds.
+  /// - Parameters:
+  ///   - level: of the older of the two, the state that is given up.
+  ///   - direction: backward only where both are below the top.
   /// - Throws: `.nothingToMerge` for the top and beyond, and what opening the receiver throws.
-  package init(of device: Device, level: Int) throws(DeviceError) {
+  package init(
+    of device: Device, level: Int, _ direction: MergeDirection = .forward
+  ) throws(DeviceError) {
     let chain = device.chain
     guard let writing = chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
     }
     try device.condition.requireWritable()
-    guard level >= 0, level < chain.topLevel else {
-      throw DeviceError(.nothingToMerge, "there is no delta at level \(level) with one above it")
-    }
+    let (older, newer) = try DeltaMerge.pair(in: chain, level)
+    let isTop = newer.number == chain.top.number
     self.device = device
-    source = chain.deltas[level]
-    receiver =
-      level + 1 == chain.topLevel
-      ? MergeReceiver(top: writing, of: device)
-      : try MergeReceiver(lower: chain.deltas[level + 1], above: source, of: device)
+    self.direction = direction
+    switch direction {
+    case .forward:
+      source = older
+      receiver =
+        isTop
+        ? MergeReceiver(top: writing, of: device)
+        : try MergeReceiver(lower: newer, merging: older, of: device)
+    case .backward:
+      guard !isTop else {
+        throw DeviceError(.nothingToMerge, "what guests write is not merged into what is below it")
+      }
+      source = newer
+      receiver = try MergeReceiver(lower: older, merging: newer, of: device)
+    }
     totalClusters = receiver.count(from: source)
   }
 
-  /// How many clusters a merge would have to move; nothing is opened for writing.
-  package static func count(in device: Device, level: Int) throws(DeviceError) -> UInt64 {
-    let chain = device.chain
+  static func pair(
+    in chain: DeltaChain, _ level: Int
+  ) throws(DeviceError) -> (older: Delta, newer: Delta) {
     guard level >= 0, level < chain.topLevel else {
       throw DeviceError(.nothingToMerge, "there is no delta at level \(level) with one above it")
     }
-    let source = chain.deltas[level]
-    if level + 1 == chain.topLevel, let writing = chain.writing {
-      return MergeReceiver(top: writing, of: device).count(from: source)
-    }
-    return try MergeReceiver.count(from: source, into: chain.deltas[level + 1])
+    return (chain.deltas[level], chain.deltas[level + 1])
   }
 
-  /// The same of two images that are no part of an attached chain.
+  /// Makes an older receiver as large as what is merged into it. Nobody else may use its state any more.
   ///
-  /// - Parameter geometry: of their disk, for a raw base, which says nothing of it.
-  package static func count(
-    from source: (file: ImageFile, isRaw: Bool), into receiver: (file: ImageFile, isRaw: Bool),
-    like geometry: Geometry
-  ) throws(DeviceError) -> UInt64 {
-    try MergeReceiver.count(from: source, into: receiver, geometry)
-  }
-
-  /// How many clusters an image's own index maps.
-  package static func clusters(
-    of image: (file: ImageFile, isRaw: Bool), like geometry: Geometry
-  ) throws(DeviceError) -> UInt64 {
-    let own = try Device.geometry(of: image.file, isRaw: image.isRaw, like: geometry)
-    guard !image.isRaw else { return own.clusterCount }
-    let bytes = try converting { () throws(IOError) in try image.file.size() }
-    var scan = IndexScan(own, fileBytes: bytes)
-    try scan.run(image.file) { _, _ throws(DeviceError) in
-    } fault: { _ throws(DeviceError) in
-    }
-    return scan.mapped
+  /// - Parameter deadline: by when requests in flight have to end.
+  package func prepare(until deadline: Deadline) throws(DeviceError) {
+    try receiver.grow(until: deadline)
   }
 
   // MARK: Steps
@@ -132,7 +126,7 @@ package final class ForwardMerge: Sendable {
     _ clusters: [UInt64], _ engine: IOEngine
   ) throws(DeviceError) -> Progress {
     let crew = Monitor(Crew(rest: clusters[...]))
-    for _ in 1..<max(1, min(ForwardMerge.width, clusters.count)) {
+    for _ in 1..<max(1, min(DeltaMerge.width, clusters.count)) {
       engine.submit { [self] in work(crew) }
     }
     work(crew)
@@ -201,61 +195,5 @@ package final class ForwardMerge: Sendable {
     progress.copied = 1
     progress.readBytes = content.readBytes(isZero: isZero)
     return progress
-  }
-
-  // MARK: The end
-
-  /// Makes what was moved so far durable: a merge that is begun again after a crash skips it.
-  package func flush() throws(DeviceError) {
-    try receiver.writing.index.flush()
-    receiver.writing.allocator.reap()
-  }
-
-  /// Drops the delta from the chain, once no step finds anything more.
-  ///
-  /// The order (docs/crash-safety.md, "Forward merge"): the receiver is flushed and the new descriptor
-  /// durable beside the old one; the gate is closed, and what is left is flushed; the descriptor is
-  /// renamed, durably; the chain is replaced; the gate is opened. The delta's file is the caller's to
-  /// remove.
-  ///
-  /// - Returns: nanoseconds for which requests had to wait.
-  /// - Throws: as ``Device/snapshot(onto:descriptor:becoming:until:)``, with the chain as it was.
-  package func finish(
-    descriptor file: DescriptorFile, becoming changed: Descriptor, until deadline: Deadline
-  ) throws(DeviceError) -> UInt64 {
-    let pause: UInt64
-    do throws(DeviceError) {
-      try file.prepare(with: changed)
-      try receiver.writing.index.flush()
-      try receiver.repoint(from: source, isWhole: true)
-      pause = try device.change(until: deadline) { (chain) throws(DeviceError) in
-        try receiver.writing.index.flush()
-        try device.publish(file)
-        return receiver.chain(chain, without: source)
-      }
-    } catch {
-      try? file.abandon()
-      throw error
-    }
-    device.counters.countPause(nanoseconds: pause)
-    receiver.close(isInChain: true)
-    ImageLock.release(source.file)
-    return pause
-  }
-
-  /// Ends a merge that is not to go on: what was moved stays where it is now, and the chain has the
-  /// deltas that it had.
-  package func abandon(until deadline: Deadline) {
-    do throws(DeviceError) {
-      try flush()
-      try receiver.repoint(from: source, isWhole: false)
-      if receiver.isReopened {
-        _ = try device.change(until: deadline) { chain in receiver.chain(chain, without: nil) }
-      }
-      receiver.close(isInChain: true)
-    } catch {
-      // The chain goes on reading what it read before.
-      receiver.close(isInChain: false)
-    }
   }
 }

@@ -1,0 +1,91 @@
+internal import PloopDevice
+
+/// What is done to a chain while it is recorded.
+package struct ChainScenario: Sendable {
+  package let name: String
+  private let clusters: ClosedRange<UInt64>
+  private let steps: @Sendable (ChainRecording) throws -> Void
+
+  /// - Parameter path: an empty folder.
+  package func recording(path: String) throws -> ChainRecording {
+    try ChainRecording(path: path, clusters: clusters)
+  }
+
+  package func run(_ recording: ChainRecording) throws { try steps(recording) }
+
+  package static let all = [changes, backward, growth]
+
+  /// Snapshots, merges forward, going back and removing, with guests writing.
+  package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
+    disk in
+    try disk.attach()
+    try disk.write(0..<30)
+    try disk.flush()
+    try disk.write(3..<5)
+    let first = try disk.snapshot()
+    try disk.write(8..<12)
+    try disk.write(40..<41, durable: true)
+    try disk.zero(clusters: 2..<3)
+    let second = try disk.snapshot()
+    try disk.write(16..<20)
+    try disk.write(50..<60)
+    try disk.merge(second) { try disk.write(45..<47) }
+    let third = try disk.snapshot()
+    try disk.write(60..<64)
+    let fourth = try disk.snapshot()
+    try disk.write(0..<2)
+    // Of two lower deltas: the receiver is not the top.
+    try disk.merge(third) { try disk.write(20..<21) }
+    let kept = try disk.switchTop(to: first, keep: true)
+    try disk.write(70..<80)
+    try disk.switchTop(to: first, keep: false)
+    try disk.write(8..<9, durable: true)
+    if let kept { try disk.removeLeaf(kept) }
+    try disk.removeLeaf(fourth)
+    try disk.runForeign()
+    try disk.merge(first)
+    try disk.detach()
+  }
+
+  /// Merges into the older delta, whole ones and half ones, with guests writing.
+  package static let backward = ChainScenario(name: "merging backward", clusters: 12...12) { disk in
+    try disk.attach()
+    try disk.write(0..<30)
+    let first = try disk.snapshot()
+    // Over what the older one has, beside it, and zero.
+    try disk.write(4..<20)
+    try disk.write(40..<50)
+    try disk.zero(clusters: 3..<4)
+    try disk.zero(clusters: 8..<9)
+    let second = try disk.snapshot()
+    try disk.write(10..<12, durable: true)
+    try disk.write(60..<70)
+    let third = try disk.snapshot()
+    try disk.write(14..<15)
+    try disk.giveUp(first, steps: 1)
+    try disk.write(42..<43)
+    try disk.merge(first, .backward) { try disk.write(80..<82) }
+    try disk.write(0..<1, durable: true)
+    try disk.merge(second, .backward) { try disk.write(61..<62) }
+    try disk.merge(third) { try disk.write(33..<34) }
+    try disk.detach()
+  }
+
+  /// A merge into an older delta of a smaller disk, whose index needs another cluster.
+  package static let growth = ChainScenario(name: "a lower delta grows", clusters: 1000...1020) {
+    disk in
+    try disk.attach()
+    try disk.write(0..<20)
+    try disk.write(7_990..<8_000)
+    let first = try disk.snapshot()
+    try disk.grow(toClusters: 1020)
+    try disk.write(10..<12)
+    try disk.write(8_150..<8_160)
+    let second = try disk.snapshot()
+    try disk.write(4..<5, durable: true)
+    try disk.merge(first, .backward) { try disk.write(8_060..<8_061) }
+    try disk.write(8_150..<8_151)
+    try disk.merge(second)
+    try disk.detach()
+  }
+}
