@@ -109,7 +109,7 @@ extension Service {
   }
 
   /// The answer to a request whose effect a crash has cut off from it.
-  private func answer(
+  func answer(
     _ keeper: AnswerKeeper<DeviceInfo>, _ controller: DeviceController
   ) throws(ServiceError) -> DeviceInfo {
     let info = self.info(of: controller)
@@ -123,7 +123,7 @@ extension Service {
 
 extension DeviceController.Facts {
   /// The same with the record that is about to be the device's.
-  fileprivate func with(_ record: DeviceRecord) -> DeviceController.Facts {
+  func with(_ record: DeviceRecord) -> DeviceController.Facts {
     var facts = self
     facts.record = record
     return facts

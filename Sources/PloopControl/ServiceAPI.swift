@@ -36,6 +36,9 @@ package protocol ServiceAPI: Sendable {
     _ id: String, _ place: DeltaPlace, _ direction: MergedInto, ifRevision: UInt64?,
     keeping keeper: AnswerKeeper<DeviceInfo>?
   ) async throws(ServiceError) -> DeviceInfo
+  func flipTop(
+    _ id: String, ifRevision: UInt64?, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo
   func addJob(_ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?)
     async throws(ServiceError) -> JobInfo
   func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan

@@ -74,9 +74,10 @@ extension DeviceError.Refusal {
   fileprivate var errno: String {
     switch self {
     case .running: "EBUSY"
-    case .noSuchDelta: "ENOENT"
+    case .noSuchDelta, .nothingBelow: "ENOENT"
     case .isTop, .wrongDirection, .outOfRange, .notMapped, .invalid: "EINVAL"
     case .mismatch, .notIdentical, .rawNotAllowed: "EPROTO"
+    case .overlap: "EEXIST"
     case .unrecorded: "EIO"
     }
   }

@@ -47,6 +47,9 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case mismatch = "index-mismatch"
     case rawNotAllowed = "raw-not-allowed"
     case notIdentical = "image-not-identical"
+    case nothingBelow = "nothing-below-top"
+    /// A delta that is to be above has clusters which the disk reads from another one.
+    case overlap = "flip-overlap"
     /// Whoever keeps the chain could not write the change down, and says why itself.
     case unrecorded = "io-error"
   }

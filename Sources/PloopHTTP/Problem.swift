@@ -127,6 +127,13 @@ package enum ProblemCatalogue {
     ("job-uncancellable", 409, "The job cannot be cancelled any more", "wait for its end"),
     ("dependency-missing", 422, "A job to come after does not exist", "see `after`"),
     ("dependency-failed", 409, "A job that had to succeed first did not", "retry both"),
+    ("nothing-below-top", 409, "Nothing below the top", "GET the device's snapshots"),
+    ("flip-overlap", 409, "The delta has other clusters", "see what another program did"),
+    ("not-suspended", 409, "The disk is not suspended", "PATCH it: {\"suspended\":true}"),
+    (
+      "resume-not-prohibited", 409, "The disk may be resumed by anybody",
+      "PATCH it: {\"noresume\":true}"
+    ),
     ("nothing-to-merge", 409, "Nothing to merge", "GET the device's snapshots"),
     ("descriptor-exists", 409, "Another descriptor is there", "attach by it, or move it away"),
     ("device-busy", 409, "The device is busy", "try again when its operation has ended"),

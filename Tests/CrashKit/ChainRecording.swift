@@ -151,6 +151,16 @@ package final class ChainRecording {
     try change.end(made)
   }
 
+  /// Has the top and the delta below it change places, which gives the snapshot between them up.
+  package func flip(_ number: Int) throws {
+    guard let device else { return }
+    noLongerPromised(number)
+    let step = history.begin(.flush, at: position)
+    let made = try change.flip(device, giving: frozen[number].guid, until: .after(seconds: 10))
+    history.end(step: step, at: position)
+    try change.end(made)
+  }
+
   private func noLongerPromised(_ number: Int) {
     frozen[number].goneFrom = min(frozen[number].goneFrom, position)
   }

@@ -13,7 +13,7 @@ package struct ChainScenario: Sendable {
 
   package func run(_ recording: ChainRecording) throws { try steps(recording) }
 
-  package static let all = [changes, backward, growth]
+  package static let all = [changes, backward, growth, flipping]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -86,6 +86,35 @@ package struct ChainScenario: Sendable {
     try disk.merge(first, .backward) { try disk.write(8_060..<8_061) }
     try disk.write(8_150..<8_151)
     try disk.merge(second)
+    try disk.detach()
+  }
+
+  /// The top and the delta below it change places, there and back, and are merged then.
+  package static let flipping = ChainScenario(name: "the top changes places", clusters: 12...12) {
+    disk in
+    try disk.attach()
+    try disk.write(0..<20)
+    try disk.write(40..<48)
+    let first = try disk.snapshot()
+    try disk.write(4..<20)
+    try disk.write(60..<70)
+    let second = try disk.snapshot()
+    // Over what the one below has, over what only the oldest has, beside both, and zero.
+    try disk.write(10..<14)
+    try disk.write(42..<43, durable: true)
+    try disk.write(80..<90)
+    try disk.zero(clusters: 8..<9)
+    try disk.flip(second)
+    try disk.write(12..<13)
+    try disk.write(82..<83)
+    try disk.write(30..<34, durable: true)
+    try disk.merge(second) { try disk.write(85..<86) }
+    try disk.write(5..<6)
+    try disk.flip(first)
+    try disk.write(6..<7)
+    try disk.flip(first)
+    try disk.write(64..<66)
+    try disk.merge(first)
     try disk.detach()
   }
 }

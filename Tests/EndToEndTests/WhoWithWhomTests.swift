@@ -27,7 +27,7 @@ struct WhoWithWhomTests {
   enum Operation: String, CaseIterable, Sendable {
     case snapshot, switchTop, merge, deleteSnapshot, hash, suspend, resume, relabel, detachSafe,
       detachHard, exportDisk, exportWriter, exportOldest, exportNewest, removeExport, attachTop,
-      attachOldest, attachNewest
+      attachOldest, attachNewest, flip
   }
 
   enum Holder: Sendable { case job, device, export }
@@ -47,7 +47,7 @@ struct WhoWithWhomTests {
     .exportDisk: .done(201), .exportWriter: .refused(409, "writer-exists", by: .export),
     .exportOldest: .done(201), .exportNewest: .done(201), .removeExport: .done(204),
     .attachTop: .refused(409, "image-in-use", by: .device), .attachOldest: .done(201),
-    .attachNewest: .done(201),
+    .attachNewest: .done(201), .flip: .refused(409, "not-suspended", by: nil),
   ]
 
   private static let held: [Operation: Answer] = [
@@ -55,6 +55,7 @@ struct WhoWithWhomTests {
     .switchTop: .refused(409, "device-busy", by: .job),
     .merge: .queued(for: "job"), .deleteSnapshot: .queued(for: "job"), .hash: .queued(for: "job"),
     .detachSafe: .refused(409, "device-busy", by: .job),
+    .flip: .refused(409, "device-busy", by: .job),
   ]
 
   private static func busy(_ operations: Operation...) -> [Operation: Answer] {
@@ -75,7 +76,7 @@ struct WhoWithWhomTests {
     case .suspended:
       [
         .merge: .queued(for: "device"), .deleteSnapshot: .queued(for: "device"),
-        .hash: .queued(for: "device"),
+        .hash: .queued(for: "device"), .flip: .refused(409, "resume-not-prohibited", by: nil),
       ]
     case .readonly:
       [
@@ -83,6 +84,7 @@ struct WhoWithWhomTests {
         .switchTop: .refused(409, "device-read-only", by: nil),
         .merge: .refused(409, "device-read-only", by: nil),
         .deleteSnapshot: .refused(409, "device-read-only", by: nil), .exportWriter: .done(201),
+        .flip: .refused(409, "device-read-only", by: nil),
       ]
     case .connected:
       [
@@ -94,7 +96,7 @@ struct WhoWithWhomTests {
       Dictionary(
         uniqueKeysWithValues: [
           .snapshot, .switchTop, .merge, .deleteSnapshot, .suspend, .resume, .relabel, .exportDisk,
-          .exportWriter, .exportOldest, .exportNewest,
+          .exportWriter, .exportOldest, .exportNewest, .flip,
         ].map { ($0, Answer.refused(409, "device-failed", by: nil)) }
       ).merging([
         .hash: .queued(for: "device"), .exportWriter: .refused(409, "device-failed", by: nil),
@@ -262,6 +264,7 @@ struct WhoWithWhomTests {
     case .attachTop: return try service.attach("\(disk.id)-2", [disk.top])
     case .attachOldest: return try attach(at: disk.oldest)
     case .attachNewest: return try attach(at: disk.newest)
+    case .flip: return try service.post("\(path)/flip-upper-deltas", "")
     }
   }
 

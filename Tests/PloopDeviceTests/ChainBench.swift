@@ -113,6 +113,20 @@ final class ChainBench {
     return (progress, merge.totalClusters)
   }
 
+  /// The top and the delta below it change places.
+  ///
+  /// - Returns: the snapshot that is given up.
+  @discardableResult
+  func flip(until deadline: Deadline = .after(seconds: 20)) throws -> GUID {
+    let descriptor = try file.read()
+    let chain = try descriptor.chain(to: descriptor.topGUID)
+    let guid = chain.count > 1 ? chain[chain.count - 2].guid : .none
+    let change = ChainChange(of: file, device: "disk")
+    try change.end(try change.flip(device, giving: guid, until: deadline))
+    frozen[guid] = nil
+    return guid
+  }
+
   /// A snapshot whose state is no longer promised.
   func forget(_ guid: GUID) { frozen[guid] = nil }
 

@@ -134,6 +134,8 @@ struct ContractTests {
     (
       "notifyMerged", "/v1/devices/vm1/deltas/-1/notify-merged", #"{"direction":"backward"}"#, 404
     ),
+    ("flipUpperDeltas", "/v1/devices/vm1/flip-upper-deltas", "", 200),
+    ("flipUpperDeltas", "/v1/devices/none/flip-upper-deltas", "{}", 404),
     ("listSnapshots", "/v1/devices/vm1/snapshots", "", 200),
     ("listSnapshots", "/v1/devices/vm1/snapshots?view=tree", "", 200),
     ("listSnapshots", "/v1/devices/vm1/snapshots?view=bush", "", 400),

@@ -191,6 +191,14 @@ final class FakeService: ServiceAPI {
     return device
   }
 
+  func flipTop(
+    _ id: String, ifRevision: UInt64?, keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) async throws(ServiceError) -> DeviceInfo {
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    state.withLock { $0.keep(device, keeper) }
+    return device
+  }
+
   func addJob(
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) async throws(ServiceError) -> JobInfo {

@@ -29,8 +29,7 @@ package struct ChainChange: Sendable {
     self.request = request
   }
 
-  /// Ends what an earlier change left, if anything, and reads the descriptor.
-  ///
+  /// What there is once an earlier change has been ended.
   package struct Settled: Sendable {
     package let descriptor: Descriptor
     /// The intent of that change; the descriptor tells whether it was made.
@@ -39,8 +38,9 @@ package struct ChainChange: Sendable {
     let left: [String]
   }
 
+  /// Ends what an earlier change left, if anything, and reads the descriptor.
   package static func settle(_ file: DescriptorFile) throws(DeviceError) -> Settled {
-    let descriptor = try file.read()
+    var descriptor = try file.read()
     let intents = IntentFile(beside: file)
     guard let intent = try intents.read() else {
       try intents.clear()
@@ -49,6 +49,9 @@ package struct ChainChange: Sendable {
     // A killed process may have renamed it a moment ago: nothing is removed that a power failure
     // would still need.
     try converting { () throws(IOError) in try file.folder.sync() }
+    if intent.operation == .flip, !intent.isMade(by: descriptor) {
+      try undoFlip(intent, &descriptor, file)
+    }
     let left = try intents.settle(intent, by: descriptor)
     return Settled(descriptor: descriptor, intent: intent, left: left)
   }
@@ -144,7 +147,7 @@ package struct ChainChange: Sendable {
     }
   }
 
-  private func giveUp(_ guid: GUID, in descriptor: Descriptor) throws(DeviceError) {
+  func giveUp(_ guid: GUID, in descriptor: Descriptor) throws(DeviceError) {
     guard descriptor.shot(guid)?.mark == nil else { return }
     var marked = descriptor
     try describing { () throws(DescriptorError) in try marked.mark(guid, as: .temporary) }

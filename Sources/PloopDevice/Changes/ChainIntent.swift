@@ -10,7 +10,7 @@ internal import PloopIO
 /// the files in the intent, those that the descriptor does not name are removed.
 package struct ChainIntent: Codable, Sendable, Equatable {
   package enum Operation: String, Codable, Sendable {
-    case snapshot, merge, delete, replace
+    case snapshot, merge, delete, replace, flip
     case switchTop = "switch"
   }
 
@@ -30,20 +30,23 @@ package struct ChainIntent: Codable, Sendable, Equatable {
   package var operation: Operation
   /// Whose chain it is.
   package var device: String
-  /// The snapshot that is made, merged away, removed, gone back to, or has its file replaced.
+  /// The snapshot that is made, merged away, removed, gone back to, or has another file then.
   package var snapshot: String
   /// Files in the descriptor's folder that are made for the change, or needed no longer after it.
   package var files: [String]
+  /// The file that the snapshot has until the change is made, where that tells whether it was.
+  package var formerFile: String?
   package var request: Request?
 
   package init(
     _ operation: Operation, device: String, snapshot: GUID, files: [String],
-    request: Request? = nil
+    formerFile: String? = nil, request: Request? = nil
   ) {
     self.operation = operation
     self.device = device
     self.snapshot = snapshot.description
     self.files = files
+    self.formerFile = formerFile
     self.request = request
   }
 }
@@ -57,6 +60,7 @@ extension ChainIntent {
     case .merge, .delete: return descriptor.shot(guid) == nil
     // It can be asked for again, and is the same then.
     case .replace: return false
+    case .flip: return descriptor.shot(guid)?.file != formerFile
     case .switchTop: return files.first.map(descriptor.names) ?? false
     }
   }

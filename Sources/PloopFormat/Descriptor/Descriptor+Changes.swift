@@ -115,6 +115,24 @@ extension Descriptor {
     update(guid) { $0.file = file }
   }
 
+  /// The top and the snapshot it builds on change files. No file holds the snapshot's state then: mark
+  /// it (``mark(_:as:)``) before.
+  ///
+  /// - Throws: `snapshot-has-branches` when other shots build on it; `snapshot-not-possible` for a top
+  ///   with nothing beneath, and for a raw snapshot, which can be nobody's top.
+  package mutating func flipTop() throws(DescriptorError) {
+    let top = try existing(topGUID)
+    guard let below = shot(top.parent) else {
+      throw DescriptorError(.notPossible, "nothing lies below the top")
+    }
+    _ = try onlyChild(of: below.guid)
+    guard !isRaw(below) else {
+      throw DescriptorError(.notPossible, "\(below.guid) is raw, and can only be the oldest")
+    }
+    update(topGUID) { $0.file = below.file }
+    update(below.guid) { $0.file = top.file }
+  }
+
   /// Takes a snapshot out of use, or (nil) gives it back.
   ///
   /// - Throws: `snapshot-not-found`, or `snapshot-not-possible` for the top.

@@ -49,6 +49,18 @@ let chainRoutes: [Route] = [
     }
   },
   Route(
+    creating: "/v1/devices/{id}/flip-upper-deltas", "flipUpperDeltas",
+    answer: { (device: DeviceInfo) in
+      HTTPReply(200, device.json).with(revision: device.revision)
+    }
+  ) { call, keeper throws(Problem) in
+    if !call.request.body.isEmpty { try call.body().finish() }
+    let revision = try call.ifRevision()
+    return try await converting { () async throws(ServiceError) in
+      try await call.service.flipTop(call.arguments[0], ifRevision: revision, keeping: keeper)
+    }
+  },
+  Route(
     creating: "/v1/devices/{id}/snapshots", "addSnapshot",
     answer: { (made: SnapshotMade) in
       HTTPReply(201, made.json).with(revision: made.revision).with(
