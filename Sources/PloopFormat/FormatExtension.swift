@@ -12,8 +12,42 @@ package struct FormatExtension: Equatable, Sendable {
     /// The checkpoint's name, as a UUID.
     package let id: String
     package let granularityBytes: UInt64
+    /// What each cluster's worth of bits is.
+    package let parts: [Part]
+
+    package init(id: String, granularityBytes: UInt64, parts: [Part]) {
+      self.id = id
+      self.granularityBytes = granularityBytes
+      self.parts = parts
+    }
+
     /// Where in the file its bits lie, in sectors; parts that are all clean or all dirty have none.
-    package let sectors: [UInt64]
+    package var sectors: [UInt64] {
+      parts.compactMap { if case .stored(let sector) = $0 { sector } else { nil } }
+    }
+  }
+
+  /// As many bits of a bitmap as a cluster holds.
+  package enum Part: Equatable, Sendable {
+    case clean, dirty
+    /// The bits lie in the cluster at this sector of the file; bit i is bit i % 8 of byte i / 8.
+    case stored(sector: UInt64)
+
+    fileprivate init(entry: UInt64) {
+      switch entry {
+      case 0: self = .clean
+      case 1: self = .dirty
+      default: self = .stored(sector: entry)
+      }
+    }
+
+    var entry: UInt64 {
+      switch self {
+      case .clean: 0
+      case .dirty: 1
+      case .stored(let sector): sector
+      }
+    }
   }
 
   /// Why the extension cannot be used, in words.
@@ -25,8 +59,10 @@ package struct FormatExtension: Equatable, Sendable {
 
   package let bitmaps: [DirtyBitmap]
 
-  private static let headBytes = 24
-  private static let checkedFrom = 24
+  package init(_ bitmaps: [DirtyBitmap]) { self.bitmaps = bitmaps }
+
+  static let headBytes = 24
+  static let checkedFrom = 24
 
   /// - Parameters:
   ///   - cluster: the whole cluster that the header points to.
@@ -75,15 +111,12 @@ package struct FormatExtension: Equatable, Sendable {
     guard count == (bits - 1) / (geometry.clusterBytes * 8) + 1 else {
       throw Fault(detail: "dirty bitmap \(id) has \(count) parts, which do not cover the disk")
     }
-    var sectors: [UInt64] = []
+    var parts: [Part] = []
     for part in 0..<Int(count) {
-      let sector = try data.number(at: 32 + part * 8, UInt64.self)
-      // 0: all of it is clean, 1: all of it is dirty.
-      guard sector > 1 else { continue }
-      sectors.append(sector)
+      parts.append(Part(entry: try data.number(at: 32 + part * 8, UInt64.self)))
     }
     return DirtyBitmap(
-      id: id, granularityBytes: granularity * Geometry.sectorBytes, sectors: sectors)
+      id: id, granularityBytes: granularity * Geometry.sectorBytes, parts: parts)
   }
 
   private static func uuid(_ bytes: [UInt8]) -> String {

@@ -64,6 +64,51 @@ struct FormatExtensionTests {
     }
   }
 
+  @Test("What is written is read again: several bitmaps, with parts of each kind")
+  func roundTrip() throws {
+    let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 300 << 20)
+    #expect(FormatExtension.partCount(granularityBytes: 4096, of: geometry) == 3)
+    let written = FormatExtension([
+      .init(
+        id: "00010203-0405-0607-0809-0a0b0c0d0e0f", granularityBytes: 4096,
+        parts: [.dirty, .stored(sector: 800), .clean]),
+      .init(
+        id: "ffffffff-0405-0607-0809-0a0b0c0d0e0f", granularityBytes: 65536,
+        parts: [.stored(sector: 808)]),
+    ])
+    let cluster = try #require(written.encoded(of: geometry))
+    #expect(cluster.count == 4096)
+    #expect(try FormatExtension(parsing: cluster, of: geometry) == written)
+  }
+
+  @Test("The bytes of a written bitmap are those of the format")
+  func encodedBytes() throws {
+    let written = FormatExtension([
+      .init(
+        id: "00010203-0405-0607-0809-0a0b0c0d0e0f", granularityBytes: 65536,
+        parts: [.stored(sector: 24)])
+    ])
+    #expect(written.encoded(of: Self.geometry) == Cluster().bytes)
+  }
+
+  @Test("A name that is no UUID, and heads that do not fit into a cluster, are not written")
+  func unwritable() {
+    for name in ["cp-1", "", "00010203-0405-0607-0809-0A0B0C0D0E0F", "00010203-0405-0607-0809"] {
+      #expect(!FormatExtension.canName(name))
+      let written = FormatExtension([.init(id: name, granularityBytes: 65536, parts: [.clean])])
+      #expect(written.encoded(of: Self.geometry) == nil)
+    }
+    let id = "00010203-0405-0607-0809-0a0b0c0d0e0f"
+    let one = FormatExtension.DirtyBitmap(id: id, granularityBytes: 65536, parts: [.clean])
+    // 64 bytes each, and 24 of the end: 63 fill the cluster but for 16.
+    let fitting = FormatExtension([FormatExtension.DirtyBitmap](repeating: one, count: 62))
+    #expect(fitting.encoded(of: Self.geometry) != nil)
+    let full = FormatExtension([FormatExtension.DirtyBitmap](repeating: one, count: 63))
+    #expect(full.encoded(of: Self.geometry) != nil)
+    let tooMany = FormatExtension([FormatExtension.DirtyBitmap](repeating: one, count: 64))
+    #expect(tooMany.encoded(of: Self.geometry) == nil)
+  }
+
   @Test("An extension without features is good and empty")
   func empty() throws {
     var cluster = Cluster()
