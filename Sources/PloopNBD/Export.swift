@@ -66,10 +66,37 @@ package protocol Export: AnyObject, Sendable {
   /// - Parameter limit: at most so many extents; fewer bytes than asked may be described.
   /// - Returns: at least one extent; their lengths add up to at most `length`.
   func extents(offset: UInt64, length: UInt64, limit: Int) throws(NBDError) -> [Extent]
+
+  /// What a client may select now, ``Context/allocation`` among it.
+  var contexts: [Context] { get }
+
+  /// Like ``extents(offset:length:limit:)``: which delta has the content, counted from the newest, which
+  /// is 1; 0 where none has.
+  func depths(offset: UInt64, length: UInt64, limit: Int)
+    throws(NBDError) -> [(length: UInt64, depth: Int)]
+
+  /// Like ``extents(offset:length:limit:)``: what may have been written since a bitmap began. Of one that
+  /// is there no more, everything.
+  func dirtyRuns(of bitmap: String, offset: UInt64, length: UInt64, limit: Int)
+    throws(NBDError) -> [(length: UInt64, isDirty: Bool)]
 }
 
 extension Export {
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
+
+  package var contexts: [Context] { [.allocation] }
+
+  package func depths(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(NBDError) -> [(length: UInt64, depth: Int)] {
+    throw NBDError(.invalid, "this export has no depths")
+  }
+
+  package func dirtyRuns(
+    of bitmap: String, offset: UInt64, length: UInt64, limit: Int
+  ) throws(NBDError) -> [(length: UInt64, isDirty: Bool)] {
+    throw NBDError(.invalid, "this export has no bitmap \(bitmap)")
+  }
 }
 
 /// A run of bytes with the same allocation (NBD `base:allocation`).

@@ -13,8 +13,8 @@ struct Handshake<Directory: ExportDirectory> {
   private let skipsZeroes: Bool
   private let isFixed: Bool
   private var structured = false
-  /// For which export `base:allocation` was selected.
-  private var context: [UInt8]?
+  /// For which export contexts were selected, and which.
+  private var selection: (name: [UInt8], contexts: [SelectedContext])?
   private var optionCount = 0
   private var bytes = 0
 
@@ -206,7 +206,7 @@ struct Handshake<Directory: ExportDirectory> {
   ) {
     let isSet = option == OptionNumber.setMetaContext
     // A former selection is void even when this one fails.
-    if isSet { context = nil }
+    if isSet { selection = nil }
     guard structured || !isSet else {
       return refuse(option, OptionReply.invalid, "structured replies come first", &out)
     }
@@ -217,31 +217,40 @@ struct Handshake<Directory: ExportDirectory> {
     guard count <= UInt32(limits.contextQueries) else {
       return refuse(option, OptionReply.tooBig, "too many queries", &out)
     }
-    var matches = !isSet && count == 0
+    var queries: [[UInt8]] = []
     for _ in 0..<count {
       guard let size = reader.number(UInt32.self), let query = reader.bytes(Int(size)) else {
         return refuse(option, OptionReply.invalid, "a query overruns the option", &out)
       }
-      if query == Allocation.context || !isSet && query == Allocation.namespace { matches = true }
+      queries.append(query)
     }
     guard reader.remaining == 0 else {
       return refuse(option, OptionReply.invalid, "bytes behind the last query", &out)
     }
-    if case .refused(let type, let words) = find(name) { return refuse(option, type, words, &out) }
-    if matches {
-      if isSet { context = name }
+    let door: Directory.Door
+    switch find(name) {
+    case .refused(let type, let words): return refuse(option, type, words, &out)
+    case .door(let found): door = found
+    }
+    let matching = door.contexts.filter { context in
+      !isSet && queries.isEmpty || queries.contains { context.matches($0, isSet: isSet) }
+    }
+    let contexts = matching.prefix(limits.contexts).enumerated().map { index, context in
+      SelectedContext(id: UInt32(clamping: index + 1), context: context)
+    }
+    for context in contexts {
       var body = MessageWriter()
-      body.append(isSet ? ReplyFormat.allocationID : 0)
-      body.append(Allocation.context)
+      body.append(isSet ? context.id : 0)
+      body.append(context.context.name)
       reply(option, OptionReply.metaContext, body.bytes, &out)
     }
+    if isSet, !contexts.isEmpty { selection = (name, contexts) }
     reply(option, OptionReply.ack, [], &out)
   }
 
   private func session(_ door: Directory.Door, name: [UInt8]) -> Session<Directory.Door> {
-    Session(
-      door: door, name: name, structured: structured,
-      reportsAllocation: structured && context == name)
+    let selected = structured && selection?.name == name ? selection?.contexts : nil
+    return Session(door: door, name: name, structured: structured, contexts: selected ?? [])
   }
 
   // MARK: Replies
@@ -268,7 +277,7 @@ struct Session<Door: Export>: Sendable {
   let door: Door
   let name: [UInt8]
   let structured: Bool
-  let reportsAllocation: Bool
+  let contexts: [SelectedContext]
 
   var flags: UInt16 {
     var flags =

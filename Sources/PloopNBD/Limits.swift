@@ -12,6 +12,8 @@ package struct Limits: Sendable {
   package var handshakeBytes = 64 << 20
   package var nameBytes = 4_096
   package var contextQueries = 1_024
+  /// Contexts that one client can select.
+  package var contexts = 64
   /// Bytes in one READ or WRITE.
   package var payloadBytes = 64 << 20
   /// Requests of one connection that wait for slow work.

@@ -104,8 +104,6 @@ enum Chunk {
 }
 
 enum Allocation {
-  static let context = Array("base:allocation".utf8)
-  static let namespace = Array("base:".utf8)
   static let hole: UInt32 = 1
   static let zero: UInt32 = 2
 }

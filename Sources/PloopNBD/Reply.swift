@@ -19,9 +19,6 @@ struct ReadPart: Sendable {
 
 /// Lays replies out in memory that is then sent as it is.
 struct ReplyFormat: Sendable {
-  /// The only context there is.
-  static let allocationID: UInt32 = 1
-
   let structured: Bool
 
   /// Bytes before the data of a read.
@@ -86,19 +83,28 @@ struct ReplyFormat: Sendable {
     return out
   }
 
-  func status(_ request: Request, _ extents: [Extent]) -> ByteRegion {
-    let length = 4 + extents.count * 8
-    let out = AlignedBuffer(unfilled: Chunk.byteCount + length).region
-    ReplyFormat.putChunk(Chunk.blockStatus, done: true, request.cookie, length: length, in: out)
-    out.setBigEndian(ReplyFormat.allocationID, at: 20)
-    for (index, extent) in extents.enumerated() {
-      out.setBigEndian(UInt32(clamping: extent.length), at: 24 + index * 8)
-      out.setBigEndian(
-        (extent.isHole ? Allocation.hole : 0) | (extent.readsZero ? Allocation.zero : 0),
-        at: 28 + index * 8)
+  /// One chunk for each context.
+  func status(_ request: Request, _ statuses: [(id: UInt32, runs: [StatusRun])]) -> ByteRegion {
+    let bytes = statuses.reduce(0) { $0 + ReplyFormat.statusBytes($1.runs.count) }
+    let out = AlignedBuffer(unfilled: bytes).region
+    var start = 0
+    for (number, status) in statuses.enumerated() {
+      let count = ReplyFormat.statusBytes(status.runs.count)
+      let chunk = out.slice(start, count)
+      start += count
+      ReplyFormat.putChunk(
+        Chunk.blockStatus, done: number == statuses.count - 1, request.cookie,
+        length: count - Chunk.byteCount, in: chunk)
+      chunk.setBigEndian(status.id, at: 20)
+      for (index, run) in status.runs.enumerated() {
+        chunk.setBigEndian(UInt32(clamping: run.length), at: 24 + index * 8)
+        chunk.setBigEndian(run.flags, at: 28 + index * 8)
+      }
     }
     return out
   }
+
+  static func statusBytes(_ runs: Int) -> Int { Chunk.byteCount + 4 + runs * 8 }
 
   /// The chunks of a part with holes in it: data and holes in order; the request's last one is
   /// marked as such.

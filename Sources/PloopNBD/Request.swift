@@ -44,7 +44,7 @@ struct Request: Sendable {
     if changes, session.door.isReadOnly {
       return NBDError(.notPermitted, "the export is read-only")
     }
-    if type == Command.blockStatus, !session.reportsAllocation {
+    if type == Command.blockStatus, session.contexts.isEmpty {
       return NBDError(.invalid, "no context was selected")
     }
     if type == Command.read || type == Command.write, Int(length) > limits.payloadBytes {

@@ -187,17 +187,29 @@ extension Transmission {
       connection.limits.extentsPerReply, Int(request.length) / Self.leastExtentBytes + 2)
     let limit = request.flags & CommandFlags.requireOne != 0 ? 1 : most
     let length = UInt64(request.length)
-    if let extents = door.extentsNow(offset: request.offset, length: length, limit: limit) {
-      append(format.status(request, extents))
+    let contexts = session.contexts
+    if contexts.count == 1, case .allocation = contexts[0].context,
+      let extents = door.extentsNow(offset: request.offset, length: length, limit: limit)
+    {
+      append(format.status(request, [(contexts[0].id, extents.map(Context.run))]))
       return nil
     }
-    let charge = Chunk.byteCount + 4 + limit * 8
+    let share = max(1, limit / contexts.count)
+    let charge = ReplyFormat.statusBytes(share) * contexts.count
     guard account.take(charge) else { return .memory }
     let door = self.door
     let format = self.format
     slow(request, charge: charge) { () throws(NBDError) in
-      format.status(
-        request, try door.extents(offset: request.offset, length: length, limit: limit))
+      var statuses: [(id: UInt32, runs: [StatusRun])] = []
+      for selected in contexts {
+        statuses.append(
+          (
+            selected.id,
+            try selected.context.runs(
+              of: door, offset: request.offset, length: length, limit: share)
+          ))
+      }
+      return format.status(request, statuses)
     }
     return nil
   }

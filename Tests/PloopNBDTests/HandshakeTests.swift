@@ -167,6 +167,27 @@ struct HandshakeTests {
     #expect(names(10, []) == [])
   }
 
+  @Test("bitmaps and depth are listed by their wildcards, and set by whole names only")
+  func bitmapContexts() throws {
+    let disk = MemoryExport(size: 1 << 20, bitmaps: ["a", "b"])
+    let live = try LiveServer([("disk", disk)])
+    let client = try live.client()
+    client.greet()
+    #expect(client.ask(8).type == 1)
+    func names(_ option: UInt32, _ queries: [String]) -> [String] {
+      client.ask(option, RawClient.contextData("disk", queries)).items.map {
+        String(decoding: $0.data[4...], as: UTF8.self)
+      }
+    }
+    let bitmaps = ["qemu:dirty-bitmap:a", "qemu:dirty-bitmap:b"]
+    #expect(names(9, ["qemu:"]) == ["qemu:allocation-depth"] + bitmaps)
+    #expect(names(9, ["qemu:dirty-bitmap:"]) == bitmaps)
+    #expect(names(9, []) == ["base:allocation", "qemu:allocation-depth"] + bitmaps)
+    #expect(names(9, ["qemu:dirty-bitmap:b", "qemu:dirty-bitmap"]) == ["qemu:dirty-bitmap:b"])
+    #expect(names(10, ["qemu:", "qemu:dirty-bitmap:"]) == [])
+    #expect(names(10, ["qemu:dirty-bitmap:a", "qemu:dirty-bitmap:c"]) == ["qemu:dirty-bitmap:a"])
+  }
+
   @Test("malformed context options get their error and stay in step")
   func malformedContexts() throws {
     let client = try greeted()

@@ -30,10 +30,11 @@ final class LiveServer {
 
   /// A client in transmission.
   func client(
-    of name: String, structured: Bool = true, status: Bool = false
+    of name: String, structured: Bool = true, status: Bool = false, contexts: [String] = []
   ) throws -> RawClient {
     let client = try RawClient(path)
-    guard client.enter(name, structured: structured, status: status) else {
+    let contexts = status ? ["base:allocation"] : contexts
+    guard client.enter(name, structured: structured, contexts: contexts) else {
       throw Tool.Failure(description: "cannot enter \(name)")
     }
     return client

@@ -16,10 +16,16 @@ final class MemoryExport: Export {
   let fault = Locked<NBDError?>(nil)
   /// What slow work was asked for, in order.
   let calls = Locked<[String]>([])
+  /// Bitmaps in which every other cluster is dirty.
+  let bitmaps: [String]
   private let memory: AlignedBuffer
   private let written: Locked<Set<Int>>
 
-  init(size: Int, isReadOnly: Bool = false, isSlow: Bool = false, summary: String = "in memory") {
+  init(
+    size: Int, isReadOnly: Bool = false, isSlow: Bool = false, summary: String = "in memory",
+    bitmaps: [String] = []
+  ) {
+    self.bitmaps = bitmaps
     self.size = UInt64(size)
     self.isReadOnly = isReadOnly
     self.isSlow = isSlow
@@ -105,6 +111,32 @@ final class MemoryExport: Export {
 
   func cache(offset: UInt64, length: UInt64) throws(NBDError) {
     try begin("cache \(offset) \(length)")
+  }
+
+  var contexts: [Context] {
+    bitmaps.isEmpty ? [.allocation] : [.allocation, .depth] + bitmaps.map { .dirtyBitmap($0) }
+  }
+
+  func depths(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(NBDError) -> [(length: UInt64, depth: Int)] {
+    try extents(offset: offset, length: length, limit: limit).map {
+      ($0.length, $0.isHole ? 0 : 7)
+    }
+  }
+
+  func dirtyRuns(
+    of bitmap: String, offset: UInt64, length: UInt64, limit: Int
+  ) throws(NBDError) -> [(length: UInt64, isDirty: Bool)] {
+    var runs: [(length: UInt64, isDirty: Bool)] = []
+    var position = offset
+    let cluster = UInt64(MemoryExport.clusterBytes)
+    while position < offset + length, runs.count < limit {
+      let end = min(offset + length, (position / cluster + 1) * cluster)
+      runs.append((end - position, position / cluster % 2 == 1))
+      position = end
+    }
+    return runs
   }
 
   func extentsNow(offset: UInt64, length: UInt64, limit: Int) -> [Extent]? { nil }

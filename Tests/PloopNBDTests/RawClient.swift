@@ -169,10 +169,10 @@ extension RawClient {
   }
 
   /// Greets and enters transmission.
-  func enter(_ name: String, structured: Bool = true, status: Bool = false) -> Bool {
+  func enter(_ name: String, structured: Bool = true, contexts: [String] = []) -> Bool {
     greet()
     if structured, ask(8).type != 1 { return false }
-    if status, ask(10, RawClient.contextData(name, ["base:allocation"])).type != 1 { return false }
+    if !contexts.isEmpty, ask(10, RawClient.contextData(name, contexts)).type != 1 { return false }
     return ask(7, RawClient.goData(name)).type == 1
   }
 }

@@ -272,6 +272,40 @@ struct RequestTests {
     #expect(extents(8) == [[cluster, 3]])
   }
 
+  @Test("a status has a chunk for each context that was selected, in the numbers of its selection")
+  func contexts() throws {
+    let disk = MemoryExport(size: 4 << 20, bitmaps: ["cp-1", "cp-2"])
+    let live = try LiveServer([("disk", disk)])
+    let cluster = UInt32(Self.cluster)
+    for (selected, wanted): ([String], [UInt32: [[UInt32]]]) in [
+      (["qemu:dirty-bitmap:cp-2"], [1: [[cluster, 0], [cluster, 1], [512, 0]]]),
+      (
+        ["qemu:allocation-depth", "qemu:dirty-bitmap:none", "base:allocation"],
+        [
+          1: [[cluster, 3], [cluster, 0], [512, 3]], 2: [[cluster, 0], [cluster, 7], [512, 0]],
+        ]
+      ),
+    ] {
+      let client = try live.client(of: "disk", contexts: selected)
+      #expect(
+        client.call(
+          Command.write, offset: UInt64(cluster), length: cluster, payload: noise(Self.cluster)
+        ).error == 0)
+      let answer = client.call(Command.status, length: 2 * cluster + 512)
+      #expect(answer.chunks.allSatisfy { $0.type == 5 })
+      var found: [UInt32: [[UInt32]]] = [:]
+      for chunk in answer.chunks {
+        let numbers = stride(from: 0, to: chunk.payload.count, by: 4).map {
+          number(chunk.payload[$0..<$0 + 4], as: UInt32.self)
+        }
+        found[numbers[0]] = stride(from: 1, to: numbers.count, by: 2).map {
+          [numbers[$0], numbers[$0 + 1]]
+        }
+      }
+      #expect(found == wanted, "\(selected)")
+    }
+  }
+
   @Test("payloads beyond the limit are refused and drained, those up to it are carried out")
   func payloadLimit() throws {
     var limits = Limits()
