@@ -9,9 +9,9 @@ package final class DeviceExport: Export {
   package let isReadOnly: Bool
   package let preferredBlockSize: UInt32 = 4096
   package let summary: String
-  private let device: Device
+  let device: Device
   /// Shows the disk as it was when this began; every read has to ask it.
-  private let frozen: PushBackup?
+  let frozen: PushBackup?
 
   init(_ backup: PushBackup, of device: Device, summary: String) {
     self.device = device
@@ -136,13 +136,13 @@ package final class DeviceExport: Export {
 }
 
 /// Calls a disk and converts its errors into what a client is told.
-private func serving<Result>(
+func serving<Result>(
   _ body: () throws(DeviceError) -> Result
 ) throws(NBDError) -> Result {
   do throws(DeviceError) { return try body() } catch { throw NBDError(error) }
 }
 
-private func thawing<Result>(
+func thawing<Result>(
   _ body: () throws(PushBackup.Refusal) -> Result
 ) throws(NBDError) -> Result {
   do throws(PushBackup.Refusal) { return try body() } catch {
@@ -159,7 +159,7 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
-        .nothingToMerge, .refused, .degraded, .timeout:
+        .nothingToMerge, .checkpoint, .refused, .degraded, .timeout:
         .io
       }
     self.init(kind, error.detail)

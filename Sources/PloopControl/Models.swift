@@ -64,6 +64,8 @@ package struct AttachRequest: Sendable {
   package var autostart = true
   package var labels: [String: String] = [:]
   package var repair = Repair.none
+  /// A clean detach writes checkpoints into the image as well.
+  package var bitmapsInImage = false
   package var exportName: String?
 
   package init(id: String, source: Source) {
@@ -202,6 +204,8 @@ package struct SnapshotRequest: Sendable {
   package var guid: GUID?
   /// An empty image that becomes the top, `root:relative`; one is made when nil.
   package var deltaPath: String?
+  /// Begins at the same instant.
+  package var checkpoint: CheckpointRequest?
   package var note = SnapshotNote()
 
   package init() {}
@@ -253,6 +257,9 @@ package struct DeviceInfo: Sendable {
   package var clustersMapped: UInt64
   package var holesInTop: UInt64
   package var exports: [ExportInfo]
+  /// Names, oldest first.
+  package var checkpoints: [String]
+  package var bitmapsInImage: Bool
   package var conditions: [Condition]
   /// Who outside has it at work, so that its chain stays as it is.
   package var maintenance: ServiceError.Holder?

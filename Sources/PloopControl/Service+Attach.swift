@@ -94,6 +94,7 @@ extension Service {
     options.readonly = chain.readonly
     options.suspended = request.suspended
     options.repairSafely = request.repair == .safe || wasOurs(request.id, chain.deltas)
+    options.bitmapsInImage = request.bitmapsInImage
     let device = try openChain(chain, for: request.id, options)
     lookAtNotes(chain, of: request.id)
     let now = wallClockSeconds()
@@ -108,7 +109,8 @@ extension Service {
         autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
-        isAttached: true, failure: nil, createdAt: now, updatedAt: now)
+        isAttached: true, bitmapsInImage: request.bitmapsInImage ? true : nil, failure: nil,
+        createdAt: now, updatedAt: now)
       info = try commit(
         record, of: controller, as: .deviceCreated, entering: .attached(device),
         show: { _ in openDoors(to: device, controller) }

@@ -48,6 +48,9 @@ extension Service {
       throw ServiceError(
         .snapshotExists, "there is a snapshot \(guid)", errno: "EEXIST", pointer: "/uuid")
     }
+    let checkpoint = try request.checkpoint.map { (request) throws(ServiceError) in
+      try newCheckpoint(request, device, pointer: "/checkpoint")
+    }
     let source = try topSource(request.deltaPath, of: device, chain)
     var note = request.note
     note.createdAt = wallClockSeconds()
@@ -61,7 +64,7 @@ extension Service {
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).snapshot(
-        device, as: guid, onto: source,
+        device, as: guid, onto: source, beginning: checkpoint,
         until: .after(seconds: configuration.quiesceSeconds))
     } catch {
       withdrawNote(on: guid, chain)
@@ -71,6 +74,10 @@ extension Service {
       try transaction.note(
         .snapshotCreated, guid.description, device: record.id,
         at: try transaction.nextRevision())
+      if let name = request.checkpoint?.name {
+        try transaction.note(
+          .checkpointCreated, name, device: record.id, at: try transaction.nextRevision())
+      }
       let info = SnapshotMade(
         device: record.id, snapshot: try snapshot(guid, of: record),
         pauseNanoseconds: made.pauseNanoseconds,
@@ -261,6 +268,7 @@ extension Service {
     state.withLock { $0.files.release(.device(record.id)) }
     var options = AttachOptions()
     options.suspended = record.suspended
+    options.bitmapsInImage = record.bitmapsInImage == true
     let device = try openChain(chain, for: record.id, options)
     record.deltas = chain.deltas
     record.sizeBytes = device.geometry.sizeBytes

@@ -8,9 +8,11 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
+    "checkpoints", "checkpoints.in_image",
     "deltas.add", "deltas.index", "deltas.notify_merged", "deltas.replace", "events", "exports",
     "exports.snapshot", "hash", "idempotency-keys", "jobs", "map", "merge.forward", "push_backup",
-    "push_backup.spill", "snapshots", "stats", "suspend", "tracking", "watch",
+    "push_backup.incremental", "push_backup.spill", "snapshots", "stats", "suspend", "tracking",
+    "watch",
   ]
 
   package func info() async -> ServiceInfo {
@@ -118,6 +120,8 @@ extension Service {
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
       clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
+      checkpoints: device?.checkpoints.map(\.name) ?? [],
+      bitmapsInImage: record?.bitmapsInImage == true,
       conditions: [Service.readyCondition(facts, state, device)]
         + [Service.suspendedCondition(record), Service.notesCondition(facts)].compactMap(\.self),
       maintenance: facts.maintenance?.holder, repairs: device?.repairs ?? [],

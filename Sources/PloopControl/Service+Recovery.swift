@@ -67,6 +67,7 @@ extension Service {
       var options = AttachOptions()
       options.readonly = record.readonly
       options.suspended = record.suspended
+      options.bitmapsInImage = record.bitmapsInImage == true
       // Of another chain than the one that we had, the mark may be somebody else's.
       let isKnown = record.isAttached && Service.haveSameFiles(record.deltas, chain.deltas)
       options.repairSafely = isKnown || wasOurs(record.id, chain.deltas)
@@ -112,7 +113,11 @@ extension Service {
     record.isAttached = true
     record.failure = nil
     let lost = record.pushBackup
+    if lost != nil, let name = record.pushBackupCheckpoint {
+      dropCheckpoint(name, device, record.id)
+    }
     record.pushBackup = nil
+    record.pushBackupCheckpoint = nil
     let finished = intents(finishedBy: record.id, chain.deltas)
     try commit(record, of: controller, as: .deviceState, entering: .attached(device)) {
       (record, transaction) throws(ServiceError) in

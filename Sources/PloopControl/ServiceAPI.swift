@@ -65,6 +65,14 @@ package protocol ServiceAPI: Sendable {
   func takeTracked(_ id: String, limit: Int) async throws(ServiceError) -> TrackedClusters
   func trackedBits(_ id: String) async throws(ServiceError) -> TrackedBits
   func stopTracking(_ id: String) async throws(ServiceError)
+  func checkpoints(_ id: String) async throws(ServiceError) -> Page<CheckpointInfo>
+  func checkpoint(_ id: String, _ name: String) async throws(ServiceError) -> CheckpointInfo
+  func checkpointBits(_ id: String, _ name: String) async throws(ServiceError) -> CheckpointBits
+  /// - Parameter keeper: makes the answer that is kept.
+  func addCheckpoint(
+    _ id: String, _ request: CheckpointRequest, keeping keeper: AnswerKeeper<CheckpointInfo>?
+  ) async throws(ServiceError) -> CheckpointInfo
+  func removeCheckpoint(_ id: String, _ name: String) async throws(ServiceError)
   /// - Parameter keeper: makes the answer that is kept.
   func startPushBackup(
     _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?

@@ -65,6 +65,13 @@ extension ServiceError {
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
     case .slow: self.init(.deviceBusy, error.detail)
+    case .checkpoint(let problem):
+      switch problem {
+      case .exists: self.init(.checkpointExists, error.detail, errno: "EEXIST")
+      case .missing: self.init(.checkpointNotFound, error.detail, errno: "ENOENT")
+      case .unsupported: self.init(.checkpointUnsupported, error.detail, errno: "EFBIG")
+      case .failed: self.init(.ioError, error.detail, errno: "EIO")
+      }
     }
   }
 }

@@ -13,6 +13,9 @@ package struct AttachOptions: Sendable {
   package var descriptorLocks: [DescriptorLock]?
   /// Bytes of a cluster, where the caller has been told; images with others are refused.
   package var clusterBytes: UInt64?
+  /// A clean detach writes checkpoints whose names are UUIDs into the image as well, as the dirty
+  /// bitmaps of ploop's format extension.
+  package var bitmapsInImage = false
 
   package init() {}
 }
@@ -48,20 +51,23 @@ extension Device {
     let map = ClusterMap(geometry)
     try opener.readIndexes(&levels, into: map)
 
-    var repairs: [String] = []
+    let (recorder, notes) = try CheckpointLoader(levels: levels, geometry: geometry)
+      .load(readonly: options.readonly)
+    var repairs = notes
     var canPunch = false
     if !options.readonly {
       let top = levels.count - 1
       for level in levels.indices {
         repairs += try Repair.run(&levels[level], isTop: level == top)
       }
+      // The mark first: a header must not name an extension that has been cut off.
+      try markInUse(levels[top])
       try cutTail(&levels[top], geometry)
       canPunch = Device.canPunch(levels[top].source.file, at: levels[top].fileBytes)
-      try markInUse(levels[top])
     }
     let device = Device(
-      geometry: geometry, levels: levels, map: map, canPunch: canPunch, readonly: options.readonly,
-      repairs: repairs, descriptorLocks: descriptorLocks)
+      geometry: geometry, levels: levels, map: map, canPunch: canPunch, options, repairs: repairs,
+      descriptorLocks: descriptorLocks, recorder: recorder)
     if options.suspended { try device.suspend(until: .never) }
     handedOver = true
     return device
@@ -69,8 +75,8 @@ extension Device {
 
   private convenience init(
     geometry: Geometry, levels: [ChainOpener.Level], map: ClusterMap, canPunch: Bool,
-    readonly: Bool,
-    repairs: [String], descriptorLocks: [DescriptorLock]
+    _ options: AttachOptions, repairs: [String], descriptorLocks: [DescriptorLock],
+    recorder: CheckpointRecorder?
   ) {
     let gate = Gate()
     let deltas = levels.enumerated().map { number, level in
@@ -79,14 +85,16 @@ extension Device {
     }
     let condition = Condition()
     let writing =
-      readonly
+      options.readonly
       ? nil
       : Writing(
         deltas[deltas.count - 1], geometry: geometry, used: levels[levels.count - 1].used, map: map,
         gate: gate, condition: condition, canPunch: canPunch)
     self.init(
       geometry: geometry, chain: DeltaChain(deltas, writing: writing), map: map, gate: gate,
-      condition: condition, readonly: readonly, repairs: repairs, descriptorLocks: descriptorLocks)
+      condition: condition, readonly: options.readonly, repairs: repairs,
+      descriptorLocks: descriptorLocks, recorder: recorder,
+      keepsBitmapsInImage: options.bitmapsInImage)
   }
 
   /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.

@@ -26,10 +26,11 @@ extension Device {
       try writing.index.flush()
       // Nobody is inside: every freed cluster's readers have left.
       writing.allocator.reap()
-      try close(writing)
+      try close(writing, with: bitmapsInImage(writing))
       // Those that a merge has dropped since are nobody's any more.
       let left = unclosed.withLock { $0 }.filter { chain.level(of: $0.number) != nil }
       for writing in left { try close(writing) }
+      closeCheckpoints()
     } catch {
       condition.degrade("closing failed: \(error)")
       throw error
@@ -37,16 +38,20 @@ extension Device {
   }
 
   /// Closes an image that is written no more, and whose content is durable.
-  func close(_ writing: Writing) throws(DeviceError) {
+  ///
+  /// - Parameter bitmaps: what is to be found in it as a format extension, if anything.
+  func close(_ writing: Writing, with bitmaps: ImageBitmaps? = nil) throws(DeviceError) {
     let needed = writing.allocator.neededBytes
     let file = writing.file
     try converting { () throws(IOError) in
       if try file.size() != needed { try file.truncate(to: needed) }
+      try bitmaps?.write(to: file, at: needed)
       // Before the mark: a closed image has its whole length.
       try file.sync()
     }
     var header = try Device.header(of: file)
-    header.inUse = Header.InUse.closed
+    header.inUse = bitmaps == nil ? Header.InUse.closed : Header.InUse.closedWithExtension
+    header.extensionSector = bitmaps?.sector(at: needed) ?? 0
     header.flags =
       writing.allocator.dataClusters == 0
       ? header.flags | Header.Flags.empty : header.flags & ~Header.Flags.empty

@@ -23,16 +23,25 @@ package final class Device: Sendable {
   /// Lower deltas that could not be closed when they became that.
   let unclosed = Locked<[Writing]>([])
   /// Who hears of changes; replaced while the gate is closed.
-  let recorders = Replaceable(RecorderList())
+  let recorders: Replaceable<RecorderList>
   /// Why the syncs of lower deltas failed, of those that did: they are read, and not written any more.
   let unsynced = Locked<[FileIdentity: String]>([:])
+  /// Replaced, by whoever holds ``checkpointing``, when the disk is made larger.
+  private let checkpointRecorder: Locked<CheckpointRecorder?>
+  /// Held by whoever replaces the file of checkpoints.
+  let checkpointing = Locked(())
+  /// Whether checkpoints are written into the image when it is closed.
+  let keepsBitmapsInImage: Bool
   private let chains: Replaceable<DeltaChain>
   private let suspension = Suspension()
 
   init(
     geometry: Geometry, chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
-    readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock]
+    readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
+    recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool
   ) {
+    checkpointRecorder = Locked(recorder)
+    self.keepsBitmapsInImage = keepsBitmapsInImage
     self.geometry = geometry
     self.map = map
     self.gate = gate
@@ -41,6 +50,14 @@ package final class Device: Sendable {
     isReadOnly = readonly
     self.descriptorLocks = Locked(descriptorLocks)
     chains = Replaceable(chain)
+    let isRecording = !readonly && recorder?.isNeeded == true
+    recorders = Replaceable(RecorderList(isRecording ? [recorder].compactMap { $0 } : []))
+  }
+
+  /// Nil for a disk that is too large to have checkpoints.
+  var recorder: CheckpointRecorder? {
+    get { checkpointRecorder.withLock { $0 } }
+    set { checkpointRecorder.withLock { $0 = newValue } }
   }
 
   /// The chain as it is now. A request that is inside the gate keeps it from changing.

@@ -28,6 +28,15 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case detached
     /// A fast way to zero was asked for, and there is none.
     case slow
+    case checkpoint(CheckpointProblem)
+  }
+
+  package enum CheckpointProblem: Sendable {
+    case exists, missing
+    /// Too many, too fine, or of a disk that is too large.
+    case unsupported
+    /// The bitmaps could not be kept, and the disk goes on without them.
+    case failed
   }
 
   /// Why a chain is not changed by hand. The raw values are the problems' slugs.

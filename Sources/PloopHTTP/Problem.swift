@@ -112,6 +112,16 @@ package enum ProblemCatalogue {
     ("range-invalid", 416, "The range cannot be read", "Range: bytes=0-1048575"),
     ("export-exists", 409, "The export exists", "choose another name"),
     ("image-exists", 409, "The image exists", "choose another directory or id"),
+    ("checkpoint-not-found", 404, "No such checkpoint", "GET the device's checkpoints"),
+    ("checkpoint-exists", 409, "The checkpoint exists", "choose another name, or DELETE it first"),
+    (
+      "checkpoint-in-use", 409, "The checkpoint is needed",
+      "end the push backup that needs it, the holder, first"
+    ),
+    (
+      "checkpoint-unsupported", 422, "The disk cannot have this checkpoint",
+      "use a larger granularity, or DELETE old checkpoints"
+    ),
     ("snapshot-exists", 409, "The snapshot exists", "choose another GUID"),
     ("snapshot-has-branches", 409, "Several states build on the snapshot", "delete them first"),
     (

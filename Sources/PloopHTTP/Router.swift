@@ -77,7 +77,7 @@ struct Call: Sendable {
 package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
-    + trackingRoutes + pushBackupRoutes + exportRoutes + jobRoutes
+    + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + jobRoutes
 
   private let service: any ServiceAPI
   let watchers: EventWatchers

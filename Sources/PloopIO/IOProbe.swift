@@ -35,6 +35,14 @@ package protocol IOProbe: AnyObject, Sendable {
 
   /// Told after a system call has succeeded. `bytes` is what a write wrote, else empty.
   func succeeded(_ operation: IOOperation, path: String, bytes: UnsafeRawBufferPointer)
+
+  /// What a file is to pass for; whoever replays crashes makes files anew, and has them taken for the
+  /// old ones.
+  func stamp(_ actual: FileStamp, path: String) -> FileStamp
+}
+
+extension IOProbe {
+  package func stamp(_ actual: FileStamp, path: String) -> FileStamp { actual }
 }
 
 /// A record of everything that was done to images, in order, for replaying crashes.

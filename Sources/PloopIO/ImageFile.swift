@@ -183,9 +183,14 @@ package final class ImageFile: Sendable {
   }
 
   /// Makes everything written so far durable, and the size with it (man 2 fdatasync).
-  package func sync() throws(IOError) {
+  ///
+  /// - Parameter times: also when it was changed last (man 2 fsync).
+  package func sync(times: Bool = false) throws(IOError) {
     probe?.syncStarts(path: path)
-    try perform("fdatasync", .sync) { fdatasync(descriptor.number) }
+    guard times else {
+      return try perform("fdatasync", .sync) { fdatasync(descriptor.number) }
+    }
+    try perform("fsync", .sync) { fsync(descriptor.number) }
   }
 
   package func truncate(to size: UInt64) throws(IOError) {
@@ -223,6 +228,17 @@ package final class ImageFile: Sendable {
     var status = stat()
     guard fstat(descriptor.number, &status) == 0 else { throw .last("fstat", path) }
     return UInt64(max(0, status.st_size))
+  }
+
+  /// What tells the file from another, and from itself after a change.
+  package func stamp() throws(IOError) -> FileStamp {
+    var status = stat()
+    guard fstat(descriptor.number, &status) == 0 else { throw .last("fstat", path) }
+    let actual = FileStamp(
+      inode: UInt64(status.st_ino), sizeBytes: UInt64(max(0, status.st_size)),
+      seconds: Int64(status.st_mtim.tv_sec),
+      nanoseconds: UInt32(clamping: status.st_mtim.tv_nsec))
+    return probe?.stamp(actual, path: path) ?? actual
   }
 
   /// Bytes of disk that the file takes.
@@ -303,6 +319,21 @@ package final class ImageFile: Sendable {
       wait()
       return count
     }
+  }
+}
+
+/// Which file it is, how long, and when its bytes were changed last.
+package struct FileStamp: Equatable, Sendable {
+  package var inode: UInt64
+  package var sizeBytes: UInt64
+  package var seconds: Int64
+  package var nanoseconds: UInt32
+
+  package init(inode: UInt64, sizeBytes: UInt64, seconds: Int64, nanoseconds: UInt32) {
+    self.inode = inode
+    self.sizeBytes = sizeBytes
+    self.seconds = seconds
+    self.nanoseconds = nanoseconds
   }
 }
 

@@ -37,7 +37,7 @@ extension ChainRecording {
     path: String, _ bounds: Bounds, share index: Int = 0, of workers: Int = 1
   ) throws -> Enumeration.Result {
     var result = Enumeration.Result()
-    let scratch = try ImageFolder(path: path)
+    let scratch = try ImageFolder(path: path, probe: SteadyFiles())
     for blockBytes in [4096, 512] {
       var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
       var states = FolderStates(folder, initial: initial, blockBytes: blockBytes)
@@ -59,7 +59,7 @@ extension ChainRecording {
   }
 
   func check(
-    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
+    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, mayLose: Bool = false
   ) -> String? {
     do {
       for name in try scratch.names() { try scratch.unlink(name) }
@@ -70,11 +70,15 @@ extension ChainRecording {
       }
       let device = try ChainRecording.open(scratch)
       defer { try? device.detach(until: .after(seconds: 10)) }
-      for (sector, value) in try Recording.values(of: device).enumerated() {
+      let values = try Recording.values(of: device)
+      for (sector, value) in values.enumerated() {
         let allowed = history.allowed(sector: sector, at: position)
         guard let value, allowed.contains(value) else {
           return "sector \(sector) reads \(value ?? 0), allowed are \(allowed)"
         }
+      }
+      if let fault = checkpointFault(device, values, at: position, mayLose: mayLose) {
+        return fault
       }
       try device.detach(until: .after(seconds: 10))
       if let fault = try checkTree(at: position, in: scratch) { return fault }
@@ -107,8 +111,11 @@ extension ChainRecording {
         return "the snapshot \(snapshot.guid) holds another state than it was made of"
       }
     }
+    let top = descriptor.shot(descriptor.topGUID)?.file ?? ""
     let known = Set(
-      descriptor.shots.map(\.file) + ["DiskDescriptor.xml", "DiskDescriptor.xml.lck"] + foreign)
+      descriptor.shots.map(\.file) + [
+        "DiskDescriptor.xml", "DiskDescriptor.xml.lck", "\(top).checkpoints",
+      ] + foreign)
     let left = try scratch.names().filter { !known.contains($0) && !$0.contains(".index-backup") }
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }

@@ -46,10 +46,13 @@ package final class ChainRecording {
   var initial: [String: [UInt8]] = [:]
   var device: Device?
   var history: History
-  private var current: [UInt64]
+  var current: [UInt64]
   var frozen: [Frozen] = []
   /// Files that are another program's to remove.
   var foreign: Set<String> = []
+  var kept: [Kept] = []
+  /// While a disk is being closed its checkpoints may be lost, but not be wrong.
+  var closings: [Range<Int>] = []
   private var lastValue: UInt64 = 0
 
   /// - Parameters:
@@ -116,15 +119,19 @@ package final class ChainRecording {
     history.end(step: step, at: position)
   }
 
+  /// - Parameter checkpoint: begins at the same instant.
   @discardableResult
-  package func snapshot() throws -> Int {
+  package func snapshot(beginning checkpoint: String? = nil) throws -> Int {
     guard let device else { return 0 }
     let guid = GUID.random()
     let values = current
     // Everything answered before is durable once a snapshot is: its state has to be.
     let step = history.begin(.flush, at: position)
-    let made = try change.snapshot(device, as: guid, onto: .made, until: .after(seconds: 10))
+    let made = try change.snapshot(
+      device, as: guid, onto: .made, beginning: checkpoint.map(Kept.request),
+      until: .after(seconds: 10))
     history.end(step: step, at: position)
+    if let checkpoint { keep(checkpoint, values) }
     frozen.append(Frozen(guid: guid, values: values, madeAt: position))
     try change.end(made)
     return frozen.count - 1
@@ -199,6 +206,7 @@ package final class ChainRecording {
     let before = current
     let after = frozen[number].values
     let step = history.begin(.change(durable: true), at: position)
+    for index in kept.indices { kept[index].spoiltFrom = min(kept[index].spoiltFrom, position) }
     for (sector, value) in after.enumerated() {
       history.record(step: step, sector: sector, value: value)
     }
@@ -218,9 +226,12 @@ package final class ChainRecording {
   }
 
   package func detach() throws {
-    let step = history.begin(.detach, at: position)
+    let begun = position
+    let step = history.begin(.detach, at: begun)
+    closings.append(begun..<Int.max)
     try device?.detach(until: .after(seconds: 10))
     device = nil
     history.end(step: step, at: position)
+    closings[closings.count - 1] = begun..<position
   }
 }

@@ -13,7 +13,7 @@ package struct ChainScenario: Sendable {
 
   package func run(_ recording: ChainRecording) throws { try steps(recording) }
 
-  package static let all = [changes, backward, growth, flipping]
+  package static let all = [changes, backward, growth, flipping, checkpoints]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -44,6 +44,43 @@ package struct ChainScenario: Sendable {
     try disk.removeLeaf(fourth)
     try disk.runForeign()
     try disk.merge(first)
+    try disk.detach()
+  }
+
+  /// Checkpoints that begin, go and are kept through whatever else happens to the disk.
+  package static let checkpoints = ChainScenario(name: "checkpoints", clusters: 12...12) { disk in
+    try disk.attach()
+    try disk.write(0..<30)
+    try disk.flush()
+    try disk.checkpoint("one")
+    try disk.write(24..<25)
+    let first = try disk.snapshot()
+    try disk.write(8..<12)
+    try disk.write(40..<41, durable: true)
+    let second = try disk.snapshot(beginning: "two")
+    try disk.write(16..<20)
+    try disk.zero(clusters: 2..<3)
+    try disk.removeCheckpoint("one")
+    try disk.merge(second) { try disk.write(45..<47) }
+    try disk.checkpoint("three")
+    try disk.detach()
+    try disk.attach()
+    try disk.write(90..<91)
+    let third = try disk.snapshot()
+    try disk.write(60..<64)
+    try disk.merge(first, .backward) { try disk.write(70..<71) }
+    try disk.removeCheckpoint("two")
+    try disk.checkpoint("four")
+    let fourth = try disk.snapshot()
+    try disk.write(33..<34)
+    try disk.flip(fourth)
+    try disk.write(34..<35)
+    try disk.merge(fourth)
+    try disk.removeCheckpoint("three")
+    try disk.switchTop(to: third, keep: false)
+    try disk.write(8..<9, durable: true)
+    try disk.checkpoint("five")
+    try disk.write(72..<73)
     try disk.detach()
   }
 

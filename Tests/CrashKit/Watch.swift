@@ -40,9 +40,31 @@ final class Watch: IOProbe {
     return fault
   }
 
+  func stamp(_ actual: FileStamp, path: String) -> FileStamp { .steady(actual, path: path) }
+
   func syncStarts(path: String) { trace.syncStarts(path: path) }
 
   func succeeded(_ operation: IOOperation, path: String, bytes: UnsafeRawBufferPointer) {
     trace.succeeded(operation, path: path, bytes: bytes)
+  }
+}
+
+/// Has the files of a replayed state pass for those that were recorded.
+final class SteadyFiles: IOProbe {
+  func fault(for operation: IOOperation, path: String) -> IOFault? { nil }
+  func syncStarts(path: String) {}
+  func succeeded(_ operation: IOOperation, path: String, bytes: UnsafeRawBufferPointer) {}
+  func stamp(_ actual: FileStamp, path: String) -> FileStamp { .steady(actual, path: path) }
+}
+
+extension FileStamp {
+  /// The same file by its name, wherever it lies, and nobody has written it but the recorded disk: the
+  /// harshest case, since nothing but its length and header tells of a change.
+  static func steady(_ actual: FileStamp, path: String) -> FileStamp {
+    let name = path.split(separator: "/").last ?? ""
+    return FileStamp(
+      inode: name.utf8.reduce(0) { $0 &* 31 &+ UInt64($1) }, sizeBytes: actual.sizeBytes,
+      seconds: 0,
+      nanoseconds: 0)
   }
 }

@@ -231,7 +231,7 @@ struct PushBackupTests {
   func confirming() throws {
     let bench = try ChainBench()
     let backup = try backup(bench)
-    let total = backup.clustersTotal
+    let total = backup.facts.clustersTotal
     #expect(total == 64)
     #expect(try backup.confirm([10..<12]) == 2)
     #expect(try backup.confirm([10..<13, 11..<12]) == 1)
@@ -480,9 +480,9 @@ struct PushBackupTests {
     let bench = try ChainBench()
     let device = bench.device
     var options = PushBackup.Options()
-    options.clusters = Bitmap(bytes: [0b0110], count: 4)
+    options.clusters = .these(Bitmap(bytes: [0b0110], count: 4))
     let backup = try backup(bench, options)
-    #expect(backup.clustersTotal == 2 && backup.facts.remaining == 2)
+    #expect(backup.facts.clustersTotal == 2 && backup.facts.remaining == 2)
     #expect(try backup.left(from: 0, limit: 9) == [1..<3])
     try device.put([9], at: 0)
     try device.put([9], at: UInt64(3 * Self.cluster))

@@ -320,6 +320,42 @@ final class FakeService: ServiceAPI {
     _ = try known(.trackingNotActive) { $0.devices[id] }
   }
 
+  func checkpoints(_ id: String) async throws(ServiceError) -> Page<CheckpointInfo> {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return Page(items: [Sample.checkpoint], next: nil, revision: 60)
+  }
+
+  func checkpoint(_ id: String, _ name: String) async throws(ServiceError) -> CheckpointInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    guard name == Sample.checkpoint.name else {
+      throw ServiceError(.checkpointNotFound, "there is no checkpoint \(name)")
+    }
+    return Sample.checkpoint
+  }
+
+  func checkpointBits(
+    _ id: String, _ name: String
+  ) async throws(ServiceError) -> CheckpointBits {
+    _ = try await checkpoint(id, name)
+    return CheckpointBits(
+      granularityBytes: 1 << 20, inconsistency: nil, extents: [0..<2 << 20], bytes: [3])
+  }
+
+  func addCheckpoint(
+    _ id: String, _ request: CheckpointRequest, keeping keeper: AnswerKeeper<CheckpointInfo>?
+  ) async throws(ServiceError) -> CheckpointInfo {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    var info = Sample.checkpoint
+    info.name = request.name
+    info.granularityBytes = request.granularityBytes ?? info.granularityBytes
+    state.withLock { $0.keep(info, keeper) }
+    return info
+  }
+
+  func removeCheckpoint(_ id: String, _ name: String) async throws(ServiceError) {
+    _ = try await checkpoint(id, name)
+  }
+
   func startPushBackup(
     _ id: String, _ request: PushBackupRequest, keeping keeper: AnswerKeeper<PushBackupInfo>?
   ) async throws(ServiceError) -> PushBackupInfo {

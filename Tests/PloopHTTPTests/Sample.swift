@@ -66,6 +66,7 @@ enum Sample {
           clusters: 310, fileBytes: 326_107_136, diskBytes: 325_058_560),
       ],
       clustersTotal: 10_240, clustersMapped: 1010, holesInTop: 2, exports: [export(id)],
+      checkpoints: ["cp-1"], bitmapsInImage: false,
       conditions: [
         .init(type: "Ready", isTrue: true, reason: "Attached", message: "", since: moment)
       ],
@@ -111,9 +112,16 @@ enum Sample {
 
   static let pushBackup = PushBackupInfo(
     uuid: "2f0c", state: .failed, reason: "a request has waited for 42 seconds",
+    isIncremental: false, fullReason: "the disk went back to a snapshot",
     clustersTotal: 10_240, remaining: 9_929, clusterBytes: 1 << 20, blockedWrites: 0,
     spilledBytes: 3 << 20, longestWaitMilliseconds: 14, deadlineSeconds: 42, onDeadline: .spill,
-    export: "vm1@backup", startedAt: moment, pauseNanoseconds: 21_000)
+    export: "vm1@backup", since: "cp-1", checkpoint: "cp-2", startedAt: moment,
+    pauseNanoseconds: 21_000)
+
+  static let checkpoint = CheckpointInfo(
+    device: "vm1", name: "cp-1", granularityBytes: 1 << 20, dirtyBytes: 3 << 20, isRecording: true,
+    inconsistency: nil, parent: "cp-0", usedBy: ["2f0c"], createdAt: moment,
+    pauseNanoseconds: 21_000, revision: 60)
 
   static let work = PushBackupWork(
     pending: [.init(cluster: 77, offset: 77 << 20, length: 1 << 20, waitingMilliseconds: 12)],

@@ -20,8 +20,17 @@ package struct PushBackupRequest: Sendable {
 
   /// Made up when nil.
   package var uuid: String?
-  /// One bit for each cluster, the first in the lowest bit of the first byte; nil for all.
-  package var bitmap: [UInt8]?
+  package enum Clusters: Sendable, Equatable {
+    case all
+    /// One bit for each cluster, the first in the lowest bit of the first byte.
+    case bitmap([UInt8])
+    /// What was written since the checkpoint of this name.
+    case since(String)
+  }
+
+  package var clusters = Clusters.all
+  /// Begins with it, and goes if it fails.
+  package var checkpoint: CheckpointRequest?
   package var onDeadline = OnDeadline.abort
   /// As long as the kernel's driver waits.
   package var deadlineSeconds = 42
@@ -44,6 +53,9 @@ package struct PushBackupInfo: Sendable {
   package var uuid: String
   package var state: State
   package var reason: String?
+  /// Whether only what was written since a checkpoint is copied, and if that was asked for in vain, why.
+  package var isIncremental: Bool
+  package var fullReason: String?
   package var clustersTotal: Int
   package var remaining: Int
   package var clusterBytes: UInt64
@@ -53,6 +65,9 @@ package struct PushBackupInfo: Sendable {
   package var deadlineSeconds: Int
   package var onDeadline: PushBackupRequest.OnDeadline
   package var export: String?
+  /// The checkpoint that it copies from, and the one that began with it.
+  package var since: String?
+  package var checkpoint: String?
   /// Seconds since 1970.
   package var startedAt: Double
   /// For how long requests had to wait when it began.
@@ -79,6 +94,10 @@ struct PushBackupSession: Sendable {
   let backup: PushBackup
   /// Through which the frozen disk is read, if it is.
   let export: String?
+  let since: String?
+  /// Why everything is copied although less was asked for.
+  let fullReason: String?
+  let checkpoint: String?
   let pauseNanoseconds: UInt64
 
   var geometry: Geometry { backup.geometry }
@@ -92,14 +111,17 @@ extension PushBackupInfo {
     if case .failed(let words) = facts.end { reason = words }
     self.init(
       uuid: backup.uuid, state: reason == nil ? .active : .failed, reason: reason,
-      clustersTotal: backup.clustersTotal, remaining: facts.remaining,
+      isIncremental: session.since != nil && session.fullReason == nil,
+      fullReason: session.fullReason, clustersTotal: facts.clustersTotal,
+      remaining: facts.remaining,
       clusterBytes: session.geometry.clusterBytes, blockedWrites: facts.blockedWrites,
       spilledBytes: facts.spilledBytes,
       longestWaitMilliseconds: facts.longestWaitNanoseconds / 1_000_000,
       deadlineSeconds: Int(backup.options.deadlineNanoseconds / 1_000_000_000),
       onDeadline: PushBackupRequest.OnDeadline(rawValue: backup.options.onDeadline.rawValue)
         ?? .abort,
-      export: session.export, startedAt: backup.startedAt,
+      export: session.export, since: session.since, checkpoint: session.checkpoint,
+      startedAt: backup.startedAt,
       pauseNanoseconds: session.pauseNanoseconds)
   }
 }

@@ -38,21 +38,30 @@ extension Service {
       guard let self, let controller else { return }
       self.hear(change, uuid, controller)
     }
+    let checkpoint = try request.checkpoint.map { (request) throws(ServiceError) in
+      try newCheckpoint(request, device, pointer: "/checkpoint")
+    }
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
-    let pause = try converting { () throws(DeviceError) in try backup.start(until: deadline) }
+    let pause = try converting { () throws(DeviceError) in
+      try backup.start(until: deadline, beginning: checkpoint)
+    }
     let session = PushBackupSession(
       backup: backup, export: request.hasExport ? "\(controller.id)@backup" : nil,
+      since: backup.since?.name, fullReason: backup.fullReason,
+      checkpoint: request.checkpoint?.name,
       pauseNanoseconds: pause)
     do throws(ServiceError) {
       try openDoor(session, controller, device)
       let info = PushBackupInfo(session)
       try hold(controller, by: .pushBackup(session), info, keeping: keeper) {
         $0.pushBackup = uuid
+        $0.pushBackupCheckpoint = session.checkpoint
       }
       return info
     } catch {
       if let export = session.export { table.remove(export) }
       try? backup.stop(until: deadline)
+      if let name = session.checkpoint { dropCheckpoint(name, device, controller.id) }
       throw error
     }
   }
@@ -75,14 +84,19 @@ extension Service {
       case .spill: .spill
       }
     let count = Int(device.geometry.clusterCount)
-    if let bytes = request.bitmap {
+    switch request.clusters {
+    case .all: break
+    case .since(let name):
+      options.clusters = .since(
+        try converting { () throws(DeviceError) in try device.checkpoint(name) })
+    case .bitmap(let bytes):
       let all = Bitmap(bytes: bytes, count: bytes.count * 8)
       if let last = all.lastSet, last >= count {
         throw ServiceError(
           .clusterOutOfRange, "the disk has \(count) clusters; the bitmap has cluster \(last)",
           errno: "E2BIG", pointer: "/clusters/bitmap")
       }
-      options.clusters = all
+      options.clusters = .these(all)
     }
     if let spill = request.spill {
       options.scratch = try scratch(spill, clusterBytes: device.geometry.clusterBytes)
@@ -147,6 +161,10 @@ extension Service {
   ) throws(ServiceError) {
     guard var record = controller.now.record, record.pushBackup == uuid else { return }
     record.pushBackup = nil
+    if let name = record.pushBackupCheckpoint, let device = try? controller.device() {
+      dropCheckpoint(name, device, record.id)
+    }
+    record.pushBackupCheckpoint = nil
     log.warning(
       "a push backup has failed", metadata: ["device": "\(record.id)", "uuid": "\(uuid)"])
     try commit(record, of: controller, as: .deviceChanged) {
@@ -201,11 +219,31 @@ extension Service {
       try dropClients(of: [export], until: deadline)
       table.remove(export)
     }
+    if !isComplete, let name = controller.now.record?.pushBackupCheckpoint,
+      let device = try? controller.device()
+    {
+      dropCheckpoint(name, device, controller.id)
+    }
     let uuid = session.backup.uuid
     let event: EventType? =
       isComplete
       ? .pushBackupComplete : controller.now.record?.pushBackup == uuid ? .pushBackupFailed : nil
-    try release(controller, telling: event, of: uuid) { $0.pushBackup = nil }
+    try release(controller, telling: event, of: uuid) {
+      $0.pushBackup = nil
+      $0.pushBackupCheckpoint = nil
+    }
+  }
+
+  /// Removes the checkpoint of a backup that has failed: the next one has to copy what this was to.
+  func dropCheckpoint(_ name: String, _ device: Device, _ id: String) {
+    do throws(DeviceError) {
+      try device.removeCheckpoint(
+        name, until: .after(seconds: configuration.quiesceSeconds))
+    } catch {
+      log.error(
+        "the checkpoint of a failed backup was not removed",
+        metadata: ["device": "\(id)", "checkpoint": "\(name)", "reason": "\(error)"])
+    }
   }
 
   /// The device goes, and its backup with it.

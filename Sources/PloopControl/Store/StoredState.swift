@@ -45,10 +45,14 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   /// True from attach to clean detach: an in-use mark in the image is our own then, and safe repair
   /// is implied when it comes back.
   var isAttached: Bool
+  /// Whether a clean detach writes checkpoints into the image; nil as false.
+  var bitmapsInImage: Bool?
   /// Why the disk no longer took writes, if it came to that.
   var failure: String?
   /// The push backup that was going on: it does not outlive the process, and this is how that is told.
   var pushBackup: String?
+  /// The checkpoint that began with it, and is to go if it fails.
+  var pushBackupCheckpoint: String?
   /// Seconds since 1970.
   var createdAt: Double
   var updatedAt: Double
@@ -82,6 +86,8 @@ package enum EventType: String, Sendable {
   case snapshotCreated = "snapshot.created"
   case snapshotChanged = "snapshot.changed"
   case snapshotDeleted = "snapshot.deleted"
+  case checkpointCreated = "checkpoint.created"
+  case checkpointDeleted = "checkpoint.deleted"
   case pushBackupPending = "push_backup.pending"
   case pushBackupComplete = "push_backup.complete"
   case pushBackupFailed = "push_backup.failed"

@@ -34,7 +34,10 @@ extension ChainChange {
       try changed.flipTop()
     }
     let saved = ChainChange.savedIndex(beside: file)
-    var intent = self.intent(.flip, guid, before, files: [saved, "\(saved).tmp"])
+    let tops = [shot.file, descriptor.shot(descriptor.topGUID)?.file].compactMap { $0 }
+    var intent = self.intent(
+      .flip, guid, before,
+      files: [saved, "\(saved).tmp"] + CheckpointMove.leftovers(beside: tops))
     intent.formerFile = shot.file
     return try making(intent) { () throws(DeviceError) in
       let flip = try TopFlip(of: device)

@@ -72,9 +72,12 @@ package struct ChainChange: Sendable {
 
   /// A snapshot of an attached disk (``Device/snapshot(onto:descriptor:becoming:until:)``).
   ///
-  /// - Parameter guid: its name.
+  /// - Parameters:
+  ///   - guid: its name.
+  ///   - checkpoint: begins at the same instant.
   package func snapshot(
-    _ device: Device, as guid: GUID, onto source: TopSource, until deadline: Deadline
+    _ device: Device, as guid: GUID, onto source: TopSource,
+    beginning checkpoint: NewCheckpoint? = nil, until deadline: Deadline
   ) throws(DeviceError) -> Made {
     let before = try ChainChange.settle(file)
     var changed = before.descriptor
@@ -87,7 +90,10 @@ package struct ChainChange: Sendable {
     try describing { () throws(DescriptorError) in
       try changed.addSnapshot(guid, newTopFile: top)
     }
-    let intent = self.intent(.snapshot, guid, before, files: made)
+    // Of the checkpoints beside the two tops, those of the one that is no top are removed.
+    let tops = [before.descriptor.shot(before.descriptor.topGUID)?.file, top].compactMap { $0 }
+    let intent = self.intent(
+      .snapshot, guid, before, files: made + CheckpointMove.leftovers(beside: tops))
     return try making(intent) { () throws(DeviceError) in
       let top =
         switch source {
@@ -97,7 +103,7 @@ package struct ChainChange: Sendable {
         }
       do throws(DeviceError) {
         let pause = try device.snapshot(
-          onto: top, descriptor: file, becoming: changed, until: deadline)
+          onto: top, descriptor: file, becoming: changed, beginning: checkpoint, until: deadline)
         return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
       } catch {
         // Where it is unknown which descriptor a crash leaves, either has its files.
@@ -200,10 +206,16 @@ package struct ChainChange: Sendable {
     }
     // A snapshot from before a grow is a smaller disk.
     changed.resize(toSectors: geometry.sizeBytes / Geometry.sectorBytes)
+    let old = before.descriptor.shot(before.descriptor.topGUID)?.file
+    let files = [top] + (discarded.map { [$0.file] } ?? [])
     let intent = self.intent(
-      .switchTop, guid, before, files: [top] + (discarded.map { [$0.file] } ?? []))
+      .switchTop, guid, before,
+      files: files + CheckpointMove.leftovers(beside: [top] + (old.map { [$0] } ?? [])))
     return try replace(by: changed, intent) { () throws(DeviceError) in
       try ImageCreator.create(in: file.folder, name: top, geometry: geometry)
+      guard let old else { return }
+      try CheckpointMove.spoil(
+        from: old, to: top, in: file.folder, "the disk went back to the snapshot \(guid)")
     }
   }
 

@@ -117,6 +117,9 @@ package struct IntentFile: Sendable {
       (try? ImageLock.acquire(file, for: .write)) != nil
     else { return false }
     defer { ImageLock.release(file) }
+    // What an image's checkpoints say is of no use without it.
+    let checkpoints = CheckpointMove.fileName(beside: name)
+    if folder.contains(checkpoints), (try? folder.unlink(checkpoints)) == nil { return false }
     return (try? folder.unlink(name)) != nil
   }
 
@@ -135,6 +138,9 @@ extension Descriptor {
   /// Whether a shot's file may be this one in the descriptor's folder. Where the path is another way
   /// to say it, or leads elsewhere, the name alone counts: rather a file too many than one too few.
   fileprivate func names(_ file: String) -> Bool {
-    shots.contains { $0.file.split(separator: "/").last.map(String.init) == file }
+    func name(_ shot: Shot) -> String? { shot.file.split(separator: "/").last.map(String.init) }
+    if shots.contains(where: { name($0) == file }) { return true }
+    // A disk's checkpoints lie beside its top.
+    return shot(topGUID).flatMap(name).map(CheckpointMove.fileName) == file
   }
 }

@@ -43,7 +43,7 @@ extension Device {
       number: number, source: source, layout: levels[level].layout,
       mappedClusters: levels[level].mapped)
 
-    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+    let pause = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       guard isSuspended || !gate.hasAdmitted else {
         throw DeviceError(
           .refused(.running), "the disk has served requests, which have seen it without the delta")
@@ -51,6 +51,7 @@ extension Device {
       var deltas = chain.deltas
       deltas.insert(delta, at: level)
       let grown = DeltaChain(deltas, writing: chain.writing)
+      try spoilCheckpoints("a delta was put below the top")
       try moment(self.levels(of: grown))
       let top = chain.top.number
       added.forEach { cluster, place in

@@ -33,12 +33,13 @@ extension Device {
     try opener.requireClosed([(level, levels[level])])
     try compare(&levels[level], with: old, opener, level: level, isContentChecked)
 
-    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+    let pause = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       var deltas = chain.deltas
       deltas[level] = Delta(
         number: old.number, source: source, layout: levels[level].layout,
         mappedClusters: levels[level].mapped)
       let replaced = DeltaChain(deltas, writing: chain.writing)
+      try spoilCheckpoints("the file of a delta was replaced by another program's")
       try moment(self.levels(of: replaced))
       return replaced
     }

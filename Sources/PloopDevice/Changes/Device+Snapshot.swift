@@ -13,13 +13,33 @@ extension Device {
   ///   - top: the new top; it stays the caller's if this throws.
   ///   - file: the disk's descriptor, whose lock the caller holds.
   ///   - changed: what it is to be.
+  ///   - checkpoint: begins at the same instant.
   ///   - deadline: by when requests in flight have to end.
   /// - Returns: nanoseconds for which requests had to wait.
   /// - Throws: with the chain as it was; `.timeout` when requests did not end in time. If it cannot
   ///   be told which descriptor is there, the disk takes no more writes (``failure``).
   package func snapshot(
     onto top: NewTop, descriptor file: DescriptorFile, becoming changed: Descriptor,
-    until deadline: Deadline
+    beginning checkpoint: NewCheckpoint? = nil, until deadline: Deadline
+  ) throws(DeviceError) -> UInt64 {
+    try checkpointing.withLock { _ throws(DeviceError) in
+      let move = try CheckpointMove(of: self, to: top.source, beginning: checkpoint)
+      let pause: UInt64
+      do throws(DeviceError) {
+        pause = try freeze(under: top, file, becoming: changed, move, until: deadline)
+      } catch {
+        // Where it is unknown which top a crash leaves, either has its file.
+        if failure == nil { move?.abandon() }
+        throw error
+      }
+      move?.finish()
+      return pause
+    }
+  }
+
+  private func freeze(
+    under top: NewTop, _ file: DescriptorFile, becoming changed: Descriptor,
+    _ move: CheckpointMove?, until deadline: Deadline
   ) throws(DeviceError) -> UInt64 {
     guard let old = chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
@@ -36,6 +56,7 @@ extension Device {
       pause = try change(until: deadline) { (chain) throws(DeviceError) in
         try old.index.flush()
         try publish(file)
+        move?.begin()
         old.index.retire()
         return grown(chain, by: top.source, canPunch: canPunch)
       }

@@ -122,8 +122,9 @@ extension Device {
     at moment: ([LevelStatus]) throws(DeviceError) -> Void
   ) throws(DeviceError) -> UInt64 {
     let merge = try ForeignMerge(of: self, level: level, direction)
-    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+    let pause = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       let shorter = merge.chain(chain)
+      try spoilCheckpoints("another program has merged two deltas")
       try moment(levels(of: shorter))
       merge.repoint(map)
       return shorter

@@ -53,9 +53,10 @@ extension Device {
 
     var applied = 0
     let number = delta.number
-    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+    let pause = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       // Again, now that no guest can trim one.
       try requireMapped(moves)
+      try spoilCheckpoints("another program has moved clusters of a delta")
       for move in moves where map[move.cluster]?.delta == number {
         map[move.cluster] = Place(delta: number, physical: move.physical)
         applied += 1

@@ -93,6 +93,30 @@ struct TopFlip {
     saving saved: String?, descriptor file: DescriptorFile, becoming changed: Descriptor,
     until deadline: Deadline, giveUp: () throws(DeviceError) -> Void
   ) throws(DeviceError) -> UInt64 {
+    try device.checkpointing.withLock { _ throws(DeviceError) in
+      let move: CheckpointMove?
+      do throws(DeviceError) {
+        move = try CheckpointMove(of: device, to: own.source, beginning: nil)
+      } catch {
+        receiver.close(isInChain: false)
+        throw error
+      }
+      do throws(DeviceError) {
+        let pause = try exchange(saved, file, changed, move, until: deadline, giveUp: giveUp)
+        move?.finish()
+        return pause
+      } catch {
+        // Where it is unknown which top a crash leaves, either has its file.
+        if device.failure == nil { move?.abandon() }
+        throw error
+      }
+    }
+  }
+
+  private func exchange(
+    _ saved: String?, _ file: DescriptorFile, _ changed: Descriptor, _ move: CheckpointMove?,
+    until deadline: Deadline, giveUp: () throws(DeviceError) -> Void
+  ) throws(DeviceError) -> UInt64 {
     var takenOut: [(cluster: UInt64, place: Place)] = []
     let pause: UInt64
     do throws(DeviceError) {
@@ -110,6 +134,7 @@ struct TopFlip {
         try receiver.writing.index.flush()
         let used = try self.used()
         try device.publish(file)
+        move?.begin()
         old.index.retire()
         receiver.writing.index.retire()
         return flipped(chain, used)

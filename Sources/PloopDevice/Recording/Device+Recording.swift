@@ -14,8 +14,13 @@ extension Device {
   ) throws(DeviceError) -> UInt64 {
     try whileClosed(until: deadline) { () throws(DeviceError) in
       try body()
-      recorders.replace(with: RecorderList(recorders.current.recorders + [recorder]))
+      add(recorder)
     }
+  }
+
+  /// Has a recorder hear of every change from now on. Nobody is inside the gate.
+  func add(_ recorder: any Recorder) {
+    recorders.replace(with: RecorderList(recorders.current.recorders + [recorder]))
   }
 
   /// Has a recorder hear of nothing any more, from one instant on.

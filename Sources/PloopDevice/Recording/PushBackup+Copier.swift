@@ -27,6 +27,7 @@ extension PushBackup {
 
   package struct Facts: Sendable, Equatable {
     package var end: End?
+    package var clustersTotal: Int
     package var remaining: Int
     package var blockedWrites: Int
     package var spilledBytes: UInt64
@@ -37,7 +38,8 @@ extension PushBackup {
   package var facts: Facts {
     state.withLock { state in
       Facts(
-        end: state.end, remaining: state.remaining, blockedWrites: state.waiting,
+        end: state.end, clustersTotal: state.total, remaining: state.remaining,
+        blockedWrites: state.waiting,
         spilledBytes: state.savedBytes, longestWaitNanoseconds: state.longestWait)
     }
   }
@@ -107,6 +109,29 @@ extension PushBackup {
     let (end, result) = state.withLock { ($0.end, body($0)) }
     if let end { throw .over(end.words) }
     return result
+  }
+
+  /// What was wanted in the beginning, whatever has been confirmed since, from `offset` on.
+  package func wantedRuns(
+    offset: UInt64, length: UInt64, limit: Int
+  ) -> [(length: UInt64, isDirty: Bool)] {
+    let shift = UInt64(device.geometry.clusterShift)
+    let end = offset + length
+    return state.withLock { state in
+      var runs: [(length: UInt64, isDirty: Bool)] = []
+      var position = offset
+      while position < end, runs.count < limit {
+        let cluster = Int(position >> shift)
+        let isWanted = state.asked[cluster]
+        let next =
+          (isWanted ? state.asked.firstClear(from: cluster) : state.asked.firstSet(from: cluster))
+          ?? state.asked.count
+        let stop = min(end, UInt64(next) << shift)
+        runs.append((stop - position, isWanted))
+        position = stop
+      }
+      return runs
+    }
   }
 
   // MARK: Frozen bytes

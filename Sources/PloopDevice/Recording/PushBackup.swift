@@ -22,9 +22,30 @@ package final class PushBackup: Recorder {
     case spill
   }
 
+  /// What a copier is to have of the disk.
+  package enum Wanted: Sendable {
+    case all
+    case these(Bitmap)
+    /// What was written since a checkpoint, as it is at the instant. Where that says nothing any more,
+    /// everything may have been written.
+    case since(Checkpoint)
+
+    /// One for each cluster.
+    func bits(of geometry: Geometry) -> Bitmap {
+      let count = Int(geometry.clusterCount)
+      switch self {
+      case .all: return Bitmap(allSet: count)
+      case .since(let checkpoint): return checkpoint.clusters(geometry)
+      case .these(var wanted):
+        wanted.resize(to: count)
+        return wanted
+      }
+    }
+  }
+
   package struct Options: Sendable {
-    /// The clusters that are wanted; nil for all.
-    package var clusters: Bitmap?
+    /// The clusters that are wanted.
+    package var clusters = Wanted.all
     package var onDeadline = OnDeadline.abort
     package var deadlineNanoseconds: UInt64 = 42_000_000_000
     /// Where old clusters are saved, if they are.
@@ -53,7 +74,6 @@ package final class PushBackup: Recorder {
   package let options: Options
   /// Seconds since 1970.
   package let startedAt: Double
-  package let clustersTotal: Int
   let device: Device
   let state: Monitor<PushBackupState>
   private let engine: IOEngine
@@ -72,20 +92,44 @@ package final class PushBackup: Recorder {
     self.engine = engine
     self.changed = changed
     startedAt = wallClockSeconds()
-    let count = Int(device.geometry.clusterCount)
-    var wanted = options.clusters ?? Bitmap(allSet: count)
-    wanted.resize(to: count)
-    clustersTotal = wanted.setCount
-    state = Monitor(PushBackupState(wanted))
+    state = Monitor(PushBackupState(options.clusters.bits(of: device.geometry)))
   }
+
+  /// The checkpoint of which it copies what was written since.
+  package var since: Checkpoint? {
+    if case .since(let checkpoint) = options.clusters { checkpoint } else { nil }
+  }
+
+  /// Why all is wanted although it was to be what was written since a checkpoint.
+  package var fullReason: String? { state.withLock { $0.fullReason } }
 
   /// The instant: requests in flight end, and from then on everything that is wanted is held.
   ///
+  /// - Parameter checkpoint: begins at the same instant: what is written from then on is the next
+  ///   backup's.
   /// - Returns: nanoseconds for which requests had to wait.
-  /// - Throws: `.readOnly`; `.timeout`, with nothing begun.
-  package func start(until deadline: Deadline) throws(DeviceError) -> UInt64 {
+  /// - Throws: `.readOnly`; `.timeout` and what a checkpoint is refused with; with nothing begun.
+  package func start(
+    until deadline: Deadline, beginning checkpoint: NewCheckpoint? = nil
+  ) throws(DeviceError) -> UInt64 {
     guard !device.isReadOnly else { throw DeviceError(.readOnly, "the disk is read-only") }
-    return try device.beginRecording(self, until: deadline)
+    func begin() {
+      guard let since else { return }
+      let wanted = since.clusters(device.geometry)
+      state.update { $0 = PushBackupState(wanted, fullReason: since.inconsistency) }
+    }
+    guard let checkpoint else {
+      return try device.beginRecording(self, until: deadline) { () throws(DeviceError) in begin() }
+    }
+    do throws(DeviceError) {
+      return try device.makeCheckpoint(checkpoint, until: deadline) { () throws(DeviceError) in
+        begin()
+        device.add(self)
+      }
+    } catch {
+      try? stop(until: deadline)
+      throw error
+    }
   }
 
   /// Lets every request go on, and holds nothing any more.

@@ -13,6 +13,10 @@ struct PushBackupState {
   /// Not confirmed.
   private(set) var wanted: Bitmap
   private(set) var remaining: Int
+  /// All that were wanted in the beginning.
+  let asked: Bitmap
+  let total: Int
+  let fullReason: String?
   /// Saved and not confirmed: the place in the scratch file, nil for a cluster that was all zero.
   private(set) var saved: [Int: Int?] = [:]
   private(set) var savedBytes: UInt64 = 0
@@ -25,10 +29,13 @@ struct PushBackupState {
   /// Deadlines that were put off, since the disk was suspended when they came.
   var prolonged = 0
 
-  init(_ wanted: Bitmap) {
+  init(_ wanted: Bitmap, fullReason: String? = nil) {
+    self.fullReason = fullReason
     held = wanted
     self.wanted = wanted
-    remaining = wanted.setCount
+    asked = wanted
+    total = wanted.setCount
+    remaining = total
   }
 
   func isFree(_ clusters: ClosedRange<Int>) -> Bool { firstHeld(clusters) == nil }

@@ -169,6 +169,19 @@ extension Device {
     return runs(from: offset, length: length, limit: limit, chain)
   }
 
+  /// Like ``runs(offset:length:limit:)``: how many deltas down the owner is, the newest counted as 1; 0
+  /// where no delta maps anything.
+  package func depths(
+    offset: UInt64, length: UInt64, limit: Int
+  ) throws(DeviceError) -> [(length: UInt64, depth: Int)] {
+    let pass = try admitted()
+    defer { gate.leave(pass) }
+    let chain = self.chain
+    return runs(from: offset, length: length, limit: limit, chain).map { run in
+      (run.length, run.level.map { chain.deltas.count - $0 } ?? 0)
+    }
+  }
+
   /// Like ``runs(offset:length:limit:)``; nil when the gate is closed or when it would take long.
   package func runsNow(offset: UInt64, length: UInt64, limit: Int) -> [Run]? {
     guard length >> UInt64(geometry.clusterShift) <= Device.clustersAtOnce,

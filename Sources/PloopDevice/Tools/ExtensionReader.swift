@@ -14,8 +14,10 @@ struct ExtensionReader {
     guard header.isClean else { return .stale }
     var claimed = used
     let place: UInt64
+    let bytes = try converting { () throws(IOError) in try file.size() }
+    let clusters = min(bytes >> UInt64(geometry.clusterShift), geometry.physicalLimit + 1)
     do throws(FormatExtension.Fault) {
-      place = try claim(header.extensionSector, in: &claimed)
+      place = try claim(header.extensionSector, of: clusters, in: &claimed)
     } catch {
       return .damaged(error)
     }
@@ -25,7 +27,9 @@ struct ExtensionReader {
     }
     do throws(FormatExtension.Fault) {
       let found = try FormatExtension(parsing: buffer.region.bytes, of: geometry)
-      for sector in found.bitmaps.flatMap(\.sectors) { _ = try claim(sector, in: &claimed) }
+      for sector in found.bitmaps.flatMap(\.sectors) {
+        _ = try claim(sector, of: clusters, in: &claimed)
+      }
       used = claimed
       return .good(found)
     } catch {
@@ -35,15 +39,17 @@ struct ExtensionReader {
 
   /// The cluster at a sector of the file, if it is a whole one that nothing else uses.
   private func claim(
-    _ sector: UInt64, in used: inout Bitmap
+    _ sector: UInt64, of clusters: UInt64, in used: inout Bitmap
   ) throws(FormatExtension.Fault) -> UInt64 {
     let cluster = sector / geometry.clusterSectors
-    guard sector % geometry.clusterSectors == 0, cluster < UInt64(used.count) else {
+    guard sector % geometry.clusterSectors == 0, cluster < clusters else {
       throw FormatExtension.Fault(detail: "sector \(sector) is no cluster of the file")
     }
     guard !used[Int(cluster)] else {
       throw FormatExtension.Fault(detail: "cluster \(cluster) of the file is used twice")
     }
+    // It ends near the last cluster that an entry names, and an extension lies behind all of them.
+    if cluster >= used.count { used.resize(to: Int(cluster) + 1) }
     used[Int(cluster)] = true
     return cluster
   }

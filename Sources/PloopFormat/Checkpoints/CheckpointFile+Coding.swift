@@ -2,10 +2,19 @@ extension CheckpointFile {
   /// Why a file is none of ours, in words.
   package struct Fault: Error, Equatable, Sendable {
     package let detail: String
+
+    package init(detail: String) { self.detail = detail }
   }
 
-  /// The whole file, with all regions unmarked.
-  package var encoded: [UInt8] {
+  /// The file but for its marks.
+  package struct Parts: Sendable {
+    /// Belongs to the beginning of the file.
+    package let head: [UInt8]
+    /// Belongs behind the marks.
+    package let body: [UInt8]
+  }
+
+  package var parts: Parts {
     let body = encodedBody
     var head = ByteWriter()
     head.append(CheckpointFile.magic)
@@ -17,11 +26,14 @@ extension CheckpointFile {
     head.append(UInt64(body.count))
     head.append(MD5.digest(body[...]))
     head.append(MD5.digest(head.bytes[...]))
-    var bytes = head.bytes
-    bytes.reserveCapacity(CheckpointFile.headBytes + marksBytes + body.count)
-    bytes += repeatElement(0, count: CheckpointFile.headBytes - bytes.count)
-    bytes += repeatElement(CheckpointFile.clean, count: marksBytes)
-    return bytes + body
+    let filling = [UInt8](repeating: 0, count: CheckpointFile.headBytes - head.bytes.count)
+    return Parts(head: head.bytes + filling, body: body)
+  }
+
+  /// The whole file, with all regions unmarked.
+  package var encoded: [UInt8] {
+    let parts = self.parts
+    return parts.head + [UInt8](repeating: CheckpointFile.clean, count: marksBytes) + parts.body
   }
 
   private var encodedBody: [UInt8] {

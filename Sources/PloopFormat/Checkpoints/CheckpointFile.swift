@@ -91,6 +91,8 @@ package struct CheckpointFile: Equatable, Sendable {
   package static let regionLimit: UInt64 = 1 << 20
   package static let bitmapBytesLimit = 64 << 20
   package static let checkpointLimit = 1024
+  /// Of all checkpoints of a disk.
+  package static let bitmapsBytesLimit: UInt64 = 256 << 20
   /// Of the whole file.
   package static let byteLimit = 512 << 20
   static let deltaLimit = 256
@@ -136,5 +138,8 @@ package struct CheckpointFile: Equatable, Sendable {
   }
 
   /// Bytes of the marks, filled up so that the body shares no page with them.
-  var marksBytes: Int { (regionCount + 4095) & ~4095 }
+  package var marksBytes: Int { (regionCount + 4095) & ~4095 }
+
+  /// Where the body lies in the file.
+  package var bodyOffset: UInt64 { CheckpointFile.marksOffset + UInt64(marksBytes) }
 }

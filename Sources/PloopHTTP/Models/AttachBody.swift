@@ -33,6 +33,7 @@ func attachRequest(_ body: Fields, from call: Call) throws(Problem) -> AttachReq
   request.autostart = try body.flag("autostart") ?? true
   request.labels = (try body.labels("labels", removable: false) ?? [:]).compactMapValues { $0 }
   request.repair = try body.choice("repair", of: AttachRequest.Repair.self) ?? .none
+  request.bitmapsInImage = try body.flag("bitmaps_in_image") ?? false
   if var export = try body.object("export") {
     request.exportName = try export.requiredText("name")
     try export.finish()

@@ -120,14 +120,9 @@ private func pushBackupRequest(_ body: Fields) throws(Problem) -> PushBackupRequ
   switch body.json("clusters") {
   case nil, .string("all")?: break
   case let value?:
-    var fields = try Fields(value, at: "/clusters")
-    let text = try fields.requiredText("bitmap")
-    try fields.finish()
-    guard let bytes = Data(base64Encoded: text) else {
-      throw fields.wrongValue("bitmap", "base64 is expected")
-    }
-    request.bitmap = Array(bytes)
+    request.clusters = try wantedClusters(try Fields(value, at: "/clusters"))
   }
+  request.checkpoint = try body.text("checkpoint").map { CheckpointRequest(name: $0) }
   request.onDeadline =
     try body.choice(
       "on_deadline", of: PushBackupRequest.OnDeadline.self) ?? .abort
@@ -152,11 +147,32 @@ private func pushBackupRequest(_ body: Fields) throws(Problem) -> PushBackupRequ
   return request
 }
 
+private func wantedClusters(_ body: Fields) throws(Problem) -> PushBackupRequest.Clusters {
+  var body = body
+  let since = try body.text("since_checkpoint")
+  let text = try body.text("bitmap")
+  try body.finish()
+  switch (since, text) {
+  case (let since?, nil): return .since(since)
+  case (nil, let text?):
+    guard let bytes = Data(base64Encoded: text) else {
+      throw body.wrongValue("bitmap", "base64 is expected")
+    }
+    return .bitmap(Array(bytes))
+  default:
+    throw body.wrongValue("bitmap", "either bitmap or since_checkpoint is expected")
+  }
+}
+
 extension PushBackupInfo {
   var json: JSON {
     .members([
       "uuid": .string(uuid), "state": .string(state.rawValue),
       "reason": reason.map(JSON.string) ?? .null,
+      "mode": .string(isIncremental ? "incremental" : "full"),
+      "full_reason": fullReason.map(JSON.string) ?? .null,
+      "since_checkpoint": since.map(JSON.string) ?? .null,
+      "checkpoint": checkpoint.map(JSON.string) ?? .null,
       "clusters_total": .integer(Int64(clustersTotal)), "remaining": .integer(Int64(remaining)),
       "confirmed": .integer(Int64(clustersTotal - remaining)),
       "cluster_size": .count(clusterBytes), "blocked_writes": .integer(Int64(blockedWrites)),
