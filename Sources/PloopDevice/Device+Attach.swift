@@ -91,7 +91,7 @@ extension Device {
         deltas[deltas.count - 1], geometry: geometry, used: levels[levels.count - 1].used, map: map,
         gate: gate, condition: condition, canPunch: canPunch)
     self.init(
-      geometry: geometry, chain: DeltaChain(deltas, writing: writing), map: map, gate: gate,
+      chain: DeltaChain(deltas, geometry: geometry, writing: writing), map: map, gate: gate,
       condition: condition, readonly: options.readonly, repairs: repairs,
       descriptorLocks: descriptorLocks, recorder: recorder,
       keepsBitmapsInImage: options.bitmapsInImage)

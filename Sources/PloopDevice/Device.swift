@@ -7,11 +7,13 @@ package import PloopIO
 /// `Requests/`, opening and closing in `Device+Attach.swift` and `Device+Detach.swift`, the rules
 /// that make it safe in docs/crash-safety.md and docs/locking.md.
 package final class Device: Sendable {
-  package let geometry: Geometry
   package let isReadOnly: Bool
   /// What safe repair did when the disk was attached, in words.
   package let repairs: [String]
 
+  /// log2 of the cluster size, and bytes of a cluster: the same for good, as the size is not.
+  let clusterShift: UInt64
+  let clusterBytes: UInt64
   let map: ClusterMap
   let gate: Gate
   let locks = ClusterLocks()
@@ -36,13 +38,14 @@ package final class Device: Sendable {
   private let suspension = Suspension()
 
   init(
-    geometry: Geometry, chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
+    chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
     readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
     recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool
   ) {
     checkpointRecorder = Locked(recorder)
     self.keepsBitmapsInImage = keepsBitmapsInImage
-    self.geometry = geometry
+    clusterShift = UInt64(chain.geometry.clusterShift)
+    clusterBytes = chain.geometry.clusterBytes
     self.map = map
     self.gate = gate
     self.condition = condition
@@ -62,6 +65,9 @@ package final class Device: Sendable {
 
   /// The chain as it is now. A request that is inside the gate keeps it from changing.
   var chain: DeltaChain { chains.current }
+
+  /// Of the disk as it is now; it may grow.
+  package var geometry: Geometry { chain.geometry }
 
   /// Runs `body` with the chain, for requests inside the gate that count no references.
   @inline(__always)

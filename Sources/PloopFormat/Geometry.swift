@@ -52,9 +52,9 @@ package struct Geometry: Equatable, Sendable {
   }
 
   /// The page and the slot in it of a logical cluster's entry.
-  package func position(of cluster: UInt64) -> (page: Int, slot: Int) {
+  package static func position(of cluster: UInt64) -> (page: Int, slot: Int) {
     let slot = cluster + Geometry.headerSlots
-    return (Int(slot >> UInt64(Geometry.pageShift)), Int(slot) & (Geometry.entriesPerPage - 1))
+    return (Int(slot >> UInt64(pageShift)), Int(slot) & (entriesPerPage - 1))
   }
 
   /// The logical clusters whose entries lie in a page.

@@ -85,7 +85,7 @@ struct GeometryTests {
       (0, 0, 16), (1007, 0, 1023), (1008, 1, 0), (2031, 1, 1023), (2032, 2, 0), (2499, 2, 467),
     ]
     for (cluster, page, slot) in positions {
-      #expect(geometry.position(of: cluster) == (page, slot))
+      #expect(Geometry.position(of: cluster) == (page, slot))
       #expect(geometry.clusters(inPage: page).contains(cluster))
     }
     #expect(Geometry(version: .v2, clusterShift: 12, sizeBytes: 1008 << 12).pageCount == 1)
@@ -102,7 +102,7 @@ struct GeometryTests {
     #expect(v2 == 0xFFFF_FFFD * clusterBytes)
     let largest = Geometry(version: .v2, clusterShift: shift, sizeBytes: v2)
     #expect(largest.clusterCount == 0xFFFF_FFFD)
-    #expect(largest.position(of: 0xFFFF_FFFC) == (1 << 22, 12))
+    #expect(Geometry.position(of: 0xFFFF_FFFC) == (1 << 22, 12))
   }
 
   @Test("can name clusters up to the last entry below the reserved one")

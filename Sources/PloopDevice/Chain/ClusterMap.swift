@@ -64,7 +64,7 @@ final class ClusterMap: Sendable {
     guard let first else {
       while count < limit {
         let next = cluster + count
-        let (page, slot) = geometry.position(of: next)
+        let (page, slot) = Geometry.position(of: next)
         if slot == 0, !table.hasPage(page) {
           // Nothing in the whole page is mapped.
           count = min(limit, count + UInt64(Geometry.entriesPerPage))
@@ -88,9 +88,10 @@ final class ClusterMap: Sendable {
   func forEach<Failure: Error>(
     _ body: (_ cluster: UInt64, _ place: Place) throws(Failure) -> Void
   ) throws(Failure) {
+    let count = geometry.clusterCount
     var cluster: UInt64 = 0
-    while cluster < geometry.clusterCount {
-      let run = run(from: cluster, limit: geometry.clusterCount - cluster)
+    while cluster < count {
+      let run = run(from: cluster, limit: count - cluster)
       if let place = run.place {
         for step in 0..<run.count {
           try body(cluster + step, Place(delta: place.delta, physical: place.physical + step))
@@ -107,7 +108,7 @@ final class ClusterMap: Sendable {
     page.slice(headerBytes, Geometry.pageBytes - headerBytes).zero()
     for cluster in geometry.clusters(inPage: number) {
       guard let place = self[cluster], place.delta == delta else { continue }
-      let slot = geometry.position(of: cluster).slot
+      let slot = Geometry.position(of: cluster).slot
       page.setLittleEndian(geometry.entry(of: place.physical), at: slot * 4)
     }
   }

@@ -9,6 +9,8 @@ internal import PloopIO
 final class DeltaChain: Sendable {
   /// Oldest to newest; the last is the top.
   let deltas: [Delta]
+  /// Of the top, and so of the disk.
+  let geometry: Geometry
   /// The deltas' files by number, for reads that count no references.
   let files: FileTable
   /// What writes the top; nil on a read-only disk.
@@ -17,8 +19,9 @@ final class DeltaChain: Sendable {
   let borrowedWriting: Borrowed<Writing>?
   private let levels: [Int: Int]
 
-  init(_ deltas: [Delta], writing: Writing?) {
+  init(_ deltas: [Delta], geometry: Geometry, writing: Writing?) {
     self.deltas = deltas
+    self.geometry = geometry
     self.writing = writing
     files = FileTable(
       Dictionary(deltas.map { ($0.number, $0.file) }, uniquingKeysWith: { first, _ in first }))

@@ -69,7 +69,7 @@ package struct IndexScan {
     fault: (IndexFault) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     guard cluster < geometry.clusterCount else {
-      let page = geometry.position(of: cluster).page
+      let page = Geometry.position(of: cluster).page
       if tailPages.last != page { tailPages.append(page) }
       return try fault(IndexFault(.beyondDisk, cluster: cluster, entry: value))
     }

@@ -13,14 +13,14 @@ struct LowerOwners {
   private var owned = Bitmap(count: 0)
 
   /// - Parameter level: of the delta above those that are asked.
-  init(below level: Int, of chain: DeltaChain, geometry: Geometry) {
+  init(below level: Int, of chain: DeltaChain) {
     lower = chain.deltas[..<level]
-    self.geometry = geometry
+    geometry = chain.geometry
   }
 
   mutating func own(_ cluster: UInt64) throws(DeviceError) -> Bool {
     guard !lower.isEmpty else { return false }
-    let position = geometry.position(of: cluster)
+    let position = Geometry.position(of: cluster)
     if position.page != page { try load(position.page) }
     return owned[position.slot]
   }
@@ -33,7 +33,7 @@ struct LowerOwners {
       switch delta.layout {
       case .raw(let clusters):
         for cluster in geometry.clusters(inPage: number) where cluster < clusters {
-          owned[geometry.position(of: cluster).slot] = true
+          owned[Geometry.position(of: cluster).slot] = true
         }
       case .ploop(let own):
         guard number < own.pageCount else { continue }
@@ -42,7 +42,7 @@ struct LowerOwners {
             into: buffer.region, at: UInt64(number) * UInt64(Geometry.pageBytes))
         }
         for cluster in own.clusters(inPage: number) {
-          let slot = own.position(of: cluster).slot
+          let slot = Geometry.position(of: cluster).slot
           if buffer.region.littleEndian(at: slot * 4, as: UInt32.self) != 0 { owned[slot] = true }
         }
       }

@@ -46,7 +46,7 @@ package final class DeltaMerge: Sendable {
 
   /// What has to be moved, as it was when the merge began: guests can only make it less.
   package let totalClusters: UInt64
-  package var totalBytes: UInt64 { totalClusters << UInt64(device.geometry.clusterShift) }
+  package var totalBytes: UInt64 { totalClusters << device.clusterShift }
 
   /// - Parameters:
   ///   - level: of the older of the two, the state that is given up.
@@ -144,10 +144,9 @@ package final class DeltaMerge: Sendable {
         return true
       })
     else { return }
-    let buffer = AlignedBuffer(count: Int(min(device.geometry.clusterBytes, Device.copyBytes)))
+    let buffer = AlignedBuffer(count: Int(min(device.clusterBytes, Device.copyBytes)))
     var owners = LowerOwners(
-      below: device.chain.level(of: source.number) ?? 0, of: device.chain,
-      geometry: device.geometry)
+      below: device.chain.level(of: source.number) ?? 0, of: device.chain)
     while let cluster = crew.withLock({ $0.failure == nil ? $0.rest.popFirst() : nil }) {
       do throws(DeviceError) {
         let done = try move(cluster, buffer, &owners)
@@ -175,8 +174,8 @@ package final class DeltaMerge: Sendable {
       return progress
     }
     let content = MergeContent(
-      file: source.file, offset: physical << UInt64(device.geometry.clusterShift),
-      count: device.geometry.clusterBytes)
+      file: source.file, offset: physical << device.clusterShift,
+      count: device.clusterBytes)
     let isZero = try content.isZero(buffer)
     if isZero, try !owners.own(cluster) {
       receiver.drop(cluster)

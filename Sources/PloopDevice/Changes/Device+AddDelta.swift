@@ -50,7 +50,7 @@ extension Device {
       }
       var deltas = chain.deltas
       deltas.insert(delta, at: level)
-      let grown = DeltaChain(deltas, writing: chain.writing)
+      let grown = DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
       try spoilCheckpoints("a delta was put below the top")
       try moment(self.levels(of: grown))
       let top = chain.top.number

@@ -38,7 +38,7 @@ extension Device {
       deltas[level] = Delta(
         number: old.number, source: source, layout: levels[level].layout,
         mappedClusters: levels[level].mapped)
-      let replaced = DeltaChain(deltas, writing: chain.writing)
+      let replaced = DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
       try spoilCheckpoints("the file of a delta was replaced by another program's")
       try moment(self.levels(of: replaced))
       return replaced

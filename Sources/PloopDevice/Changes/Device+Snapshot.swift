@@ -72,7 +72,7 @@ extension Device {
   /// The chain with another delta above its top.
   private func grown(_ chain: DeltaChain, by source: DeltaSource, canPunch: Bool) -> DeltaChain {
     var deltas = chain.deltas
-    let old = chain.top
+    let (old, geometry) = (chain.top, chain.geometry)
     deltas[deltas.count - 1] = Delta(
       number: old.number, source: old.source, layout: old.layout,
       mappedClusters: chain.writing?.allocator.dataClusters ?? old.mappedClusters)
@@ -84,7 +84,7 @@ extension Device {
     let writing = Writing(
       top, geometry: geometry, used: used, map: map, gate: gate, condition: condition,
       canPunch: canPunch)
-    return DeltaChain(deltas, writing: writing)
+    return DeltaChain(deltas, geometry: geometry, writing: writing)
   }
 
   /// Makes a prepared descriptor the one that counts. The gate is closed.

@@ -86,7 +86,7 @@ struct ForeignMerge {
   func chain(_ chain: DeltaChain) -> DeltaChain {
     let deltas = chain.deltas.filter { $0.number != source.number }
       .map { $0.number == receiver.number ? receiver : $0 }
-    return DeltaChain(deltas, writing: chain.writing)
+    return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
   }
 }
 

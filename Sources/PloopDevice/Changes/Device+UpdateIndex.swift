@@ -69,7 +69,7 @@ extension Device {
             number: number, source: delta.source, layout: .ploop(geometry),
             mappedClusters: delta.mappedClusters)
       }
-      return DeltaChain(deltas, writing: chain.writing)
+      return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
     }
     counters.countPause(nanoseconds: pause)
     return applied
@@ -120,7 +120,7 @@ extension Device {
     var loaded = -1
     for (entry, move) in moves.enumerated().sorted(by: { $0.element.cluster < $1.element.cluster })
     {
-      let (page, slot) = geometry.position(of: move.cluster)
+      let (page, slot) = Geometry.position(of: move.cluster)
       if page != loaded {
         try converting { () throws(IOError) in
           try file.readOrZero(

@@ -218,7 +218,7 @@ final class MergeReceiver: Sendable {
         number: delta.number, source: own.source, layout: .ploop(own.layout.withLock { $0 }),
         mappedClusters: writing.allocator.dataClusters)
     }
-    return DeltaChain(deltas, writing: chain.writing)
+    return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
   }
 
   /// A lower delta is closed again; the top goes on.

@@ -165,7 +165,7 @@ struct TopFlip {
 
   private func set(_ cluster: UInt64, _ place: Place?) {
     own.index[cluster] = place
-    receiver.writing.index.markDirty(own.index.geometry.position(of: cluster).page)
+    receiver.writing.index.markDirty(Geometry.position(of: cluster).page)
   }
 
   /// The older delta is what it was. Where nobody knows which descriptor is there, or how much of the
@@ -207,6 +207,7 @@ struct TopFlip {
     let writing = Writing(
       upper, geometry: geometry, used: used, map: device.map, gate: device.gate,
       condition: device.condition, canPunch: receiver.writing.canPunch)
-    return DeltaChain(chain.deltas.dropLast(2) + [lower, upper], writing: writing)
+    return DeltaChain(
+      chain.deltas.dropLast(2) + [lower, upper], geometry: geometry, writing: writing)
   }
 }

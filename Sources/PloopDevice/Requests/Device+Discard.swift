@@ -41,11 +41,13 @@ extension Device {
   }
 
   private func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
+    let chain = self.chain
     guard let writing = chain.writing else { return }
     guard writing.canPunch else {
       throw DeviceError(.slow, "the file system cannot punch holes")
     }
-    for piece in ClusterPieces(geometry, offset: offset, length: length) where !piece.isWhole {
+    for piece in ClusterPieces(chain.geometry, offset: offset, length: length) where !piece.isWhole
+    {
       guard let place = map[piece.cluster], place.delta != writing.number else { continue }
       throw DeviceError(.slow, "a part of a cluster in a lower delta would have to be copied")
     }
@@ -66,21 +68,21 @@ extension Device {
       return try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
         guard !allocation.isZero || keepAllocated else { return }
         try zero(
-          writing, offset: base, length: geometry.clusterBytes, keepSpace: keepAllocated)
+          writing, offset: base, length: clusterBytes, keepSpace: keepAllocated)
       }
     }
     let ownedBelow = try turn.owners.own(piece.cluster)
     guard keepAllocated || ownedBelow else {
       map[piece.cluster] = nil
-      writing.index.markDirty(geometry.position(of: piece.cluster).page)
+      writing.index.markDirty(Geometry.position(of: piece.cluster).page)
       writing.allocator.unmapped(owner.physical)
       // A round that began in between has taken the page but not the cluster: ask for another.
       writing.index.noteWritten()
       return
     }
     try zero(
-      writing, offset: owner.physical << UInt64(geometry.clusterShift),
-      length: geometry.clusterBytes, keepSpace: keepAllocated)
+      writing, offset: owner.physical << clusterShift,
+      length: clusterBytes, keepSpace: keepAllocated)
     writing.index.noteWritten()
   }
 
@@ -90,7 +92,7 @@ extension Device {
   ) throws(DeviceError) {
     if keepSpace, let owner = map[piece.cluster], owner.delta == writing.number {
       try zero(
-        writing, offset: owner.physical << UInt64(geometry.clusterShift) + piece.offset,
+        writing, offset: owner.physical << clusterShift + piece.offset,
         length: piece.length, keepSpace: true)
       return writing.index.noteWritten()
     }
@@ -107,7 +109,7 @@ extension Device {
     let end = (piece.offset + piece.length) / page * page
     guard first < end else { return }
     try zero(
-      writing, offset: owner.physical << UInt64(geometry.clusterShift) + first,
+      writing, offset: owner.physical << clusterShift + first,
       length: end - first, keepSpace: false)
     writing.index.noteWritten()
   }

@@ -20,7 +20,7 @@ extension Device {
   private func readNow(
     _ chain: DeltaChain, into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) -> Bool {
-    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
     while let piece = pieces.next(in: map) {
       let part = region.slice(piece.start, piece.count)
       guard let place = piece.place else {
@@ -42,7 +42,7 @@ extension Device {
     let pass = try admitted()
     defer { gate.leave(pass) }
     let chain = self.chain
-    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
     do {
       while let piece = pieces.next(in: map) {
         let part = region.slice(piece.start, piece.count)
@@ -79,7 +79,7 @@ extension Device {
     guard let pass = gate.enterNow() else { return false }
     let chain = self.chain
     var holes = HoleList()
-    var pieces = Pieces(geometry, offset: offset, count: region.count)
+    var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
     var wanted: [(piece: Pieces.Piece, file: ImageFile)] = []
     while let piece = pieces.next(in: map) {
       if let place = piece.place {
@@ -122,14 +122,14 @@ extension Device {
     _ ask: (ImageFile, _ offset: UInt64, _ length: UInt64) -> Void
   ) {
     guard let writing = chain.writing, let range = streams.missed(offset: offset, length: length),
-      range.lowerBound < geometry.sizeBytes
+      range.lowerBound < chain.geometry.sizeBytes
     else { return }
     let count = range.upperBound - range.lowerBound
     for run in runs(from: range.lowerBound, length: count, limit: 64, chain)
     where run.level == chain.topLevel {
       guard let physical = run.physical else { continue }
-      let inCluster = run.start & (geometry.clusterBytes - 1)
-      ask(writing.file, physical << UInt64(geometry.clusterShift) + inCluster, run.length)
+      let inCluster = run.start & (clusterBytes - 1)
+      ask(writing.file, physical << clusterShift + inCluster, run.length)
     }
   }
 
@@ -141,9 +141,9 @@ extension Device {
     let chain = self.chain
     for run in runs(from: offset, length: length, limit: .max, chain) {
       guard let level = run.level, let physical = run.physical else { continue }
-      let inCluster = run.start & (geometry.clusterBytes - 1)
+      let inCluster = run.start & (clusterBytes - 1)
       chain.deltas[level].file.readAhead(
-        offset: physical << UInt64(geometry.clusterShift) + inCluster, length: run.length)
+        offset: physical << clusterShift + inCluster, length: run.length)
     }
     counters.count(.cache, bytes: length, since: start)
   }
@@ -184,7 +184,7 @@ extension Device {
 
   /// Like ``runs(offset:length:limit:)``; nil when the gate is closed or when it would take long.
   package func runsNow(offset: UInt64, length: UInt64, limit: Int) -> [Run]? {
-    guard length >> UInt64(geometry.clusterShift) <= Device.clustersAtOnce,
+    guard length >> clusterShift <= Device.clustersAtOnce,
       let pass = gate.enterNow()
     else { return nil }
     defer { gate.leave(pass) }
@@ -205,11 +205,11 @@ extension Device {
   ) -> [Run] {
     var runs: [Run] = []
     var position = offset
-    let end = offset + min(length, geometry.sizeBytes - min(offset, geometry.sizeBytes))
+    let end = offset + min(length, chain.geometry.sizeBytes - min(offset, chain.geometry.sizeBytes))
     while position < end, runs.count < limit {
-      let cluster = position >> UInt64(geometry.clusterShift)
-      let found = map.run(from: cluster, limit: geometry.clusterCount - cluster)
-      let next = min(end, (cluster + found.count) << UInt64(geometry.clusterShift))
+      let cluster = position >> clusterShift
+      let found = map.run(from: cluster, limit: chain.geometry.clusterCount - cluster)
+      let next = min(end, (cluster + found.count) << clusterShift)
       runs.append(
         Run(
           start: position, length: next - position,

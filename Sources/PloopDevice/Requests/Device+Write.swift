@@ -34,7 +34,7 @@ extension Device {
   @inline(__always)
   private func writeNow(_ chain: DeltaChain, _ region: ByteRegion, at offset: UInt64) -> Bool {
     guard let writing = chain.borrowedWriting else { return false }
-    for piece in ClusterPieces(geometry, offset: offset, length: UInt64(region.count)) {
+    for piece in ClusterPieces(chain.geometry, offset: offset, length: UInt64(region.count)) {
       let part = region.slice(Int(piece.start), Int(piece.length))
       guard writing.use({ (try? writeNow(part, piece, $0)) == true }) else { return false }
     }
@@ -116,8 +116,8 @@ extension Device {
     defer { recordChange(range) }
     var turn = Turn(
       chain: chain, writing: writing,
-      owners: LowerOwners(below: chain.topLevel, of: chain, geometry: geometry))
-    for piece in ClusterPieces(geometry, offset: offset, length: length) {
+      owners: LowerOwners(below: chain.topLevel, of: chain))
+    for piece in ClusterPieces(chain.geometry, offset: offset, length: length) {
       try body(piece, &turn)
     }
     return writing
@@ -146,7 +146,7 @@ extension Device {
     _ content: Content, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) -> Bool {
     guard let place = map[piece.cluster], place.delta == writing.number else { return false }
-    let offset = place.physical << UInt64(geometry.clusterShift) + piece.offset
+    let offset = place.physical << clusterShift + piece.offset
     switch content {
     case .bytes(let bytes):
       try converting { () throws(IOError) in try writing.file.write(bytes, at: offset) }
@@ -162,8 +162,8 @@ extension Device {
   ) throws(DeviceError) {
     try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
       // A partial last cluster is zeroed behind the disk's end as well: a grown disk would show it.
-      if !allocation.isZero, piece.length < geometry.clusterBytes {
-        try zero(writing, offset: base, length: geometry.clusterBytes, keepSpace: false)
+      if !allocation.isZero, piece.length < clusterBytes {
+        try zero(writing, offset: base, length: clusterBytes, keepSpace: false)
       }
       switch content {
       case .bytes(let bytes):
@@ -184,10 +184,10 @@ extension Device {
     _ content: Content, _ piece: ClusterPiece, from lower: Place, _ writing: Writing
   ) throws(DeviceError) {
     let source = try chain.delta(lower.delta).file
-    let sourceBase = lower.physical << UInt64(geometry.clusterShift)
+    let sourceBase = lower.physical << clusterShift
     try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
-      let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
-      for start in stride(from: 0, to: geometry.clusterBytes, by: buffer.count) {
+      let buffer = AlignedBuffer(count: Int(min(clusterBytes, Device.copyBytes)))
+      for start in stride(from: 0, to: clusterBytes, by: buffer.count) {
         let covered =
           max(
             start, piece.offset)..<max(
@@ -228,7 +228,7 @@ extension Device {
   ) throws(DeviceError) {
     let allocation = try writing.allocator.allocate()
     do {
-      try fill(allocation, allocation.physical << UInt64(geometry.clusterShift))
+      try fill(allocation, allocation.physical << clusterShift)
     } catch {
       writing.allocator.abandon(allocation)
       throw error
@@ -236,9 +236,9 @@ extension Device {
     counters.countAllocation()
     // It belongs to the file's content now, also where nothing had to be written to make it zero.
     writing.file.noteChange(
-      offset: allocation.physical << UInt64(geometry.clusterShift), length: geometry.clusterBytes)
+      offset: allocation.physical << clusterShift, length: clusterBytes)
     index[cluster] = Place(delta: writing.number, physical: allocation.physical)
-    writing.index.markDirty(geometry.position(of: cluster).page)
+    writing.index.markDirty(Geometry.position(of: cluster).page)
   }
 
   /// Makes a range of the top's file read as zero.
