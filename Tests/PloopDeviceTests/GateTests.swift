@@ -141,4 +141,29 @@ struct GateTests {
     #expect(wrong.withLock { $0 } == 0)
     #expect(gate.occupancy == 0)
   }
+
+  @Test("waiting for those inside stops nobody, is over when they have left, and gives up in time")
+  func awaitsLeavers() throws {
+    let gate = Gate()
+    #expect(gate.awaitLeavers(until: .after(seconds: 10)))
+    let early = try #require(gate.enterNow())
+    #expect(!gate.awaitLeavers(until: .after(milliseconds: 20)))
+    let over = Monitor<Bool?>(nil)
+    let thread = try Thread(name: "awaits") {
+      let result = gate.awaitLeavers(until: .after(seconds: 60))
+      over.update { $0 = result }
+    }
+    // Whoever comes meanwhile comes in, and is not waited for.
+    var late: [Gate.Pass] = []
+    for _ in 0..<100 {
+      gate.leave(try #require(gate.enterNow()))
+      late.append(try #require(gate.enterNow()))
+    }
+    #expect(over.withLock { $0 } == nil)
+    gate.leave(early)
+    late.forEach(gate.leave)
+    #expect(over.wait(until: .after(seconds: 60)) { $0 } == true)
+    thread.join()
+    #expect(gate.occupancy == 0)
+  }
 }

@@ -10,6 +10,7 @@ internal import Synchronization
 ///
 ///     bits 0-28   requests inside that were admitted under parity 0
 ///     bits 29-57  the same for parity 1
+///     bit 58      somebody waits until nobody is left of the other parity
 ///     bit 59      somebody has been admitted since the gate was made
 ///     bit 60      the parity under which requests are admitted now
 ///     bit 61      closed: nobody is admitted, waiters wait
@@ -23,6 +24,7 @@ final class Gate: Sendable {
   private static let shift: UInt64 = 29
   private static let mask: UInt64 = (1 << 29) - 1
   private static let counts: UInt64 = (1 << 58) - 1
+  private static let awaited: UInt64 = 1 << 58
   private static let used: UInt64 = 1 << 59
   private static let parity: UInt64 = 1 << 60
   private static let closed: UInt64 = 1 << 61
@@ -33,8 +35,14 @@ final class Gate: Sendable {
   /// Held from a turn until it is counted: ``grace`` allows for one that is not, and the allocators of an
   /// old top and a new one may both want to turn.
   private let turning = Locked(())
-  /// What waits without a thread.
-  private let waiters = Monitor<[@Sendable () -> Void]>([])
+  private let waiters = Monitor(Waiting())
+
+  private struct Waiting {
+    /// What waits without a thread.
+    var kept: [@Sendable () -> Void] = []
+    /// How many wait until nobody is left of the other parity.
+    var awaiting = 0
+  }
 
   /// Enters, waiting while the gate is closed.
   ///
@@ -71,27 +79,30 @@ final class Gate: Sendable {
   /// - Returns: false, with nothing kept, when the gate is not closed; it may be a moment later.
   func keep(_ work: @escaping @Sendable () -> Void) -> Bool {
     guard isClosed else { return false }
-    return waiters.withLock { kept in
+    return waiters.withLock { waiting in
       guard state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) == Gate.closed else {
         return false
       }
-      kept.append(work)
+      waiting.kept.append(work)
       return true
     }
   }
 
   /// Has everybody who waits look again.
   private func callWaiters() {
-    let kept = waiters.update { kept -> [@Sendable () -> Void] in
-      defer { kept = [] }
-      return kept
+    let kept = waiters.update { waiting -> [@Sendable () -> Void] in
+      defer { waiting.kept = [] }
+      return waiting.kept
     }
     kept.forEach { $0() }
   }
 
   func leave(_ pass: Pass) {
     let new = state.wrappingSubtract(pass.unit, ordering: .acquiringAndReleasing).newValue
-    if new & Gate.closed != 0, new & Gate.counts == 0 { waiters.update { _ in } }
+    guard new & (Gate.closed | Gate.awaited) != 0 else { return }
+    if new & Gate.counts == 0 || new & Gate.awaited != 0 && Gate.others(new) == 0 {
+      waiters.update { _ in }
+    }
   }
 
   /// Closes the gate and waits until everybody who was inside has left.
@@ -145,8 +156,7 @@ final class Gate: Sendable {
   private func turnAndCount() {
     var old = state.load(ordering: .acquiring)
     while true {
-      let other = old & Gate.parity == 0 ? old >> Gate.shift & Gate.mask : old & Gate.mask
-      guard other == 0 else { return }
+      guard Gate.others(old) == 0 else { return }
       let (exchanged, current) = state.weakCompareExchange(
         expected: old, desired: old ^ Gate.parity, successOrdering: .acquiringAndReleasing,
         failureOrdering: .acquiring)
@@ -154,5 +164,40 @@ final class Gate: Sendable {
       old = current
     }
     turns.wrappingAdd(1, ordering: .acquiringAndReleasing)
+  }
+
+  /// Requests inside that were admitted before the last turn.
+  private static func others(_ state: UInt64) -> UInt64 {
+    state & parity == 0 ? state >> shift & mask : state & mask
+  }
+
+  /// Waits until everybody has left who is inside now, and stops nobody meanwhile.
+  ///
+  /// - Returns: false when the deadline came first.
+  func awaitLeavers(until deadline: Deadline) -> Bool {
+    let target = generation + Gate.grace
+    while generation < target {
+      guard awaitOthers(until: deadline) else { return false }
+      turn()
+    }
+    return true
+  }
+
+  private func awaitOthers(until deadline: Deadline) -> Bool {
+    waiters.withLock { waiting in
+      waiting.awaiting += 1
+      state.bitwiseOr(Gate.awaited, ordering: .acquiringAndReleasing)
+    }
+    defer {
+      waiters.withLock { waiting in
+        waiting.awaiting -= 1
+        if waiting.awaiting == 0 {
+          state.bitwiseAnd(~Gate.awaited, ordering: .acquiringAndReleasing)
+        }
+      }
+    }
+    return waiters.wait(until: deadline) { _ in
+      Gate.others(self.state.load(ordering: .acquiring)) == 0 ? true : nil
+    } ?? false
   }
 }
