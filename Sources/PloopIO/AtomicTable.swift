@@ -8,34 +8,64 @@ internal import Synchronization
 package final class AtomicTable: @unchecked Sendable {
   private typealias Word = Atomic<UInt64>
 
-  package let count: Int
+  private typealias Page = Atomic<UInt>
+
   package let pageShift: Int
   package let defaultWord: UInt64
-  private let pageCount: Int
-  private let pages: UnsafeMutablePointer<Atomic<UInt>>
+  private let words: Atomic<Int>
+  private let pages: Atomic<UnsafeMutablePointer<Atomic<UInt>>>
+  /// The rows of pages that a longer one has replaced; whoever reads may still look at one.
+  private let outgrown = Locked<[UInt]>([])
 
   /// - Parameters:
   ///   - count: words in the table.
   ///   - pageShift: log2 of the words in a page.
   package init(count: Int, pageShift: Int, defaultWord: UInt64) {
-    self.count = count
     self.pageShift = pageShift
     self.defaultWord = defaultWord
-    pageCount = (count + (1 << pageShift) - 1) >> pageShift
-    pages = .allocate(capacity: max(pageCount, 1))
-    for page in 0..<pageCount { (pages + page).initialize(to: Atomic(0)) }
+    words = Atomic(count)
+    let pageCount = AtomicTable.pageCount(of: count, pageShift)
+    let row = UnsafeMutablePointer<Page>.allocate(capacity: max(pageCount, 1))
+    for page in 0..<pageCount { (row + page).initialize(to: Atomic(0)) }
+    pages = Atomic(row)
   }
 
   deinit {
-    for page in 0..<pageCount {
-      if let words = page_(page) { words.deallocate() }
-      (pages + page).deinitialize(count: 1)
+    for page in 0..<AtomicTable.pageCount(of: count, pageShift) { page_(page)?.deallocate() }
+    pages.load(ordering: .acquiring).deallocate()
+    for row in outgrown.withLock({ $0 }) {
+      UnsafeMutablePointer<Page>(bitPattern: row)?.deallocate()
     }
-    pages.deallocate()
   }
 
+  private static func pageCount(of count: Int, _ pageShift: Int) -> Int {
+    (count + (1 << pageShift) - 1) >> pageShift
+  }
+
+  package var count: Int { words.load(ordering: .acquiring) }
+
   private func page_(_ page: Int) -> UnsafeMutablePointer<Word>? {
-    UnsafeMutablePointer(bitPattern: pages[page].load(ordering: .acquiring))
+    UnsafeMutablePointer(
+      bitPattern: pages.load(ordering: .acquiring)[page].load(ordering: .acquiring))
+  }
+
+  /// Lengthens the table; the new words have the default. Others may read meanwhile, but nobody may
+  /// set a word.
+  package func grow(to newCount: Int) {
+    let oldCount = count
+    guard newCount > oldCount else { return }
+    let (old, new) = (
+      AtomicTable.pageCount(of: oldCount, pageShift), AtomicTable.pageCount(of: newCount, pageShift)
+    )
+    let row = UnsafeMutablePointer<Page>.allocate(capacity: max(new, 1))
+    let before = pages.load(ordering: .acquiring)
+    for page in 0..<new {
+      (row + page).initialize(to: Atomic(page < old ? before[page].load(ordering: .acquiring) : 0))
+    }
+    outgrown.withLock { $0.append(UInt(bitPattern: before)) }
+    // The row first: whoever sees the new length finds pages for all of it.
+    pages.store(row, ordering: .releasing)
+    words.store(newCount, ordering: .releasing)
   }
 
   package subscript(index: Int) -> UInt64 {
@@ -64,7 +94,7 @@ package final class AtomicTable: @unchecked Sendable {
   private func makePage(_ page: Int) -> UnsafeMutablePointer<Word> {
     let words = UnsafeMutablePointer<Word>.allocate(capacity: 1 << pageShift)
     for index in 0..<(1 << pageShift) { (words + index).initialize(to: Atomic(defaultWord)) }
-    let (exchanged, original) = pages[page].compareExchange(
+    let (exchanged, original) = pages.load(ordering: .acquiring)[page].compareExchange(
       expected: 0, desired: UInt(bitPattern: words), ordering: .acquiringAndReleasing)
     guard !exchanged, let other = UnsafeMutablePointer<Word>(bitPattern: original) else {
       return words

@@ -1,4 +1,5 @@
 import PloopIO
+import Synchronization
 import Testing
 
 @Suite("The table of atomic words, and the list of holes")
@@ -27,6 +28,33 @@ struct TableTests {
       threads.forEach { $0.join() }
       #expect((0..<64).allSatisfy { table[$0] == UInt64($0 + 1) })
     }
+  }
+
+  @Test("a table that grows keeps its words, while others read it")
+  func grows() throws {
+    let table = AtomicTable(count: 40, pageShift: 4, defaultWord: 9)
+    for index in 0..<20 { table[index] = UInt64(index) }
+    let isOver = Atomic(false)
+    let wrong = Atomic(0)
+    let readers = try (0..<2).map { _ in
+      try Thread(name: "reader") {
+        while !isOver.load(ordering: .acquiring) {
+          let last = table.count - 1
+          let isRight =
+            (0..<20).allSatisfy { table[$0] == UInt64($0) } && table[39] == 9 && table[last] == 9
+          if !isRight { wrong.wrappingAdd(1, ordering: .relaxed) }
+        }
+      }
+    }
+    for count in stride(from: 41, to: 5_000, by: 7) { table.grow(to: count) }
+    isOver.store(true, ordering: .releasing)
+    readers.forEach { $0.join() }
+    #expect(wrong.load(ordering: .relaxed) == 0)
+    #expect(table.count == 4_997)
+    table[4_996] = 1
+    #expect(table[4_996] == 1 && table[4_995] == 9 && table[19] == 19)
+    table.grow(to: 10)
+    #expect(table.count == 4_997)
   }
 
   @Test("holes that touch become one; what does not fit is left out; clearing empties the list")

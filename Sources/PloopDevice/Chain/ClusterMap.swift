@@ -19,15 +19,24 @@ final class ClusterMap: Sendable {
   private static let unmapped = UInt64.max
   private static let deltaShift: UInt64 = 40
 
-  let geometry: Geometry
+  private let size: Locked<Geometry>
   private let table: AtomicTable
   private let mapped = Atomic<UInt64>(0)
 
   init(_ geometry: Geometry) {
-    self.geometry = geometry
+    size = Locked(geometry)
     table = AtomicTable(
       count: Int(geometry.clusterCount + Geometry.headerSlots), pageShift: Geometry.pageShift,
       defaultWord: ClusterMap.unmapped)
+  }
+
+  /// Of the disk, or of the delta whose entries these are.
+  var geometry: Geometry { size.withLock { $0 } }
+
+  /// Gives it room for a larger disk. Nobody may set an entry meanwhile: the gate is closed.
+  func grow(to geometry: Geometry) {
+    table.grow(to: Int(geometry.clusterCount + Geometry.headerSlots))
+    size.withLock { $0 = geometry }
   }
 
   subscript(cluster: UInt64) -> Place? {
@@ -104,6 +113,7 @@ final class ClusterMap: Sendable {
   /// Puts into `page` the bytes of index page `number` as a delta has to have it on
   /// disk: its own entries, everything else 0. The 64 bytes of the header in page 0 are left alone.
   func encode(page number: Int, delta: Int, into page: ByteRegion) {
+    let geometry = self.geometry
     let headerBytes = number == 0 ? Header.byteCount : 0
     page.slice(headerBytes, Geometry.pageBytes - headerBytes).zero()
     for cluster in geometry.clusters(inPage: number) {
