@@ -159,7 +159,7 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
-        .nothingToMerge, .checkpoint, .refused, .degraded, .timeout:
+        .nothingToMerge, .checkpoint, .refused, .shrinks, .size, .degraded, .timeout:
         .io
       }
     self.init(kind, error.detail)

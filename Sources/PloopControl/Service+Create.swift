@@ -87,24 +87,12 @@ extension Service {
       return try Geometry(
         newDisk: create.version, clusterBytes: create.clusterBytes, sizeBytes: create.sizeBytes)
     } catch {
-      switch error {
-      case .clusterSize:
-        throw ServiceError(
-          .invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes",
-          pointer: "/create/cluster_size")
-      case .empty:
-        throw ServiceError(.invalidValue, "the disk has no bytes", pointer: "/create/size")
-      case .tooLarge(let limit):
-        throw ServiceError(
-          .sizeTooLarge,
-          "\(create.sizeBytes) bytes; with clusters of \(create.clusterBytes) bytes \(limit) are the most",
-          errno: "EINVAL", pointer: "/create/size", facts: ["limit_bytes": .number(limit)])
-      case .misaligned(let nearest):
-        throw ServiceError(
-          .sizeMisaligned,
-          "\(create.sizeBytes) bytes are no whole number of clusters of \(create.clusterBytes) bytes",
-          errno: "EINVAL", pointer: "/create/size", facts: ["nearest": .numbers(nearest)])
-      }
+      var error = ServiceError(
+        error,
+        "a disk with clusters of \(create.clusterBytes) bytes cannot have \(create.sizeBytes) bytes",
+        pointer: "/create/size")
+      error.pointer = error.pointer ?? "/create/cluster_size"
+      throw error
     }
   }
 }

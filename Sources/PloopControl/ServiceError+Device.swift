@@ -60,6 +60,8 @@ extension ServiceError {
       self.init(
         Code(rawValue: refusal.rawValue), error.detail, errno: refusal.errno,
         pointer: entry.map { "/index/\($0)" })
+    case .shrinks: self.init(.shrinkNotSupported, error.detail, errno: "EINVAL", pointer: "/size")
+    case .size(let fault): self.init(fault, error.detail, pointer: "/size")
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
@@ -72,6 +74,27 @@ extension ServiceError {
       case .unsupported: self.init(.checkpointUnsupported, error.detail, errno: "EFBIG")
       case .failed: self.init(.ioError, error.detail, errno: "EIO")
       }
+    }
+  }
+}
+
+extension ServiceError {
+  /// There can be no disk of a size.
+  ///
+  /// - Parameter pointer: to the member that says the size.
+  init(_ fault: NewDiskFault, _ detail: String, pointer: String) {
+    switch fault {
+    case .clusterSize:
+      self.init(.invalidValue, "a cluster is a power of two from 4096 to 67108864 bytes")
+    case .empty: self.init(.invalidValue, "the disk has no bytes", pointer: pointer)
+    case .tooLarge(let limit):
+      self.init(
+        .sizeTooLarge, "\(detail); \(limit) are the most", errno: "EINVAL", pointer: pointer,
+        facts: ["limit_bytes": .number(limit)])
+    case .misaligned(let nearest):
+      self.init(
+        .sizeMisaligned, "\(detail): that is no whole number of clusters", errno: "EINVAL",
+        pointer: pointer, facts: ["nearest": .numbers(nearest)])
     }
   }
 }

@@ -107,6 +107,7 @@ extension ServiceError.Code {
   package static let imageHasChildren = Self("image-has-children")
   package static let imageUnreadable = Self("image-unreadable")
   package static let imageCorrupt = Self("image-corrupt")
+  package static let shrinkNotSupported = Self("shrink-not-supported")
   package static let sizeMisaligned = Self("size-misaligned")
   package static let sizeTooLarge = Self("size-too-large")
   package static let insufficientSpace = Self("insufficient-space")

@@ -17,6 +17,7 @@ package final class Device: Sendable {
   let map: ClusterMap
   let gate: Gate
   let locks = ClusterLocks()
+  let moving = MovingClusters()
   let condition: Condition
   let counters = Statistics()
   let streams = StreamDetector()

@@ -19,6 +19,10 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     /// What was asked for a delta of the chain is not possible. `entry` is the place in a list that
     /// was given, if one is wrong there.
     case refused(Refusal, entry: Int? = nil)
+    /// A disk cannot become smaller.
+    case shrinks
+    /// A disk cannot have the size that was asked for.
+    case size(NewDiskFault)
     case io(IOError)
     case outOfSpace
     /// A sync failed before, and what was written since the last good one is unknown.

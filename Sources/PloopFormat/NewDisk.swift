@@ -28,4 +28,14 @@ extension Geometry {
     }
     self.init(version: version, clusterShift: shift, sizeBytes: sizeBytes)
   }
+
+  /// The same disk, larger, with an index that is never shorter than it was.
+  ///
+  /// - Parameter sizeBytes: more than it has.
+  package func grown(to sizeBytes: UInt64) throws(NewDiskFault) -> Geometry {
+    let new = try Geometry(newDisk: version, clusterBytes: clusterBytes, sizeBytes: sizeBytes)
+    return Geometry(
+      version: version, clusterShift: clusterShift, sizeBytes: sizeBytes,
+      entryCount: max(entryCount, new.entryCount))
+  }
 }

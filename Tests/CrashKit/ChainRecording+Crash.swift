@@ -8,8 +8,11 @@ extension ChainRecording {
   // MARK: After a crash
 
   static func open(_ folder: ImageFolder) throws -> Device {
-    let descriptor = try ChainChange.settle(DescriptorFile(in: folder)).descriptor
-    return try open(folder, descriptor.chain(to: descriptor.topGUID), readonly: false)
+    let file = DescriptorFile(in: folder)
+    let descriptor = try ChainChange.settle(file).descriptor
+    let device = try open(folder, descriptor.chain(to: descriptor.topGUID), readonly: false)
+    _ = try ChainChange.completeResize(file, of: device)
+    return device
   }
 
   private static func open(
@@ -80,12 +83,28 @@ extension ChainRecording {
       if let fault = checkpointFault(device, values, at: position, mayLose: mayLose) {
         return fault
       }
+      if let fault = try checkSize(of: device, at: position, in: scratch) { return fault }
       try device.detach(until: .after(seconds: 10))
       if let fault = try checkTree(at: position, in: scratch) { return fault }
       return try finishMerge(at: position, in: scratch)
     } catch {
       return "\(error)"
     }
+  }
+
+  /// The disk is as large as its last answered growth has made it, or one that had begun; so says its
+  /// descriptor.
+  private func checkSize(
+    of device: Device, at position: Int, in scratch: ImageFolder
+  ) throws -> String? {
+    let clusters = device.geometry.clusterCount
+    let allowed = sizes.allowed(sector: 0, at: position).map { $0 == 0 ? firstClusters : $0 }
+    guard allowed.contains(clusters) else {
+      return "the disk has \(clusters) clusters, allowed are \(allowed)"
+    }
+    let sectors = try DescriptorFile(in: scratch).read().sizeSectors
+    return sectors == device.geometry.sizeBytes / Geometry.sectorBytes
+      ? nil : "the descriptor says \(sectors) sectors of \(clusters) clusters"
   }
 
   /// Every snapshot that has to be there is, and holds its state; no file is left that nobody names.

@@ -25,6 +25,7 @@ package final class ChainRecording {
   struct Frozen {
     let guid: GUID
     let values: [UInt64]
+    let clusters: UInt64
     let madeAt: Int
     var goneFrom = Int.max
     /// From where on another program has written its file.
@@ -46,6 +47,9 @@ package final class ChainRecording {
   var initial: [String: [UInt8]] = [:]
   var device: Device?
   var history: History
+  /// What was promised of the disk's size, in clusters; 0 stands for what it had at first.
+  var sizes = History(sectorCount: 1)
+  let firstClusters: UInt64
   var current: [UInt64]
   var frozen: [Frozen] = []
   /// Files that are another program's to remove.
@@ -59,7 +63,8 @@ package final class ChainRecording {
   ///   - path: an empty folder.
   ///   - clusters: of the disk, at first and at last.
   package init(path: String, clusters: ClosedRange<UInt64> = 12...12) throws {
-    geometry = Self.geometry(clusters: clusters.lowerBound)
+    firstClusters = clusters.lowerBound
+    geometry = Self.geometry(clusters: firstClusters)
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
     let sectors = Int(clusters.upperBound) * Self.perCluster
@@ -132,7 +137,8 @@ package final class ChainRecording {
       until: .after(seconds: 10))
     history.end(step: step, at: position)
     if let checkpoint { keep(checkpoint, values) }
-    frozen.append(Frozen(guid: guid, values: values, madeAt: position))
+    frozen.append(
+      Frozen(guid: guid, values: values, clusters: geometry.clusterCount, madeAt: position))
     try change.end(made)
     return frozen.count - 1
   }
@@ -183,17 +189,31 @@ package final class ChainRecording {
     try change.abandon(merge, until: .after(seconds: 10))
   }
 
-  /// Has the disk be larger from its top on, which is empty.
-  package func grow(toClusters clusters: UInt64) throws {
-    try detach()
+  /// Makes the disk larger, with `between` run after each cluster that was moved for it.
+  package func grow(toClusters clusters: UInt64, between: () throws -> Void = {}) throws {
+    let step = sizes.begin(.change(durable: true), at: position)
+    sizes.record(step: step, sector: 0, value: clusters)
+    let deadline = Deadline.after(seconds: 300)
+    guard let resize = try begin(toClusters: clusters, until: deadline) else { return }
+    while try resize.step(limit: 1, until: deadline) != nil { try between() }
+    try resize.prepare(until: deadline)
+    _ = try change.finish(resize, until: deadline)
     geometry = Self.geometry(clusters: clusters)
-    let top = try file.read().chain(to: .top).last?.file ?? ""
-    let image = try folder.open(top, writable: true)
-    try image.truncate(to: geometry.headerBytes)
-    try image.sync()
-    try image.write(AlignedBuffer(Header(new: geometry).encoded).region, at: 0)
-    try image.sync()
-    try attach()
+    sizes.end(step: step, at: position)
+  }
+
+  /// Begins to make the disk larger, and gives that up.
+  package func giveUpGrowing(toClusters clusters: UInt64, steps: Int) throws {
+    let deadline = Deadline.after(seconds: 300)
+    guard let resize = try begin(toClusters: clusters, until: deadline) else { return }
+    for _ in 0..<steps { _ = try resize.step(limit: 1, until: deadline) }
+    try resize.abandon(until: deadline)
+  }
+
+  private func begin(toClusters clusters: UInt64, until deadline: Deadline) throws -> Resize? {
+    guard let device else { return nil }
+    return try change.beginResize(
+      device, to: Self.geometry(clusters: clusters).sizeBytes, until: deadline)
   }
 
   /// Goes back to a snapshot, with the disk closed meanwhile.
@@ -203,17 +223,24 @@ package final class ChainRecording {
   package func switchTop(to number: Int, keep: Bool) throws -> Int? {
     try detach()
     let name = keep ? GUID.random() : nil
-    let before = current
-    let after = frozen[number].values
+    let (before, beforeClusters) = (current, geometry.clusterCount)
+    let (after, clusters) = (frozen[number].values, frozen[number].clusters)
     let step = history.begin(.change(durable: true), at: position)
     for index in kept.indices { kept[index].spoiltFrom = min(kept[index].spoiltFrom, position) }
     for (sector, value) in after.enumerated() {
       history.record(step: step, sector: sector, value: value)
     }
+    let size = sizes.begin(.change(durable: true), at: position)
+    sizes.record(step: size, sector: 0, value: clusters)
+    geometry = Self.geometry(clusters: clusters)
     let made = try change.switchTop(
       to: frozen[number].guid, geometry: geometry, keepingTopAs: name)
     history.end(step: step, at: position)
-    if let name { frozen.append(Frozen(guid: name, values: before, madeAt: position)) }
+    sizes.end(step: size, at: position)
+    if let name {
+      frozen.append(
+        Frozen(guid: name, values: before, clusters: beforeClusters, madeAt: position))
+    }
     current = after
     try change.end(made)
     try attach()

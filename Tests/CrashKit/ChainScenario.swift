@@ -13,7 +13,7 @@ package struct ChainScenario: Sendable {
 
   package func run(_ recording: ChainRecording) throws { try steps(recording) }
 
-  package static let all = [changes, backward, growth, flipping, checkpoints]
+  package static let all = [changes, backward, growth, flipping, checkpoints, resize]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -152,6 +152,37 @@ package struct ChainScenario: Sendable {
     try disk.flip(first)
     try disk.write(64..<66)
     try disk.merge(first)
+    try disk.detach()
+  }
+
+  /// The disk grows while it is written: within its index, over a cluster that is in the way of a longer
+  /// one, and over one that was just given back.
+  package static let resize = ChainScenario(name: "a larger disk", clusters: 1000...1020) { disk in
+    try disk.attach()
+    try disk.write(0..<20)
+    try disk.flush()
+    try disk.grow(toClusters: 1006)
+    try disk.write(8_040..<8_048)
+    let first = try disk.snapshot()
+    try disk.write(2..<12)
+    try disk.write(8_030..<8_034, durable: true)
+    try disk.grow(toClusters: 1012) { try disk.write(3..<6) }
+    try disk.write(8_090..<8_096)
+    try disk.write(9..<10, durable: true)
+    try disk.giveUpGrowing(toClusters: 2_040, steps: 1)
+    try disk.write(10..<11)
+    try disk.switchTop(to: first, keep: false)
+    try disk.write(40..<44)
+    try disk.flush()
+    try disk.zero(clusters: 5..<6)
+    try disk.write(2..<12)
+    try disk.grow(toClusters: 1012)
+    try disk.write(8_090..<8_092)
+    let second = try disk.snapshot()
+    try disk.grow(toClusters: 1020)
+    try disk.write(8_150..<8_151)
+    try disk.merge(first, .backward) { try disk.write(8_100..<8_101) }
+    try disk.merge(second)
     try disk.detach()
   }
 }

@@ -141,6 +141,13 @@ final class ChainBench {
     return try descriptor.chain(to: guid ?? descriptor.topGUID).map(\.file)
   }
 
+  /// The disk has become larger; what has come is zero.
+  func expectGrown(to clusters: UInt64) throws {
+    #expect(device.geometry.clusterCount == clusters)
+    let bytes = Int(clusters * geometry.clusterBytes)
+    content += repeatElement(0, count: bytes - content.count)
+  }
+
   // MARK: Use
 
   func write(_ offset: Int, _ bytes: [UInt8]) throws {

@@ -167,4 +167,43 @@ struct ClusterAllocatorTests {
     // Afterwards the image may be attached again, and the cluster hold somebody's bytes.
     #expect(!detachedMeanwhile.withLock { $0 })
   }
+
+  @Test("clusters that are kept for a longer index are nobody's, also when they are freed")
+  func reserves() throws {
+    let disk = try DiskFixture()
+    let (allocator, _, file) = try make(disk, clusters: 3, used: [1])
+    let early = try allocator.allocate()
+    #expect(early.physical == 2)
+    try allocator.reserve(1..<5)
+    #expect(try file.size() >= 5 * 4096)
+    allocator.abandon(early)
+    allocator.unmapped(1)
+    #expect(allocator.isAwaited(1..<5) && !allocator.isAwaited(2..<5))
+    let freed = allocator.roundBegins()
+    #expect(allocator.isAwaited(1..<5), "a round that runs has it")
+    allocator.roundEnded(freed, succeeded: true)
+    #expect(allocator.isAwaited(1..<5))
+    allocator.reap()
+    #expect(!allocator.isAwaited(1..<5))
+    #expect(try allocator.allocate().physical == 5)
+    #expect(allocator.dataClusters == 1)
+    allocator.adopt(headerClusters: 5)
+    #expect(allocator.dataClusters == 1)
+    #expect(try allocator.allocate().physical == 6)
+  }
+
+  @Test("what was kept and is not needed is given back, but for what an entry names or may name")
+  func givesBack() throws {
+    let disk = try DiskFixture()
+    let (allocator, _, _) = try make(disk, clusters: 5, used: [1, 2, 3])
+    try allocator.reserve(1..<5)
+    allocator.unmapped(2)
+    let freed = allocator.roundBegins()
+    allocator.giveUpReserved(owned: [1, 3])
+    #expect(try allocator.allocate().physical == 4)
+    allocator.roundEnded(freed, succeeded: true)
+    allocator.reap()
+    #expect(try allocator.allocate().physical == 2)
+    #expect(allocator.dataClusters == 4)
+  }
 }

@@ -26,21 +26,29 @@ final class ClusterAllocator: Sendable {
     let generation: UInt64
   }
 
-  private struct State {
+  struct State {
     var used: Bitmap
     var zero: Bitmap
+    /// Clusters at the beginning of the file that header and index take.
+    var headerClusters: UInt64
+    /// What they will take besides, once the disk has grown: used, whatever is in it still.
+    var reserved: Range<UInt64>
     /// No cluster below is free.
     var hint: Int
     /// Unmapped; no round has begun since.
     var unmapped: [Freed] = []
+    /// Taken along by the round that runs.
+    var inRound: [Freed] = []
     /// Unmapped durably; some request may still be inside from before.
     var durable: [Freed] = []
+
+    var awaited: [Freed] { unmapped + inRound + durable }
   }
 
   private let file: ImageFile
   private let geometry: Geometry
   private let gate: Gate
-  private let state: Locked<State>
+  let state: Locked<State>
   /// Held while freed clusters are punched, by one caller at a time.
   private let reaping = Locked(())
 
@@ -50,7 +58,11 @@ final class ClusterAllocator: Sendable {
     self.file = file
     self.geometry = geometry
     self.gate = gate
-    state = Locked(State(used: used, zero: Bitmap(count: used.count), hint: 0))
+    let header = geometry.headerClusters
+    state = Locked(
+      State(
+        used: used, zero: Bitmap(count: used.count), headerClusters: header,
+        reserved: header..<header, hint: 0))
   }
 
   // MARK: Allocating
@@ -76,7 +88,7 @@ final class ClusterAllocator: Sendable {
   }
 
   /// Lengthens the file, by an eighth of its size and at most 64 MiB; all of the new part is zero.
-  private func grow(_ state: inout State) throws(DeviceError) {
+  func grow(_ state: inout State) throws(DeviceError) {
     let count = UInt64(state.used.count)
     guard count <= geometry.physicalLimit else {
       throw DeviceError(
@@ -114,6 +126,7 @@ final class ClusterAllocator: Sendable {
   /// Gives back a cluster that was allocated but never mapped; its bytes may be anything.
   func abandon(_ allocation: Allocation) {
     state.withLock { state in
+      guard !state.reserved.contains(allocation.physical) else { return }
       state.used[Int(allocation.physical)] = false
       state.hint = min(state.hint, Int(allocation.physical))
     }
@@ -130,8 +143,8 @@ final class ClusterAllocator: Sendable {
   /// What was unmapped until now. A round calls this before it copies any page.
   func roundBegins() -> [Freed] {
     state.withLock { state in
-      defer { state.unmapped = [] }
-      return state.unmapped
+      (state.inRound, state.unmapped) = (state.unmapped, [])
+      return state.inRound
     }
   }
 
@@ -139,6 +152,7 @@ final class ClusterAllocator: Sendable {
   func roundEnded(_ freed: [Freed], succeeded: Bool) {
     guard !freed.isEmpty else { return }
     state.withLock { state in
+      state.inRound = []
       if succeeded {
         state.durable += freed
       } else {
@@ -200,7 +214,8 @@ final class ClusterAllocator: Sendable {
       // Only now: a detach that finds nothing left to free must not overtake the punching.
       state.durable.removeAll { clusters.contains($0.physical) }
       for cluster in clusters {
-        state.used[Int(cluster)] = false
+        // What a longer index will take is not for anybody else.
+        state.used[Int(cluster)] = state.reserved.contains(cluster)
         state.zero[Int(cluster)] = punched
       }
       state.hint = min(state.hint, Int(clusters.lowerBound))
@@ -231,6 +246,6 @@ final class ClusterAllocator: Sendable {
 
   /// Clusters that index entries name, deferred ones included.
   var dataClusters: UInt64 {
-    state.withLock { UInt64($0.used.setCount) } - geometry.headerClusters
+    state.withLock { UInt64($0.used.setCount - $0.reserved.count) - $0.headerClusters }
   }
 }

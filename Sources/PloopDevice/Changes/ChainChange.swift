@@ -44,6 +44,8 @@ package struct ChainChange: Sendable {
     let intents = IntentFile(beside: file)
     guard let intent = try intents.read() else {
       try intents.clear()
+      // Of a change that has no intent, or of another program; nobody needs it.
+      try file.abandon()
       return Settled(descriptor: descriptor, intent: nil, left: [])
     }
     // A killed process may have renamed it a moment ago: nothing is removed that a power failure

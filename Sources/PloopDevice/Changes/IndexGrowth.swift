@@ -1,54 +1,35 @@
 internal import PloopFormat
 internal import PloopIO
 
-extension MergeReceiver {
-  /// Makes a lower delta one of a larger disk: as large as that which is merged into it.
-  ///
-  /// The order (docs/crash-safety.md, "A lower delta grows"): clusters that lie where the larger index
-  /// will be are copied away, a round makes copies and entries durable, readers are sent there and
-  /// those of the old places have left; all of the new index that no entry has is zeroed, durably; one
-  /// sector of header makes it count.
-  ///
-  /// - Parameter deadline: by when requests in flight have to end.
-  /// - Throws: with the delta as it was, but for clusters that lie elsewhere.
-  func grow(until deadline: Deadline) throws(DeviceError) {
-    guard let own else { return }
-    let (old, new) = (own.layout.withLock { $0 }, own.index.geometry)
-    guard old != new else { return }
-    if try moveAway(own, behind: new.headerClusters) {
-      try writing.index.flush()
-      try repointMoved()
-      _ = try device.change(until: deadline) { chain in chain }
-    }
-    let file = writing.file
+/// What the index of a larger disk does to an image's file, once nothing that an entry names lies where
+/// it will be.
+///
+/// The order (docs/crash-safety.md, "A larger disk"): zeroes, durably; one sector of header.
+struct IndexGrowth: Sendable {
+  let file: ImageFile
+  let old: Geometry
+  let new: Geometry
+
+  /// The clusters of the file that the index takes besides.
+  var range: Range<UInt64> {
+    old.headerClusters..<max(old.headerClusters, new.headerClusters)
+  }
+
+  /// Zeroes all entries behind the last old one. They are really written: a hole could be filled with
+  /// something by who copies the file. It is the caller who makes that durable.
+  func zero() throws(DeviceError) {
     try converting { () throws(IOError) in
       if try file.size() < new.headerBytes { try file.truncate(to: new.headerBytes) }
       try file.writeZeroes(
         from: (Geometry.headerSlots + old.clusterCount) * 4, to: new.headerBytes)
-      try file.sync()
     }
+  }
+
+  /// The moment from which on the disk is larger: size, length of the index and first cluster of data
+  /// lie in one sector. It is durable when this returns.
+  func commit() throws(DeviceError) {
     var header = try Device.header(of: file)
     header.resize(to: new)
     try Device.write(header, to: file)
-    own.layout.withLock { $0 = new }
-  }
-
-  /// - Returns: whether anything lay there.
-  private func moveAway(_ own: Own, behind limit: UInt64) throws(DeviceError) -> Bool {
-    let geometry = own.index.geometry
-    let shift = UInt64(geometry.clusterShift)
-    let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
-    var hasMoved = false
-    for cluster in 0..<geometry.clusterCount {
-      guard let place = own.index[cluster], place.physical < limit else { continue }
-      hasMoved = true
-      // The old place is never given back: it is the index's.
-      try device.place(cluster, writing, in: own.index) { (_, base) throws(DeviceError) in
-        let content = MergeContent(
-          file: writing.file, offset: place.physical << shift, count: geometry.clusterBytes)
-        try content.copy(to: writing.file, at: base, buffer)
-      }
-    }
-    return hasMoved
   }
 }

@@ -36,6 +36,7 @@ extension Device {
     guard let writing = chain.borrowedWriting else { return false }
     for piece in ClusterPieces(chain.geometry, offset: offset, length: UInt64(region.count)) {
       let part = region.slice(Int(piece.start), Int(piece.length))
+      guard !moving.contains(piece.cluster) else { return false }
       guard writing.use({ (try? writeNow(part, piece, $0)) == true }) else { return false }
     }
     return true
@@ -62,65 +63,6 @@ extension Device {
       try put(
         .bytes(region.slice(Int(piece.start), Int(piece.length))), piece, turn.writing)
     }
-  }
-
-  /// The frame of every request that changes the disk: gate, statistics, flush.
-  ///
-  /// When the disk is full, clusters that wait to be freed may help: the request leaves the gate,
-  /// a flush round frees them, and it is made once more from its start.
-  func change(
-    _ operation: Statistics.Operation, offset: UInt64, length: UInt64, durable: Bool,
-    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
-  ) throws(DeviceError) {
-    let start = monotonicNanoseconds()
-    do throws(DeviceError) {
-      var writing: Writing
-      do throws(DeviceError) {
-        writing = try pass(offset, length, body)
-      } catch {
-        guard case .outOfSpace = error.kind, let full = chain.writing else { throw error }
-        try full.index.flush()
-        full.allocator.reap()
-        writing = try pass(offset, length, body)
-      }
-      if durable { try writing.index.flush() }
-    } catch {
-      counters.count(operation, bytes: 0, since: start, failed: true)
-      throw error
-    }
-    counters.count(operation, bytes: length, since: start)
-  }
-
-  /// What a request that changes the disk finds inside the gate.
-  struct Turn {
-    let chain: DeltaChain
-    let writing: Writing
-    /// Which clusters the deltas below the top map.
-    var owners: LowerOwners
-  }
-
-  /// - Returns: the top that was written.
-  private func pass(
-    _ offset: UInt64, _ length: UInt64,
-    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
-  ) throws(DeviceError) -> Writing {
-    let range = offset..<offset + length
-    let pass = try admitted(toChange: range)
-    defer { gate.leave(pass) }
-    let chain = self.chain
-    guard let writing = chain.writing else {
-      throw DeviceError(.readOnly, "the disk is read-only")
-    }
-    try condition.requireWritable()
-    // Also where it fails: some of it may have changed.
-    defer { recordChange(range) }
-    var turn = Turn(
-      chain: chain, writing: writing,
-      owners: LowerOwners(below: chain.topLevel, of: chain))
-    for piece in ClusterPieces(chain.geometry, offset: offset, length: length) {
-      try body(piece, &turn)
-    }
-    return writing
   }
 
   // MARK: One cluster

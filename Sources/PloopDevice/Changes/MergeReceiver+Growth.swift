@@ -1,0 +1,50 @@
+internal import PloopFormat
+internal import PloopIO
+
+extension MergeReceiver {
+  /// Makes a lower delta one of a larger disk: as large as that which is merged into it.
+  ///
+  /// The order (docs/crash-safety.md, "A lower delta grows"): clusters that lie where the larger index
+  /// will be are copied away, a round makes copies and entries durable, readers are sent there and
+  /// those of the old places have left; all of the new index that no entry has is zeroed, durably; one
+  /// sector of header makes it count.
+  ///
+  /// - Parameter deadline: by when requests in flight have to end.
+  /// - Throws: with the delta as it was, but for clusters that lie elsewhere.
+  func grow(until deadline: Deadline) throws(DeviceError) {
+    guard let own else { return }
+    let (old, new) = (own.layout.withLock { $0 }, own.index.geometry)
+    guard old != new else { return }
+    let growth = IndexGrowth(file: writing.file, old: old, new: new)
+    if try moveAway(own, behind: new.headerClusters) {
+      try writing.index.flush()
+      try repointMoved()
+      guard device.gate.awaitLeavers(until: deadline) else {
+        throw DeviceError(.timeout, "requests in flight did not end in time")
+      }
+    }
+    try growth.zero()
+    try converting { () throws(IOError) in try writing.file.sync() }
+    try growth.commit()
+    own.layout.withLock { $0 = new }
+  }
+
+  /// - Returns: whether anything lay there.
+  private func moveAway(_ own: Own, behind limit: UInt64) throws(DeviceError) -> Bool {
+    let geometry = own.index.geometry
+    let shift = UInt64(geometry.clusterShift)
+    let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
+    var hasMoved = false
+    for cluster in 0..<geometry.clusterCount {
+      guard let place = own.index[cluster], place.physical < limit else { continue }
+      hasMoved = true
+      // The old place is never given back: it is the index's.
+      try device.place(cluster, writing, in: own.index) { (_, base) throws(DeviceError) in
+        let content = MergeContent(
+          file: writing.file, offset: place.physical << shift, count: geometry.clusterBytes)
+        try content.copy(to: writing.file, at: base, buffer)
+      }
+    }
+    return hasMoved
+  }
+}

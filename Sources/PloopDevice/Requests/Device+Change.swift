@@ -1,0 +1,85 @@
+internal import PloopFormat
+internal import PloopIO
+
+// The frame of every request that changes the disk: gate, recorders, clusters that move, statistics, flush.
+
+extension Device {
+  /// Makes a request that changes the disk, piece by piece.
+  ///
+  /// When the disk is full, clusters that wait to be freed may help: the request leaves the gate,
+  /// a flush round frees them, and it is made once more from its start.
+  func change(
+    _ operation: Statistics.Operation, offset: UInt64, length: UInt64, durable: Bool,
+    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let start = monotonicNanoseconds()
+    do throws(DeviceError) {
+      var writing: Writing
+      do throws(DeviceError) {
+        writing = try repeating(offset, length, body)
+      } catch {
+        guard case .outOfSpace = error.kind, let full = chain.writing else { throw error }
+        try full.index.flush()
+        full.allocator.reap()
+        writing = try repeating(offset, length, body)
+      }
+      if durable { try writing.index.flush() }
+    } catch {
+      counters.count(operation, bytes: 0, since: start, failed: true)
+      throw error
+    }
+    counters.count(operation, bytes: length, since: start)
+  }
+
+  /// What a request that changes the disk finds inside the gate.
+  struct Turn {
+    let chain: DeltaChain
+    let writing: Writing
+    /// Which clusters the deltas below the top map.
+    var owners: LowerOwners
+  }
+
+  /// Makes a request, as often as it meets a cluster that is just being moved.
+  private func repeating(
+    _ offset: UInt64, _ length: UInt64,
+    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
+  ) throws(DeviceError) -> Writing {
+    while true {
+      switch try pass(offset, length, body) {
+      case .done(let writing): return writing
+      case .moving(let cluster): moving.wait(for: cluster)
+      }
+    }
+  }
+
+  private enum Outcome {
+    /// With the top that was written.
+    case done(Writing)
+    /// The request has to be made again, from its start, once this cluster has its new place.
+    case moving(UInt64)
+  }
+
+  private func pass(
+    _ offset: UInt64, _ length: UInt64,
+    _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
+  ) throws(DeviceError) -> Outcome {
+    let range = offset..<offset + length
+    let pass = try admitted(toChange: range)
+    defer { gate.leave(pass) }
+    let chain = self.chain
+    guard let writing = chain.writing else {
+      throw DeviceError(.readOnly, "the disk is read-only")
+    }
+    try condition.requireWritable()
+    // Also where it fails: some of it may have changed.
+    defer { recordChange(range) }
+    var turn = Turn(
+      chain: chain, writing: writing,
+      owners: LowerOwners(below: chain.topLevel, of: chain))
+    for piece in ClusterPieces(chain.geometry, offset: offset, length: length) {
+      guard !moving.contains(piece.cluster) else { return .moving(piece.cluster) }
+      try body(piece, &turn)
+    }
+    return .done(writing)
+  }
+}
