@@ -68,6 +68,14 @@ package final class ExportTable: ExportDirectory {
     }
   }
 
+  /// Gives a door to those who come from now on; those inside stay behind the one they came by.
+  func renew(_ name: String, _ door: DeviceExport) {
+    entries.withLock { entries in
+      guard entries[name]?.door != nil else { return }
+      entries[name]?.door = door
+    }
+  }
+
   /// Lets clients in again, or lets nobody in any more; those inside stay.
   func set(_ names: [String], open isOpen: Bool) {
     entries.withLock { entries in

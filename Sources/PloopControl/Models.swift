@@ -268,6 +268,14 @@ package struct DeviceInfo: Sendable {
   /// Seconds since 1970.
   package var createdAt: Double
   package var updatedAt: Double
+
+  /// Clients that were told another size than the disk has now: they keep it until they come again.
+  package var staleClients: [(export: String, client: ExportInfo.Client)] {
+    exports.filter { $0.snapshot == nil }.flatMap { export in
+      export.clients.filter { $0.sizeBytes ?? export.sizeBytes != export.sizeBytes }
+        .map { (export.name, $0) }
+    }
+  }
 }
 
 package struct ExportInfo: Sendable {
@@ -275,6 +283,8 @@ package struct ExportInfo: Sendable {
     package var id: UInt64
     package var peer: String
     package var since: Double
+    /// How large it was told that the export is; nil for one that is just coming.
+    package var sizeBytes: UInt64?
     package var receivedBytes: UInt64
     package var sentBytes: UInt64
   }

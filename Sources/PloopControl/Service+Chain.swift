@@ -158,7 +158,13 @@ extension Service {
         if !options.readonly, !mayHaveChildren { try requireNoChildren(of: top, beside: folder) }
       }
       options.descriptorLocks = locks
-      return try converting { () throws(DeviceError) in try Device.attach(sources, options) }
+      let device = try converting { () throws(DeviceError) in
+        try Device.attach(sources, options)
+      }
+      if chain.snapshot == nil, !options.readonly {
+        completeResize(of: device, describedBy: try descriptorFile(of: chain))
+      }
+      return device
     } catch {
       // The files stay the device's own until it is forgotten: what it made is unmade before.
       guard chain.descriptor != nil, error.pointer?.hasPrefix("/deltas") == true else {
@@ -168,6 +174,12 @@ extension Service {
       error.pointer = "/descriptor"
       throw error
     }
+  }
+
+  private func descriptorFile(of chain: ChainPlan) throws(ServiceError) -> DescriptorFile? {
+    guard let location = chain.descriptor else { return nil }
+    return DescriptorFile(
+      in: try roots.folder(of: location, pointer: "/descriptor"), name: location.name)
   }
 
   /// A file that the descriptor beside it has below another delta is not written, whoever lists it.

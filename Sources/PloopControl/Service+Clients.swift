@@ -45,7 +45,8 @@ extension Service {
   func clients(of export: String) -> [ExportInfo.Client] {
     server.clients(of: Array(export.utf8)).map {
       ExportInfo.Client(
-        id: $0.id, peer: $0.peer, since: $0.since, receivedBytes: $0.receivedBytes,
+        id: $0.id, peer: $0.peer, since: $0.since, sizeBytes: $0.size,
+        receivedBytes: $0.receivedBytes,
         sentBytes: $0.sentBytes)
     }
   }

@@ -11,8 +11,8 @@ extension Service {
     "checkpoints", "checkpoints.in_image",
     "deltas.add", "deltas.index", "deltas.notify_merged", "deltas.replace", "events", "exports",
     "exports.snapshot", "hash", "idempotency-keys", "jobs", "map", "merge.forward", "push_backup",
-    "push_backup.incremental", "push_backup.spill", "snapshots", "stats", "suspend", "tracking",
-    "watch",
+    "push_backup.incremental", "push_backup.spill", "resize", "snapshots", "stats", "suspend",
+    "tracking", "watch",
   ]
 
   package func info() async -> ServiceInfo {

@@ -11,6 +11,10 @@ package protocol ServiceAPI: Sendable {
     async throws(ServiceError) -> DeviceInfo
   func change(_ id: String, _ change: DeviceChange, ifRevision: UInt64?) async throws(ServiceError)
     -> DeviceInfo
+  func resize(_ id: String, to sizeBytes: UInt64, ifRevision: UInt64?)
+    async throws(ServiceError) -> Resizing
+  func planResize(_ id: String, to sizeBytes: UInt64, ifRevision: UInt64?)
+    async throws(ServiceError) -> JobPlan
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError)
   func snapshots(_ id: String) async throws(ServiceError) -> Page<SnapshotInfo>
   func snapshot(_ id: String, _ guid: GUID) async throws(ServiceError)

@@ -137,6 +137,9 @@ struct Fields {
     return labels
   }
 
+  /// Whether everything has been taken.
+  var isEmpty: Bool { rest.isEmpty }
+
   /// Call when everything known has been taken.
   func finish() throws(Problem) {
     guard let name = rest.keys.sorted().first else { return }

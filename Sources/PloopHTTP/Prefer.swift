@@ -21,10 +21,12 @@ extension Call {
 
   /// Waits for a job's end, if that is preferred.
   ///
+  /// - Parameter seconds: for how long, where the caller has said nothing.
   /// - Returns: the job as it is then, over or not.
-  func awaiting(_ job: JobInfo) async throws(Problem) -> JobInfo {
+  func awaiting(_ job: JobInfo, orFor seconds: Int = 0) async throws(Problem) -> JobInfo {
     var job = job
-    let deadline = Deadline.after(seconds: patienceSeconds ?? 0)
+    let deadline = Deadline.after(
+      seconds: patienceSeconds ?? min(seconds, longestPatience))
     while !job.record.state.isFinal {
       let changes = service.changes
       job = try await converting { [job] () async throws(ServiceError) in

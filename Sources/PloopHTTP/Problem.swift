@@ -184,6 +184,7 @@ package enum ProblemCatalogue {
     ("cluster-not-mapped", 422, "No delta has the cluster", "leave it out"),
     ("image-not-identical", 422, "The image holds something else", "copy the delta anew"),
     ("raw-not-base", 422, "Raw above the base", "only the oldest delta can be raw"),
+    ("shrink-not-supported", 409, "A disk cannot become smaller", "name at least its present size"),
     ("size-misaligned", 422, "The size is no whole number of clusters", "use one of `nearest`"),
     ("size-too-large", 422, "The disk is too large", "use larger clusters"),
     ("image-corrupt", 422, "The image is corrupt", "look at it with: ploopd image check"),

@@ -17,6 +17,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   let sent = Atomic<UInt64>(0)
   private let ending = Atomic<Bool>(false)
   private let exportName = Locked<[UInt8]?>(nil)
+  private let size = Locked<UInt64?>(nil)
   private let directory: Directory
   private let observer: ClientObserver?
 
@@ -38,6 +39,9 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   /// The export that the client is using, from the moment when it is about to.
   var export: [UInt8]? { exportName.withLock { $0 } }
 
+  /// How large the client was told that it is; nil until then.
+  var exportSize: UInt64? { size.withLock { $0 } }
+
   /// Options and requests that arrive from now on are refused; the connection ends once those that
   /// have been received are answered.
   func end() {
@@ -53,6 +57,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
     let session = shakeHands(&input)
     let name = export
     if let session {
+      size.withLock { $0 = session.door.size }
       if let name { observer?(name, true) }
       var transmission = Transmission(self, session, input)
       transmission.run()

@@ -7,6 +7,8 @@ package struct ClientStatus: Sendable {
   package let peer: String
   /// Seconds since 1970.
   package let since: Double
+  /// Bytes of the export, as it was told; nil for one that is about to be.
+  package let size: UInt64?
   package let receivedBytes: UInt64
   package let sentBytes: UInt64
 }
@@ -96,7 +98,7 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   package func clients(of name: [UInt8]) -> [ClientStatus] {
     connections(of: name).map {
       ClientStatus(
-        id: $0.id, peer: $0.socket.peer, since: $0.since,
+        id: $0.id, peer: $0.socket.peer, since: $0.since, size: $0.exportSize,
         receivedBytes: $0.received.load(ordering: .relaxed),
         sentBytes: $0.sent.load(ordering: .relaxed))
     }

@@ -160,7 +160,7 @@ package struct ChainScenario: Sendable {
   package static let resize = ChainScenario(name: "a larger disk", clusters: 1000...1020) { disk in
     try disk.attach()
     try disk.write(0..<20)
-    try disk.flush()
+    try disk.checkpoint("first")
     try disk.grow(toClusters: 1006)
     try disk.write(8_040..<8_048)
     let first = try disk.snapshot()

@@ -25,7 +25,8 @@ struct WhoWithWhomTests {
   }
 
   enum Operation: String, CaseIterable, Sendable {
-    case snapshot, switchTop, merge, deleteSnapshot, hash, suspend, resume, relabel, detachSafe,
+    case snapshot, switchTop, merge, deleteSnapshot, hash, grow, suspend, resume, relabel,
+      detachSafe,
       detachHard, exportDisk, exportWriter, exportOldest, exportNewest, removeExport, attachTop,
       attachOldest, attachNewest, flip
   }
@@ -42,7 +43,8 @@ struct WhoWithWhomTests {
   /// What any state is answered with, where the rows below say nothing else.
   static let usual: [Operation: Answer] = [
     .snapshot: .done(201), .switchTop: .done(200), .merge: .queued(for: nil),
-    .deleteSnapshot: .queued(for: nil), .hash: .queued(for: nil), .suspend: .done(200),
+    .deleteSnapshot: .queued(for: nil), .hash: .queued(for: nil), .grow: .done(200),
+    .suspend: .done(200),
     .resume: .done(200), .relabel: .done(200), .detachSafe: .done(204), .detachHard: .done(204),
     .exportDisk: .done(201), .exportWriter: .refused(409, "writer-exists", by: .export),
     .exportOldest: .done(201), .exportNewest: .done(201), .removeExport: .done(204),
@@ -53,6 +55,7 @@ struct WhoWithWhomTests {
   private static let held: [Operation: Answer] = [
     .snapshot: .refused(409, "device-busy", by: .job),
     .switchTop: .refused(409, "device-busy", by: .job),
+    .grow: .refused(409, "device-busy", by: .job),
     .merge: .queued(for: "job"), .deleteSnapshot: .queued(for: "job"), .hash: .queued(for: "job"),
     .detachSafe: .refused(409, "device-busy", by: .job),
     .flip: .refused(409, "device-busy", by: .job),
@@ -76,10 +79,12 @@ struct WhoWithWhomTests {
     case .suspended:
       [
         .merge: .queued(for: "device"), .deleteSnapshot: .queued(for: "device"),
-        .hash: .queued(for: "device"), .flip: .refused(409, "resume-not-prohibited", by: nil),
+        .hash: .queued(for: "device"), .grow: .queued(for: "device"),
+        .flip: .refused(409, "resume-not-prohibited", by: nil),
       ]
     case .readonly:
       [
+        .grow: .refused(409, "device-read-only", by: nil),
         .snapshot: .refused(409, "device-read-only", by: nil),
         .switchTop: .refused(409, "device-read-only", by: nil),
         .merge: .refused(409, "device-read-only", by: nil),
@@ -95,8 +100,8 @@ struct WhoWithWhomTests {
     case .failed:
       Dictionary(
         uniqueKeysWithValues: [
-          .snapshot, .switchTop, .merge, .deleteSnapshot, .suspend, .resume, .relabel, .exportDisk,
-          .exportWriter, .exportOldest, .exportNewest, .flip,
+          .snapshot, .switchTop, .merge, .deleteSnapshot, .grow, .suspend, .resume, .relabel,
+          .exportDisk, .exportWriter, .exportOldest, .exportNewest, .flip,
         ].map { ($0, Answer.refused(409, "device-failed", by: nil)) }
       ).merging([
         .hash: .queued(for: "device"), .exportWriter: .refused(409, "device-failed", by: nil),
@@ -137,7 +142,7 @@ struct WhoWithWhomTests {
     defer { if state == .connected { disconnect() } }
     for (operation, disk) in disks {
       let answer = try #require(Self.rows(state)[operation] ?? Self.usual[operation])
-      let reply = try ask(operation, of: disk)
+      let reply = try ask(operation, of: disk, patience: state == .suspended ? 0 : 60)
       try check(reply, is: answer, disk, "\(state), \(operation)")
       try checkJob(of: disk, after: operation, "\(state), \(operation)")
     }
@@ -227,7 +232,10 @@ struct WhoWithWhomTests {
     #expect(left != nil)
   }
 
-  private func ask(_ operation: Operation, of disk: Disk) throws -> RunningService.Reply {
+  /// - Parameter patience: seconds for which a disk that grows may be waited for.
+  private func ask(
+    _ operation: Operation, of disk: Disk, patience: Int
+  ) throws -> RunningService.Reply {
     let path = "/v1/devices/\(disk.id)"
     func bare(_ guid: String) -> String { guid.filter { !"{}".contains($0) } }
     func job(_ words: String) throws -> RunningService.Reply {
@@ -251,6 +259,8 @@ struct WhoWithWhomTests {
     case .merge: return try job("\"type\":\"merge\",\"params\":{\"snapshot\":\"\(disk.newest)\"}")
     case .deleteSnapshot: return try service.delete("\(path)/snapshots/\(bare(disk.oldest))")
     case .hash: return try job("\"type\":\"hash\"")
+    case .grow:
+      return try service.call("PATCH", path, "{\"size\":8388608}", ["Prefer: wait=\(patience)"])
     case .suspend: return try service.patch(path, "{\"suspended\":true}")
     case .resume: return try service.patch(path, "{\"suspended\":false}")
     case .relabel: return try service.patch(path, "{\"labels\":{\"a\":\"b\"}}")

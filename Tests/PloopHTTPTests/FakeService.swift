@@ -15,7 +15,13 @@ final class FakeService: ServiceAPI {
     var deltas: [AttachRequest.DeltaReference] = []
     var snapshots: [SnapshotRequest] = []
     var backups: [PushBackupRequest] = []
-    var jobs: [String: JobInfo] = ["01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7")]
+    var jobs = [
+      "01KAR7": Sample.job("merge", of: "vm1", id: "01KAR7"),
+      // One for each way in which a larger disk may come about.
+      "resize-21474836480": Sample.job("resize", of: "vm1", .succeeded),
+      "resize-2147483648": Sample.job("resize", of: "vm1", .cancelled),
+      "resize-1073741824": Sample.job("resize", of: "vm1", .failed),
+    ]
     var jobRequests: [JobRequest] = []
     var queue = QueueSettings()
     var switches: [(to: GUID, keepingTopAs: String?)] = []
@@ -103,6 +109,22 @@ final class FakeService: ServiceAPI {
       $0.ifRevisions.append(ifRevision)
     }
     return try known(.deviceNotFound) { $0.devices[id] }
+  }
+
+  func resize(
+    _ id: String, to sizeBytes: UInt64, ifRevision: UInt64?
+  ) async throws(ServiceError) -> Resizing {
+    state.withLock { $0.ifRevisions.append(ifRevision) }
+    let device = try known(.deviceNotFound) { $0.devices[id] }
+    if device.sizeBytes == sizeBytes { return .done(device) }
+    return .job(try known(.jobNotFound) { $0.jobs["resize-\(sizeBytes)"] })
+  }
+
+  func planResize(
+    _ id: String, to sizeBytes: UInt64, ifRevision: UInt64?
+  ) async throws(ServiceError) -> JobPlan {
+    _ = try known(.deviceNotFound) { $0.devices[id] }
+    return Sample.plan
   }
 
   func detach(_ id: String, mode: DetachMode, ifRevision: UInt64?) async throws(ServiceError) {

@@ -7,7 +7,8 @@ enum Sample {
   private static let moment = 1_764_000_000.25
 
   static let client = ExportInfo.Client(
-    id: 3, peer: "unix:pid=812,uid=0", since: moment, receivedBytes: 0, sentBytes: 73_400_320)
+    id: 3, peer: "unix:pid=812,uid=0", since: moment, sizeBytes: 5 << 30, receivedBytes: 0,
+    sentBytes: 73_400_320)
 
   static func export(_ name: String) -> ExportInfo {
     ExportInfo(
@@ -83,13 +84,15 @@ enum Sample {
     ],
     nbdURIs: ["nbd://127.0.0.1:10809"])
 
-  static func job(_ type: String, of device: String, id: String = "01KAR8") -> JobInfo {
+  static func job(
+    _ type: String, of device: String, id: String = "01KAR8", _ state: JobState = .running
+  ) -> JobInfo {
     var record = JobRecord(
       id: id, type: type, device: device,
       parameters: ["snapshot": .text("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}")],
       phases: ["copying", "committing"], priority: 50, after: [], limits: JobLimits(),
       labels: ["why": "nightly"], createdAt: 1_764_000_000)
-    record.state = .running
+    record.state = state
     record.phase = "copying"
     record.progress.totalClusters = 3_072
     record.progress.totalBytes = 3_072 << 20

@@ -93,6 +93,15 @@ package struct JobFailure: Codable, Sendable, Equatable {
   }
 }
 
+extension ServiceError {
+  /// What a job has failed of, for those who wait for its end.
+  package init(_ failure: JobFailure) {
+    self.init(
+      Code(rawValue: failure.code), failure.detail, cause: failure.cause, remedy: failure.remedy,
+      errno: failure.errno)
+  }
+}
+
 /// Long work, as it is written down: it survives the process, and says what has become of it.
 package struct JobRecord: Codable, Sendable, Equatable {
   /// Sorts by the time at which it was made.

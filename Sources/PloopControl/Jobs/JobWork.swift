@@ -46,7 +46,7 @@ struct JobRegistry: Sendable {
   }
 
   static let standard = JobRegistry([
-    MergeJob.self, DeleteSnapshotJob.self, HashJob.self,
+    MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

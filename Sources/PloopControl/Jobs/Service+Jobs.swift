@@ -28,7 +28,7 @@ extension Service {
     try require(request.ifRevision, is: record.revision)
   }
 
-  private func add(
+  func add(
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) throws(ServiceError) -> JobInfo {
     let work = try jobs.work(request.type, request.parameters, device: request.device)

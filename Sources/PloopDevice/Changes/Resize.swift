@@ -187,12 +187,15 @@ package final class Resize: Sendable {
     let pause: UInt64
     do throws(DeviceError) {
       if let descriptor { try descriptor.file.prepare(with: descriptor.becoming) }
-      pause = try device.change(until: deadline) { (chain) throws(DeviceError) in
-        try zeroTail()
-        try commit()
-        device.map.grow(to: growth.new)
-        writing.allocator.adopt(headerClusters: growth.new.headerClusters)
-        return chain.resized(to: growth.new)
+      pause = try device.checkpointing.withLock { _ throws(DeviceError) in
+        try device.change(until: deadline) { (chain) throws(DeviceError) in
+          try zeroTail()
+          try device.growCheckpoints(to: growth.new.sizeBytes)
+          try commit()
+          device.map.grow(to: growth.new)
+          writing.allocator.adopt(headerClusters: growth.new.headerClusters)
+          return chain.resized(to: growth.new)
+        }
       }
     } catch {
       try? descriptor?.file.abandon()

@@ -14,6 +14,7 @@ extension ExportInfo.Client {
   var json: JSON {
     .members([
       "id": .count(id), "peer": .string(peer), "since": time(since),
+      "size": sizeBytes.map(JSON.count) ?? .null,
       "rx_bytes": .count(receivedBytes), "tx_bytes": .count(sentBytes),
     ])
   }
@@ -124,6 +125,14 @@ extension DeviceInfo {
         "holes_in_top": .count(holesInTop),
       ]),
       "exports": .array(exports.map(\.json)),
+      "stale_clients": .array(
+        staleClients.map { stale in
+          .members([
+            "export": .string(stale.export), "id": .count(stale.client.id),
+            "peer": .string(stale.client.peer),
+            "size": stale.client.sizeBytes.map(JSON.count) ?? .null,
+          ])
+        }),
       "checkpoints": .array(checkpoints.map(JSON.string)),
       "bitmaps_in_image": .bool(bitmapsInImage), "repairs": .array(repairs.map(JSON.string)),
       "conditions": .array(conditions.map(\.json)),

@@ -32,8 +32,18 @@ let deviceRoutes: [Route] = [
     call throws(Problem) in
     reply(200, try await device(call))
   },
-  Route("PATCH", "/v1/devices/{id}", "changeDevice") { call throws(Problem) in
+  Route("PATCH", "/v1/devices/{id}", "changeDevice", parameters: ["dry_run"]) {
+    call throws(Problem) in
     var body = try call.body()
+    if let size = try body.number("size") {
+      guard body.isEmpty else {
+        throw body.wrongValue("size", "is changed by itself, with no other member beside it")
+      }
+      return try await resize(call, to: size)
+    }
+    guard try !call.isDryRun() else {
+      throw Problem("invalid-value", "dry_run is for a new size")
+    }
     var change = DeviceChange()
     change.suspended = try body.flag("suspended")
     change.suspendSeconds = try body.number(
@@ -98,6 +108,34 @@ let deviceRoutes: [Route] = [
       }.json)
   },
 ]
+
+/// Seconds for which a request for a larger disk waits, if it says nothing else.
+private let resizePatience = 30
+
+/// Has the disk grow: the device if that is soon done, else the job that does it.
+private func resize(_ call: Call, to size: UInt64) async throws(Problem) -> HTTPReply {
+  let (id, revision) = (call.arguments[0], try call.ifRevision())
+  guard try !call.isDryRun() else {
+    let plan = try await converting { () async throws(ServiceError) in
+      try await call.service.planResize(id, to: size, ifRevision: revision)
+    }
+    return HTTPReply(200, plan.json).with(revision: try await device(call).revision)
+  }
+  let resizing = try await converting { () async throws(ServiceError) in
+    try await call.service.resize(id, to: size, ifRevision: revision)
+  }
+  switch resizing {
+  case .done(let device): return reply(200, device)
+  case .job(let job):
+    let job = try await call.awaiting(job, orFor: resizePatience)
+    if job.record.state == .succeeded { return reply(200, try await device(call)) }
+    if job.record.state == .failed, let failure = job.record.error {
+      throw Problem(ServiceError(failure))
+    }
+    return HTTPReply(202, job.json).with(revision: job.record.revision)
+      .with("Location", "/v1/jobs/\(job.record.id)")
+  }
+}
 
 private func device(_ call: Call) async throws(Problem) -> DeviceInfo {
   try await converting { () async throws(ServiceError) in
