@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 ssize_t clinux_pread_now(int fd, void *buffer, size_t length, off_t offset) {
@@ -23,6 +25,12 @@ int clinux_zero_range(int fd, off_t offset, off_t length) {
 
 ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length) {
   return copy_file_range(from, &at, to, &offset, length, 0);
+}
+
+int clinux_copies_take_room(int fd) {
+  struct statfs status;
+  if (fstatfs(fd, &status) != 0) return 0;
+  return status.f_type == EXT4_SUPER_MAGIC || status.f_type == TMPFS_MAGIC;
 }
 
 int clinux_begin_writeback(int fd, off_t offset, off_t length) {

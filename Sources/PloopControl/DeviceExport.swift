@@ -154,7 +154,7 @@ extension NBDError {
   fileprivate init(_ error: DeviceError) {
     let kind: NBDError.Kind =
       switch error.kind {
-      case .outOfSpace: .noSpace
+      case .outOfSpace, .imageFull: .noSpace
       case .readOnly: .notPermitted
       case .slow: .notSupported
       case .detached: .shuttingDown

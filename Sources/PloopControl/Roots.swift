@@ -56,7 +56,19 @@ package struct Roots: Sendable {
     names = roots.map(\.name)
   }
 
-  func freeBytes(of root: String) -> UInt64? { try? folders[root]?.freeBytes() }
+  func freeBytes(of root: String) -> UInt64? { try? folders[root]?.space().freeBytes }
+
+  /// Of the file system that a file lies on, or will lie on once its folders are made.
+  func space(around location: Location) -> FilesystemSpace? {
+    guard let root = folders[location.root] else { return nil }
+    var folder = location.components.dropLast()
+    while true {
+      if let found = try? root.folder(beneath: folder.joined(separator: "/")) {
+        return try? found.space()
+      }
+      guard folder.popLast() != nil else { return nil }
+    }
+  }
 
   /// Reads `root:relative`, or `relative` where there is only one root.
   func locate(_ path: String, pointer: String) throws(ServiceError) -> Location {

@@ -48,6 +48,9 @@ extension Service {
       throw ServiceError(
         .snapshotExists, "there is a snapshot \(guid)", errno: "EEXIST", pointer: "/uuid")
     }
+    try requireSpace(
+      request.deltaPath == nil ? device.geometry.headerBytes : 0, beside: descriptor, of: chain,
+      for: "a new top of \(controller.id)")
     let checkpoint = try request.checkpoint.map { (request) throws(ServiceError) in
       try newCheckpoint(request, device, pointer: "/checkpoint")
     }
@@ -200,6 +203,9 @@ extension Service {
     }
     let (device, chain) = try changeable(controller, ifRevision: ifRevision)
     let geometry = try geometry(of: guid, chain, like: device.geometry)
+    let descriptor = try read(chain.location, in: chain.file.folder)
+    try requireSpace(
+      geometry.headerBytes, beside: descriptor, of: chain, for: "a new top of \(controller.id)")
     let kept = name.map { GUID(lenient: $0) ?? .random() }
     if let name, let kept {
       var note = SnapshotNote()
@@ -208,8 +214,7 @@ extension Service {
       try note.check()
       // Ahead: what is noted of a snapshot that is not made means nothing.
       try writeFirst(
-        note, on: kept, try read(chain.location, in: chain.file.folder), beside: chain.file,
-        of: chain.device)
+        note, on: kept, descriptor, beside: chain.file, of: chain.device)
     }
     let doors = table.entries(of: controller.id).map(\.record.name)
     do throws(ServiceError) {

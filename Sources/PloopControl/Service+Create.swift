@@ -51,11 +51,8 @@ extension Service {
     let location = try roots.locate(create.directory, pointer: "/create/directory")
       .appending(Service.imageName)
     let needed = geometry.headerBytes + geometry.clusterBytes
-    if let free = roots.freeBytes(of: location.root), free < needed {
-      throw ServiceError(
-        .insufficientSpace, "\(location.path) needs \(needed) bytes; \(free) are free",
-        errno: "ENOSPC", facts: ["required_bytes": .number(needed), "free_bytes": .number(free)])
-    }
+    try Service.requireSpace(
+      needed, of: roots.space(around: location)?.freeBytes, for: location.path)
     do throws(ServiceError) {
       try state.withLock { state throws(ServiceError) in
         try state.files.claim([(location, nil)], for: .device(id), readonly: false)

@@ -122,8 +122,7 @@ extension Service {
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
       checkpoints: device?.checkpoints.map(\.name) ?? [],
       bitmapsInImage: record?.bitmapsInImage == true,
-      conditions: [Service.readyCondition(facts, state, device)]
-        + [Service.suspendedCondition(record), Service.notesCondition(facts)].compactMap(\.self),
+      conditions: conditions(of: id, facts, state, device),
       maintenance: facts.maintenance?.holder, repairs: device?.repairs ?? [],
       createdAt: record?.createdAt ?? facts.since, updatedAt: record?.updatedAt ?? facts.since)
   }
@@ -150,46 +149,6 @@ extension Service {
         isTop: level == levels.count - 1, clusters: status.mappedClusters,
         fileBytes: status.fileBytes, diskBytes: status.diskBytes)
     }
-  }
-
-  private static func readyCondition(
-    _ facts: DeviceController.Facts, _ state: DeviceState, _ device: Device?
-  ) -> DeviceInfo.Condition {
-    let (reason, message): (String, String) =
-      switch facts.phase {
-      case .attaching: ("Attaching", "")
-      case .detaching: ("Detaching", "")
-      case .failed(let error): (error.code.rawValue, error.detail)
-      case .attached(let device):
-        switch state {
-        case .degraded:
-          (
-            "Degraded",
-            "\(device.failure ?? ""); reads go on, writes and flushes fail; detach it and attach it with safe repair"
-          )
-        case .suspended:
-          (
-            "Suspended",
-            "no request is admitted until it is resumed"
-              + (facts.record?.suspension.map { "; suspended by \($0.holder)" } ?? "")
-          )
-        default: ("Attached", "")
-        }
-      }
-    return DeviceInfo.Condition(
-      type: "Ready", isTrue: state == .online, reason: reason, message: message,
-      since: facts.since)
-  }
-
-  /// There once a suspension has lasted so long that somebody should look at it.
-  private static func suspendedCondition(_ record: DeviceRecord?) -> DeviceInfo.Condition? {
-    guard let record, record.suspended, let suspension = record.suspension, suspension.isTold else {
-      return nil
-    }
-    return DeviceInfo.Condition(
-      type: "SuspendedLong", isTrue: true,
-      reason: record.prohibition == nil ? "NotResumed" : "ResumeProhibited",
-      message: "suspended by \(suspension.holder)", since: suspension.since)
   }
 
   package func map(

@@ -19,7 +19,9 @@ extension Service {
     let folder = try roots.folder(of: location, pointer: "")
     let descriptor = try read(location, in: folder)
     guard let child = try onlyChild(of: guid, descriptor) else {
-      return JobPlan(clusters: 0, bytes: 0, requiredBytes: 0, freeBytes: freeBytes(of: record.id))
+      return JobPlan(
+        clusters: 0, bytes: 0, requiredBytes: 0,
+        freeBytes: try? controller.device().space()?.freeBytes)
     }
     let device = try controller.device()
     if let level = record.deltas.firstIndex(where: { $0.guid == guid.description }) {
@@ -28,7 +30,7 @@ extension Service {
         location: location)
       let choice = try choose(
         wanted, for: guid, at: level, of: record, device, keeps: keepsFile(guid, chain))
-      return plan(choice, device, record.id)
+      return Service.plan(choice, device, level)
     }
     let choice = try Service.onlyForward(wanted, "\(guid) is on another branch than the device's")
     let pair = try deltas(of: descriptor, to: child.guid, at: location).suffix(2)
@@ -43,14 +45,18 @@ extension Service {
     guard files.count == 2 else {
       throw ServiceError(.nothingToMerge, "nothing lies below \(child.guid)")
     }
-    let count = try converting { () throws(DeviceError) in
-      try DeltaMerge.count(from: files[0], into: files[1], like: device.geometry)
+    let (count, source, receiver) = try converting { () throws(DeviceError) in
+      (
+        try DeltaMerge.count(from: files[0], into: files[1], like: device.geometry),
+        try Device.status(of: files[0], like: device.geometry),
+        try Device.status(of: files[1], like: device.geometry)
+      )
     }
-    return plan(
+    return Service.plan(
       MergeChoice(
         direction: .forward, reason: choice,
         size: DeltaMerge.Size(clusters: count, newClusters: count)),
-      device, record.id)
+      device.geometry, from: source, into: receiver, in: try? files[1].0.space())
   }
 
   /// The same for a delta of a disk that has no descriptor yet: what lies below its top may be a part of
@@ -62,8 +68,8 @@ extension Service {
     guard let record = controller.now.record else {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }
-    return plan(
-      try choose(wanted, for: nil, at: level, of: record, device, keeps: true), device, record.id)
+    return Service.plan(
+      try choose(wanted, for: nil, at: level, of: record, device, keeps: true), device, level)
   }
 
   /// The parameters of a job that merges a snapshot away: what is chosen now stays chosen.
@@ -78,20 +84,12 @@ extension Service {
     return parameters
   }
 
-  private func plan(_ choice: MergeChoice, _ device: Device, _ id: String) -> JobPlan {
-    let clusterBytes = device.geometry.clusterBytes
-    var plan = JobPlan(
-      clusters: choice.size.clusters, bytes: choice.size.clusters * clusterBytes,
-      requiredBytes: choice.size.newClusters * clusterBytes, freeBytes: freeBytes(of: id))
-    plan.direction = choice.direction.rawValue
-    plan.reason = choice.reason
-    return plan
-  }
-
-  /// Bytes that are free where the top of a device lies.
-  func freeBytes(of device: String) -> UInt64? {
-    record(of: device)?.deltas.last.flatMap { try? roots.locate($0.path, pointer: "") }
-      .flatMap { roots.freeBytes(of: $0.root) }
+  private static func plan(_ choice: MergeChoice, _ device: Device, _ level: Int) -> JobPlan {
+    let levels = device.levels()
+    let (source, receiver) = choice.direction == .forward ? (level, level + 1) : (level + 1, level)
+    return plan(
+      choice, device.geometry, from: levels[source], into: levels[receiver],
+      in: device.space(level: receiver))
   }
 
   /// Bytes of disk that a snapshot's own file takes.
@@ -140,11 +138,12 @@ extension Service {
 
   /// Removes a snapshot that nothing builds on.
   ///
-  /// - Returns: bytes that were freed; nil when something builds on it, or an earlier attempt has merged
-  ///   or removed it.
+  /// - Returns: bytes that were freed, or why that could not be written down; nil when something builds
+  ///   on it, or an earlier attempt has merged or removed it.
+  /// - Throws: when nothing was removed.
   func removeIfLeaf(
     _ guid: GUID, _ controller: DeviceController, job: String
-  ) throws(ServiceError) -> UInt64? {
+  ) throws(ServiceError) -> Result<UInt64, ServiceError>? {
     let (_, chain) = try changeable(controller, ifRevision: nil, by: job)
     let descriptor = try read(chain.location, in: chain.file.folder)
     if descriptor.shot(guid) == nil, try existing(job).hasBeenTried { return nil }
@@ -155,10 +154,13 @@ extension Service {
     let made = try converting { () throws(DeviceError) in
       try change(chain, controller.id, nil).removeLeaf(guid, removingFile: removes)
     }
-    try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
-      try transaction.note(
-        .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
-    }
-    return bytes
+    do throws(ServiceError) {
+      try ending(made, chain, controller) { (record, transaction) throws(ServiceError) in
+        try transaction.note(
+          .snapshotDeleted, guid.description, device: record.id,
+          at: try transaction.nextRevision())
+      }
+      return .success(bytes)
+    } catch { return .failure(error) }
   }
 }

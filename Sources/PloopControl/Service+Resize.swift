@@ -83,14 +83,18 @@ extension Service {
   func resizePlan(
     _ controller: DeviceController, to sizeBytes: UInt64
   ) throws(ServiceError) -> JobPlan {
-    let (device, record) = try writable(controller)
+    let (device, _) = try writable(controller)
     let cost = try converting { () throws(DeviceError) in
       try Resize.cost(in: device, to: sizeBytes)
     }
     let bytes = cost.clusters * device.geometry.clusterBytes
-    return JobPlan(
+    let space = device.space()
+    var plan = JobPlan(
       clusters: cost.clusters, bytes: bytes, requiredBytes: bytes + cost.indexBytes,
-      freeBytes: freeBytes(of: record.id))
+      freeBytes: space?.freeBytes)
+    guard space?.copiesTakeRoom == true, let top = device.levels().last else { return plan }
+    plan.leastBytes = bytes - min(bytes, top.idleBytes(device.geometry))
+    return plan
   }
 
   /// - Returns: nil when the disk has the size, which only a job that ran before can meet.

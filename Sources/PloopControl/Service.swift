@@ -65,6 +65,8 @@ package final class Service: ServiceAPI {
   let claims = Locked<[String: RequestKey]>([:])
   let waiting: WaitingRoom
   let transients = TransientEvents()
+  /// Since when hardly anything is free for a device.
+  let shortages = Locked<[String: Double]>([:])
   let clerk: Clerk
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
@@ -188,6 +190,7 @@ package final class Service: ServiceAPI {
   func forget(_ id: String) {
     table.removeAll(of: id)
     suspensions.forget(id)
+    shortages.withLock { $0[id] = nil }
     state.update { state in
       state.files.releaseAll(of: id)
       state.devices[id] = nil

@@ -62,6 +62,7 @@ extension ServiceError {
         pointer: entry.map { "/index/\($0)" })
     case .shrinks: self.init(.shrinkNotSupported, error.detail, errno: "EINVAL", pointer: "/size")
     case .size(let fault): self.init(fault, error.detail, pointer: "/size")
+    case .imageFull: self.init(.imageFull, error.detail, errno: "EFBIG")
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")

@@ -110,6 +110,7 @@ extension ServiceError.Code {
   package static let shrinkNotSupported = Self("shrink-not-supported")
   package static let sizeMisaligned = Self("size-misaligned")
   package static let sizeTooLarge = Self("size-too-large")
+  package static let imageFull = Self("image-full")
   package static let insufficientSpace = Self("insufficient-space")
   package static let idempotencyKeyInUse = Self("idempotency-key-in-use")
   package static let idempotencyKeyReused = Self("idempotency-key-reused")

@@ -24,7 +24,7 @@ package struct DescriptorFile: Sendable {
     do throws(IOError) {
       bytes = try folder.bytes(of: name, limit: XMLReader.Limits.bytes)
     } catch {
-      guard error.code == EFBIG else { throw DeviceError(error) }
+      guard error.code == EOVERFLOW else { throw DeviceError(error) }
       let limit = "it has more than \(XMLReader.Limits.bytes) bytes"
       throw DeviceError(DescriptorError(.invalid, limit), path: path)
     }

@@ -190,11 +190,32 @@ package final class Device: Sendable {
     }
   }
 
+  /// The same of an image that is no part of an attached chain.
+  ///
+  /// - Parameter geometry: of its disk.
+  package static func status(
+    of image: (file: ImageFile, isRaw: Bool), like geometry: Geometry
+  ) throws(DeviceError) -> LevelStatus {
+    let mapped = try DeltaMerge.clusters(of: image, like: geometry)
+    return try converting { () throws(IOError) in
+      LevelStatus(
+        path: image.file.path, isRaw: image.isRaw, isReadOnly: true, mappedClusters: mapped,
+        fileBytes: try image.file.size(), diskBytes: try image.file.allocatedBytes())
+    }
+  }
+
   /// Logical clusters that some delta maps.
   package var mappedClusters: UInt64 { map.mappedCount }
 
   /// The file system that the top lies on, as a number.
   package var filesystem: UInt64 { chain.top.file.identity.device }
+
+  /// The room where the delta at a level lies, by default the top; nil when that cannot be told.
+  package func space(level: Int? = nil) -> FilesystemSpace? {
+    let chain = self.chain
+    guard let level else { return try? chain.top.file.space() }
+    return chain.deltas.indices.contains(level) ? try? chain.deltas[level].file.space() : nil
+  }
 
   /// Clusters inside the top's file that nothing references.
   package var holesInTop: UInt64 { chain.writing?.allocator.holes ?? 0 }

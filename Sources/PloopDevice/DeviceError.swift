@@ -25,6 +25,9 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     case size(NewDiskFault)
     case io(IOError)
     case outOfSpace
+    /// The file can hold no more clusters, however much room there is: no entry of its version names
+    /// what comes next, or no file of its file system is larger.
+    case imageFull
     /// A sync failed before, and what was written since the last good one is unknown.
     case degraded
     /// Requests in flight did not end in time; nothing was changed.
@@ -84,7 +87,9 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
   }
 
   package init(_ error: IOError) {
-    self.init(error.isOutOfSpace ? .outOfSpace : .io(error), error.description)
+    let kind: Kind =
+      error.isOutOfSpace ? .outOfSpace : error.isTooLarge ? .imageFull : .io(error)
+    self.init(kind, error.description)
   }
 
   package init(_ error: LockError) {
@@ -95,6 +100,14 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
   }
 
   package var description: String { detail }
+
+  /// Nothing is wrong but that there is no place for more.
+  var lacksRoom: Bool {
+    switch kind {
+    case .outOfSpace, .imageFull: true
+    default: false
+    }
+  }
 }
 
 /// Runs an I/O call and converts its error: the border between PloopIO and this target.

@@ -4,9 +4,10 @@ internal import PloopIO
 /// Safe repair of an image that was not closed: nothing that anything references is touched.
 ///
 /// It is run only after the whole chain has been checked, and each step may be repeated. In order:
-/// the old header and index are saved beside the image; slots behind the disk's end are zeroed; the
-/// tail that nothing references is cut; the mark is cleared and a damaged extension dropped, in one
-/// sector write. Entries that are wrong in any other way were refused before (`image-corrupt`).
+/// the old header and index are saved beside the image, unless there is no room for that and no entry
+/// changes; slots behind the disk's end are zeroed; the tail that nothing references is cut; the mark
+/// is cleared and a damaged extension dropped, in one sector write. Entries that are wrong in any other
+/// way were refused before (`image-corrupt`).
 enum Repair {
   static let backupSuffix = ".index-backup"
   private static let chunkBytes = 1 << 20
@@ -30,8 +31,14 @@ enum Repair {
       level.source.file.isWritable
         ? level.source.file : try level.source.folder.open(level.source.name, writable: true)
     }
-    try saveIndex(of: level, geometry)
-    done.append("\(path): saved header and index as \(level.source.name)\(backupSuffix)")
+    do throws(DeviceError) {
+      try saveIndex(of: level, geometry)
+      done.append("\(path): saved header and index as \(level.source.name)\(backupSuffix)")
+    } catch {
+      // A full file system must not keep a disk from coming back of which no entry is changed.
+      guard error.lacksRoom, level.tailPages.isEmpty else { throw error }
+      done.append("\(path): no room to save header and index, of which no entry is changed")
+    }
     if !level.tailPages.isEmpty {
       try zeroTail(of: file, geometry)
       done.append("\(path): zeroed index slots behind the disk's end")
@@ -66,8 +73,10 @@ enum Repair {
     let folder = level.source.folder
     let name = level.source.name + backupSuffix
     let temporary = name + ".tmp"
-    try converting { () throws(IOError) in
-      if folder.contains(temporary) { try folder.unlink(temporary) }
+    if folder.contains(temporary) {
+      try converting { () throws(IOError) in try folder.unlink(temporary) }
+    }
+    do throws(IOError) {
       let copy = try folder.create(temporary)
       try copy.truncate(to: geometry.headerBytes)
       let buffer = AlignedBuffer(count: Int(min(UInt64(chunkBytes), geometry.headerBytes)))
@@ -82,6 +91,10 @@ enum Repair {
       try copy.sync()
       try folder.rename(temporary, to: name)
       try folder.sync()
+    } catch {
+      // Half a copy is in the way of those who need the room.
+      try? folder.unlink(temporary)
+      throw DeviceError(error)
     }
   }
 

@@ -165,6 +165,7 @@ package enum ProblemCatalogue {
     ),
     ("image-in-use", 409, "The image is in use", "end what has it open"),
     ("image-has-children", 409, "Other deltas build on the image", "attach the chain's top"),
+    ("image-full", 409, "The image holds no more clusters", "take a snapshot, or discard some"),
     ("insufficient-space", 409, "Not enough space", "free some, or use another root"),
     (
       "idempotency-key-in-use", 409, "The request is being served", "wait, then send it again"

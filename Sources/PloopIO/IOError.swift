@@ -19,7 +19,9 @@ package struct IOError: Error, Sendable, CustomStringConvertible {
     IOError(call, path: path, code: errno, offset: offset)
   }
 
-  package var isOutOfSpace: Bool { code == ENOSPC || code == EDQUOT || code == EFBIG }
+  package var isOutOfSpace: Bool { code == ENOSPC || code == EDQUOT }
+  /// The file can have no byte there, however much room there is.
+  package var isTooLarge: Bool { code == EFBIG }
   package var isUnsupported: Bool { code == EOPNOTSUPP || code == ENOSYS }
 
   package var description: String {

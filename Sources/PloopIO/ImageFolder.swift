@@ -135,23 +135,19 @@ package final class ImageFolder: Sendable {
 
   /// A small file as a whole.
   ///
-  /// - Throws: EFBIG when it has more than `limit` bytes.
+  /// - Throws: EOVERFLOW when it has more than `limit` bytes.
   package func bytes(of name: String, limit: Int) throws(IOError) -> [UInt8] {
     let file = try open(name, writable: false)
     let size = try file.size()
-    guard size <= UInt64(limit) else { throw IOError("read", path: file.path, code: EFBIG) }
+    guard size <= UInt64(limit) else { throw IOError("read", path: file.path, code: EOVERFLOW) }
     let buffer = AlignedBuffer(count: Int(size))
     let count = try file.read(into: buffer.region, at: 0)
     return buffer.region.slice(0, count).bytes
   }
 
-  /// Bytes that an ordinary process may still use on this file system.
-  package func freeBytes() throws(IOError) -> UInt64 {
-    var status = statvfs()
-    guard fstatvfs(descriptor.number, &status) == 0 else { throw .last("statvfs", path) }
-    let (bytes, overflow) = UInt64(status.f_bavail).multipliedReportingOverflow(
-      by: UInt64(status.f_frsize))
-    return overflow ? .max : bytes
+  /// Of the file system that the folder itself lies on.
+  package func space() throws(IOError) -> FilesystemSpace {
+    try FilesystemSpace(around: descriptor.number, path)
   }
 
   /// Replaces a small file as a whole: temporary file, fsync, rename, fsync of the folder.

@@ -58,6 +58,9 @@ package final class ChainRecording {
   /// While a disk is being closed its checkpoints may be lost, but not be wrong.
   var closings: [Range<Int>] = []
   private var lastValue: UInt64 = 0
+  /// Whether what finds no room in a merge is tried once more, as the service does.
+  var triesAgain = false
+  private(set) var isMerging = false
 
   /// - Parameters:
   ///   - path: an empty folder.
@@ -153,15 +156,28 @@ package final class ChainRecording {
     let guid = frozen[number].guid
     // Backward its state is promised no longer from the beginning on.
     if direction == .backward { noLongerPromised(number) }
-    let merge = try change.beginMerge(
-      device, of: guid, direction, chainTo: file.read().topGUID, until: .after(seconds: 10))
-    while try merge.step(limit: 2, on: engine) != nil {
+    isMerging = true
+    let merge = try again {
+      try change.beginMerge(
+        device, of: guid, direction, chainTo: file.read().topGUID, until: .after(seconds: 10))
+    }
+    while try again({ try merge.step(limit: 2, on: engine) }) != nil {
+      isMerging = false
       try between()
-      try merge.flush()
+      isMerging = true
+      try again { try merge.flush() }
     }
     if direction == .forward { noLongerPromised(number) }
-    let made = try change.finish(merge, of: guid, until: .after(seconds: 10))
+    let made = try again { try change.finish(merge, of: guid, until: .after(seconds: 10)) }
+    isMerging = false
     try change.end(made)
+  }
+
+  private func again<Result>(_ body: () throws -> Result) throws -> Result {
+    do { return try body() } catch let error as DeviceError {
+      guard triesAgain, case .outOfSpace = error.kind else { throw error }
+      return try body()
+    }
   }
 
   /// Has the top and the delta below it change places, which gives the snapshot between them up.

@@ -1,40 +1,63 @@
 internal import Glibc
 internal import PloopDevice
-internal import PloopIO
+package import PloopIO
 internal import TestSupport
 
 extension ChainScenario {
-  /// How many calls it makes.
-  package func calls(path: String) throws -> Int {
-    let count = Locked(0)
+  package enum Fault: String, CaseIterable, Sendable {
+    case error = "EIO"
+    /// Once; what a merge does is tried again then, as the service does.
+    case noSpace = "ENOSPC once"
+    /// All calls behind it fail as well: the process is gone.
+    case kill = "a kill"
+
+    package func applies(to operation: IOOperation) -> Bool {
+      switch (self, operation) {
+      case (.error, _), (.kill, _), (.noSpace, .create), (.noSpace, .write), (.noSpace, .allocate),
+        (.noSpace, .truncate), (.noSpace, .rename):
+        true
+      case (.noSpace, _): false
+      }
+    }
+  }
+
+  /// The calls that it makes.
+  package func calls(path: String) throws -> [IOOperation] {
+    let calls = Locked<[IOOperation]>([])
     let recording = try recording(path: path)
-    recording.watch.use { number, _ in
-      count.withLock { $0 = number + 1 }
+    recording.watch.use { _, operation in
+      calls.withLock { $0.append(operation) }
       return nil
     }
     try run(recording)
-    return count.withLock { $0 }
+    return calls.withLock { $0 }
   }
 
-  /// Runs it until a call fails, and then looks at what is there, as the next attach does.
+  /// Runs it until a call fails for good, and then looks at what is there, as the next attach does.
   ///
   /// - Parameters:
   ///   - number: of the call that fails.
-  ///   - isKill: all calls behind it fail as well: the process is gone.
   ///   - path: an empty folder.
-  package func run(failing number: Int, isKill: Bool, path: String) throws -> String? {
+  package func run(failing number: Int, by fault: Fault, path: String) throws -> String? {
     let recording = try recording(path: path)
+    recording.triesAgain = fault == .noSpace
     recording.watch.use { call, _ in
-      (isKill ? call >= number : call == number) ? .error(EIO) : nil
+      switch fault {
+      case .error: call == number ? .error(EIO) : nil
+      case .noSpace: call == number ? .error(ENOSPC) : nil
+      case .kill: call >= number ? .error(EIO) : nil
+      }
     }
-    do { try run(recording) } catch {}
+    do { try run(recording) } catch {
+      if recording.isMerging, fault == .noSpace { return "a merge does not go on: \(error)" }
+    }
     let position = recording.position
-    if !isKill { recording.watch.use(nil) }
+    if fault != .kill { recording.watch.use(nil) }
     // Closed if it can be; what cannot be closed is left as a killed process leaves it.
     try? recording.device?.detach(until: .after(seconds: 10))
     recording.watch.use(nil)
     // A file that the process would have written next is never told that the image was closed.
-    if isKill, let last = recording.closings.popLast() {
+    if fault == .kill, let last = recording.closings.popLast() {
       recording.closings.append(last.lowerBound..<max(last.upperBound, position + 1))
     }
     var state: [String: [UInt8]] = [:]
@@ -42,6 +65,6 @@ extension ChainScenario {
       state[name] = try recording.plain.bytes(of: name, limit: 1 << 20)
     }
     let scratch = try ImageFolder(path: path, probe: SteadyFiles()).makeFolder(beneath: "after")
-    return recording.check(state, at: position, in: scratch, mayLose: !isKill)
+    return recording.check(state, at: position, in: scratch, mayLose: fault != .kill)
   }
 }

@@ -167,6 +167,8 @@ extension Recording {
   func checkFailures(_ fault: FaultSweep.Fault, isShared: Bool) {
     let (failures, hasRecovered) = state.withLock { ($0.failures, $0.hasRecovered) }
     guard let hit = watch.hit else { return }
+    // Without room a repair that changes no entry saves none.
+    if fault == .noSpace, watch.hitPath?.contains(".index-backup") == true { return }
     switch fault.mustFail(hit) {
     case true? where failures.isEmpty: report("nobody was told")
     case false? where !failures.isEmpty: report("somebody was told: \(failures)")

@@ -8,7 +8,7 @@ final class Watch: IOProbe {
   private struct State {
     var isPaused = false
     var number = 0
-    var hit: IOOperation?
+    var hit: (operation: IOOperation, path: String)?
     var rule: Rule?
   }
 
@@ -21,7 +21,8 @@ final class Watch: IOProbe {
   func use(_ rule: Rule?) { state.withLock { $0.rule = rule } }
 
   /// The first call that a fault was given to.
-  var hit: IOOperation? { state.withLock { $0.hit } }
+  var hit: IOOperation? { state.withLock { $0.hit?.operation } }
+  var hitPath: String? { state.withLock { $0.hit?.path } }
 
   func paused<Result>(_ body: () throws -> Result) rethrows -> Result {
     state.withLock { $0.isPaused = true }
@@ -36,7 +37,7 @@ final class Watch: IOProbe {
       return (state.rule, state.number)
     }
     guard let fault = rule?(number, operation) else { return nil }
-    state.withLock { $0.hit = $0.hit ?? operation }
+    state.withLock { $0.hit = $0.hit ?? (operation, path) }
     return fault
   }
 

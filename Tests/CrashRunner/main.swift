@@ -80,17 +80,16 @@ func failChanges() throws -> (count: Int, bad: [String]) {
   for scenario in ChainScenario.all {
     let scratch = try ScratchFolder()
     let calls = try scenario.calls(path: scratch.folder("counted"))
-    for number in 0..<calls {
-      for isKill in [false, true] {
+    for (number, call) in calls.enumerated() {
+      for fault in ChainScenario.Fault.allCases where fault.applies(to: call) {
         let path = scratch.folder("run")
         defer { ScratchFolder.remove(path) }
-        let fault = try scenario.run(failing: number, isKill: isKill, path: path)
-        if let fault {
-          total.bad.append("\(scenario.name), call \(number), kill \(isKill): \(fault)")
+        total.count += 1
+        if let bad = try scenario.run(failing: number, by: fault, path: path) {
+          total.bad.append("\(scenario.name), call \(number) \(call), \(fault.rawValue): \(bad)")
         }
       }
     }
-    total.count += calls * 2
   }
   return total
 }

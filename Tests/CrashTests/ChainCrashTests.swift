@@ -21,16 +21,16 @@ struct ChainCrashTests {
 
   @Test(
     "a fault at any call, or a kill, leaves a chain that holds what was promised",
-    arguments: ChainScenario.all, [false, true])
-  func faults(scenario: ChainScenario, isKill: Bool) throws {
+    arguments: ChainScenario.all, ChainScenario.Fault.allCases)
+  func faults(scenario: ChainScenario, fault: ChainScenario.Fault) throws {
     let scratch = try ScratchFolder()
     let calls = try scenario.calls(path: scratch.folder("counted"))
-    #expect(calls > 150)
-    for number in stride(from: 0, to: calls, by: 2) {
+    #expect(calls.count > 150)
+    for number in stride(from: 0, to: calls.count, by: 2) where fault.applies(to: calls[number]) {
       let path = scratch.folder("run")
       defer { ScratchFolder.remove(path) }
-      let fault = try scenario.run(failing: number, isKill: isKill, path: path)
-      #expect(fault == nil, "\(scenario.name), call \(number)")
+      let bad = try scenario.run(failing: number, by: fault, path: path)
+      #expect(bad == nil, "\(scenario.name), call \(number) \(calls[number]), \(fault.rawValue)")
     }
   }
 }

@@ -88,7 +88,7 @@ struct FarOffsetTests {
     #expect(!read.output.contains("failed"), "\(read.output)")
   }
 
-  @Test("is never allocated in version 1: the disk is out of space, and what it has stays")
+  @Test("is never allocated in version 1: the disk is the image is full, and what it has stays")
   func version1Full() throws {
     let bench = try Bench()
     // With an index of two clusters, one cluster of the disk has no place left.
@@ -98,7 +98,7 @@ struct FarOffsetTests {
     let last = (geometry.clusterCount - 1) << 26
     let device = try bench.attach(["top"])
     let error = #expect(throws: DeviceError.self) { try device.put([0x55], at: last) }
-    guard case .outOfSpace? = error?.kind else {
+    guard case .imageFull? = error?.kind else {
       Issue.record("failed as \(String(describing: error))")
       return
     }

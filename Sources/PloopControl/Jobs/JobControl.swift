@@ -13,6 +13,8 @@ final class JobControl: Sendable {
     var isCommitted = false
     var throttle: JobThrottle
     var blockers: [JobBlocker] = []
+    /// What it has said last that it waits for.
+    var saidOfWaiting: String?
     /// When the rate was looked at, and how much had been done.
     var rateSince: UInt64
     var rateBytes: UInt64 = 0
@@ -27,7 +29,8 @@ final class JobControl: Sendable {
     case log(level: String, String)
     /// It has paused, or goes on.
     case paused(Bool)
-    case committed
+    /// Whether it is finished now, whatever anybody wants.
+    case committed(Bool)
   }
 
   static let stallNanoseconds: UInt64 = 120 * 1_000_000_000
@@ -144,8 +147,12 @@ final class JobControl: Sendable {
   ///
   /// - Throws: as ``checkpoint()``.
   func wait(for blocker: JobBlocker, until isOver: () -> Bool) throws(JobStop) {
-    state.withLock { $0.blockers = [blocker] }
-    log("waits: \(blocker.detail)", level: "warning")
+    let isSaid = state.withLock { state in
+      state.blockers = [blocker]
+      defer { state.saidOfWaiting = blocker.detail }
+      return state.saidOfWaiting == blocker.detail
+    }
+    if !isSaid { log("waits: \(blocker.detail)", level: "warning") }
     defer { state.withLock { $0.blockers = [] } }
     repeat {
       _ = state.wait(until: .after(milliseconds: 500)) { state in
@@ -165,7 +172,43 @@ final class JobControl: Sendable {
       return state.isCancelled
     }
     if isCancelled { throw .cancelled }
-    note(.committed)
+    note(.committed(true))
+  }
+
+  /// Does something that changes nothing where it finds no room, as often as it takes. Behind its commit
+  /// point a job can be cancelled while it waits for that.
+  ///
+  /// - Throws: as ``checkpoint()``, and `.failed` with any other failure.
+  func untilThereIsRoom<Result>(
+    _ body: () throws(ServiceError) -> Result
+  ) throws(JobStop) -> Result {
+    let wasCommitted = state.withLock { $0.isCommitted }
+    func attempt() -> Swift.Result<Result, ServiceError> {
+      do throws(ServiceError) { return .success(try body()) } catch { return .failure(error) }
+    }
+    var outcome = attempt()
+    if case .failure(let error) = outcome, error.code == .insufficientSpace {
+      if wasCommitted { withdrawCommit() }
+      try wait(for: JobBlocker(kind: .space, id: nil, detail: error.detail)) {
+        // Who wants it to end is heard before the next look.
+        if wasCommitted, (try? commit()) == nil { return false }
+        outcome = attempt()
+        guard case .failure(let error) = outcome, error.code == .insufficientSpace else {
+          return true
+        }
+        if wasCommitted { withdrawCommit() }
+        return false
+      }
+    }
+    switch outcome {
+    case .success(let result): return result
+    case .failure(let error): throw .failed(error)
+    }
+  }
+
+  private func withdrawCommit() {
+    state.withLock { $0.isCommitted = false }
+    note(.committed(false))
   }
 
   // MARK: For the engine

@@ -116,7 +116,8 @@ extension JobEngine {
         try update(id) { job in
           if job.state != .cancelling { job.state = isPaused ? .paused : .running }
         }
-      case .committed: try update(id, event: false) { $0.isCommitted = true }
+      case .committed(let isCommitted):
+        try update(id, event: false) { $0.isCommitted = isCommitted }
       case .log(let level, let message):
         if level == "warning" { try update(id) { $0.warn(message) } }
         try store.write { transaction throws(ServiceError) in

@@ -225,6 +225,11 @@ final class JobEngine: Sendable {
 
   func isResumable(_ type: String) -> Bool { (try? registry.type(type).isResumable) ?? false }
 
+  /// Whether no job of a device waits or runs.
+  func isIdle(device: String) -> Bool {
+    state.withLock { $0.jobs.values.allSatisfy { $0.device != device } }
+  }
+
   /// The job that has a device.
   func holder(of device: String) -> JobRecord? {
     state.withLock { $0.jobs.values.first { $0.device == device && $0.state.isActive } }

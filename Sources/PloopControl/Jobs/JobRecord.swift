@@ -216,7 +216,11 @@ package struct JobChange: Sendable {
 package struct JobPlan: Sendable {
   package var clusters: UInt64
   package var bytes: UInt64
+  /// What it takes at most.
   package var requiredBytes: UInt64
+  /// With less it is refused.
+  package var leastBytes: UInt64 = 0
+  /// Where it takes that.
   package var freeBytes: UInt64?
   /// As long as it takes at the limits that hold; nil where nothing limits it.
   package var estimatedSeconds: UInt64?

@@ -116,12 +116,14 @@ struct DeleteSnapshotJob: JobWork {
     let controller = try failing { () throws(ServiceError) in try service.controller(device) }
     try control.checkpoint()
     let (snapshot, id) = (snapshot, control.id)
-    let freed = try failing { () throws(ServiceError) in
+    let freed = try control.untilThereIsRoom { () throws(ServiceError) in
       try controller.runAndWait { () throws(ServiceError) in
         try service.removeIfLeaf(snapshot, controller, job: id)
       }
     }
-    if let freed { return ["clusters_copied": .number(0), "bytes_freed": .number(freed)] }
+    if let freed = try failing({ () throws(ServiceError) in try freed?.get() }) {
+      return ["clusters_copied": .number(0), "bytes_freed": .number(freed)]
+    }
     return try SnapshotMerge(device: device, guid: snapshot, direction: direction ?? .forward).run(
       control, service)
   }

@@ -26,13 +26,7 @@ struct ResizeJob: JobWork {
   }
 
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
-    let plan = try plan(service)
-    if let free = plan.freeBytes, free < plan.requiredBytes {
-      throw ServiceError(
-        .insufficientSpace,
-        "\(device) needs \(plan.requiredBytes) bytes to grow; \(free) are free", errno: "ENOSPC",
-        facts: ["required_bytes": .number(plan.requiredBytes), "free_bytes": .number(free)])
-    }
+    _ = try plan(service)
     return ["size": .number(size)]
   }
 
@@ -101,7 +95,7 @@ struct ResizeJob: JobWork {
         control.persist()
       } catch {
         switch error.kind {
-        case .outOfSpace: try waitForSpace(clusterBytes, control, service)
+        case .outOfSpace: try waitForSpace(resize, control)
         case .detached: throw .interrupted
         default: throw .failed(ServiceError(error))
         }
@@ -109,13 +103,11 @@ struct ResizeJob: JobWork {
     }
   }
 
-  private func waitForSpace(
-    _ clusterBytes: UInt64, _ control: JobControl, _ service: Service
-  ) throws(JobStop) {
-    let wanted = max(clusterBytes, 1 << 20)
+  private func waitForSpace(_ resize: Resize, _ control: JobControl) throws(JobStop) {
+    let wanted = resize.batchBytes
     let blocker = JobBlocker(
       kind: .space, id: nil,
-      detail: "the file system of \(device) is full; \(wanted) free bytes are wanted")
-    try control.wait(for: blocker) { service.freeBytes(of: device).map { $0 >= wanted } ?? true }
+      detail: "\(resize.path): its file system is full; \(wanted) free bytes are wanted")
+    try control.wait(for: blocker) { resize.space.map { $0.freeBytes >= wanted } ?? true }
   }
 }

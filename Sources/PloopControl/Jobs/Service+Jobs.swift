@@ -38,6 +38,7 @@ extension Service {
         .dependencyMissing, "there is no job \(id.prefix(80))",
         pointer: ServiceError.pointer(["after", String(index)]))
     }
+    try requireSpace(for: request, parameters)
     let job = JobRecord(
       id: ULID.make(), type: request.type, device: request.device, parameters: parameters,
       phases: jobs.phases(of: request.type), priority: request.priority, after: request.after,
@@ -66,6 +67,12 @@ extension Service {
       var plan = try work.plan(self)
       plan.estimatedSeconds = Service.seconds(
         for: plan, [request.limits, self.jobs.state.withLock { $0.settings.limits }])
+      if let free = plan.freeBytes, free < plan.leastBytes {
+        plan.blockers.append(
+          JobBlocker(
+            kind: .space, id: nil,
+            detail: "\(plan.leastBytes) bytes are needed, and \(free) are free"))
+      }
       if let holder = self.jobs.holder(of: request.device) {
         plan.blockers.append(
           JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(request.device)"))

@@ -27,7 +27,7 @@ struct SnapshotMerge {
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
     let controller = try failing { () throws(ServiceError) in try service.controller(device) }
     let id = control.id
-    let begun = try failing { () throws(ServiceError) in
+    let begun = try control.untilThereIsRoom { () throws(ServiceError) in
       try controller.runAndWait { () throws(ServiceError) in
         try begin(controller, service, job: id)
       }
@@ -37,12 +37,19 @@ struct SnapshotMerge {
       return ["completed_earlier": .flag(true)]
     }
     var total = DeltaMerge.Progress()
+    let end: Result<UInt64, ServiceError>
     do throws(JobStop) {
       control.enter(phase: "copying")
       control.total(clusters: begun.merge.totalClusters, bytes: begun.merge.totalBytes)
       control.log("\(begun.merge.totalClusters) clusters to move, \(direction.rawValue)")
       try copy(begun.merge, &total, control, service)
       try control.commit()
+      control.enter(phase: "committing")
+      end = try control.untilThereIsRoom { () throws(ServiceError) in
+        try controller.runAndWait { () throws(ServiceError) in
+          try finish(begun, controller, service)
+        }
+      }
     } catch {
       control.log("given up after \(total.clusters) clusters")
       try? controller.runAndWait { () throws(ServiceError) in
@@ -50,12 +57,7 @@ struct SnapshotMerge {
       }
       throw error
     }
-    control.enter(phase: "committing")
-    let pause = try failing { () throws(ServiceError) in
-      try controller.runAndWait { () throws(ServiceError) in
-        try finish(begun, controller, service)
-      }
-    }
+    let pause = try failing { () throws(ServiceError) in try end.get() }
     control.log("requests waited for \(pause / 1_000) us")
     return [
       "clusters_copied": .number(total.copied), "clusters_dropped": .number(total.dropped),
@@ -90,7 +92,7 @@ struct SnapshotMerge {
         flush.begin(through: total.clusters)
       } catch {
         switch error.kind {
-        case .outOfSpace: try waitForSpace(merge, clusterBytes, control, service)
+        case .outOfSpace: try waitForSpace(merge, control)
         case .detached: throw .interrupted
         default: throw .failed(ServiceError(error))
         }
@@ -103,19 +105,19 @@ struct SnapshotMerge {
     control.log("\(clusters) clusters are moved, durably", level: "debug")
   }
 
-  /// Guests need space as well: the merge goes on when there is more than it needs for a step.
+  /// Guests need space as well: the merge goes on when there is as much as a whole step may take.
   private func waitForSpace(
-    _ merge: DeltaMerge, _ clusterBytes: UInt64, _ control: JobControl, _ service: Service
+    _ merge: DeltaMerge, _ control: JobControl
   ) throws(JobStop) {
     // What was freed and not reused yet may be enough.
-    try failing { () throws(ServiceError) in
-      try converting { () throws(DeviceError) in try merge.flush() }
+    do throws(DeviceError) { try merge.flush() } catch {
+      guard case .outOfSpace = error.kind else { throw .failed(ServiceError(error)) }
     }
-    let wanted = clusterBytes * UInt64(SnapshotMerge.stepClusters)
+    let wanted = merge.stepBytes(limit: SnapshotMerge.stepClusters)
     let blocker = JobBlocker(
       kind: .space, id: nil,
-      detail: "the file system of \(device) is full; \(wanted) free bytes are wanted")
-    try control.wait(for: blocker) { service.freeBytes(of: device).map { $0 >= wanted } ?? true }
+      detail: "\(merge.receiverPath): its file system is full; \(wanted) free bytes are wanted")
+    try control.wait(for: blocker) { merge.space.map { $0.freeBytes >= wanted } ?? true }
   }
 
   // MARK: Beginning and end
@@ -158,33 +160,32 @@ struct SnapshotMerge {
     }
   }
 
+  /// - Returns: nanoseconds for which requests had to wait, or why what was made could not be written down.
+  /// - Throws: when nothing was made.
   private func finish(
     _ begun: Begun, _ controller: DeviceController, _ service: Service
-  ) throws(ServiceError) -> UInt64 {
+  ) throws(ServiceError) -> Result<UInt64, ServiceError> {
     let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
-    do throws(ServiceError) {
-      // Somebody may want to keep it since the merge began.
-      try service.requireDisposable(guid, begun.chain)
-    } catch {
-      try? abandon(begun, service)
-      throw error
-    }
+    // Somebody may want to keep it since the merge began.
+    try service.requireDisposable(guid, begun.chain)
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try service.change(begun.chain, device, nil).finish(
         begun.merge, of: guid, until: deadline)
     } catch {
       service.writeFailure(of: controller)
-      try? abandon(begun, service)
       throw ServiceError(error)
     }
     service.closeBranch(begun.branch, of: begun.chain)
     let guid = guid
-    try service.ending(made, begun.chain, controller) {
-      (record, transaction) throws(ServiceError) in
-      try transaction.note(
-        .snapshotDeleted, guid.description, device: record.id, at: try transaction.nextRevision())
-    }
-    return made.pauseNanoseconds
+    do throws(ServiceError) {
+      try service.ending(made, begun.chain, controller) {
+        (record, transaction) throws(ServiceError) in
+        try transaction.note(
+          .snapshotDeleted, guid.description, device: record.id,
+          at: try transaction.nextRevision())
+      }
+      return .success(made.pauseNanoseconds)
+    } catch { return .failure(error) }
   }
 }

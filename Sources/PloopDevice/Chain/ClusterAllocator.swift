@@ -92,17 +92,22 @@ final class ClusterAllocator: Sendable {
     let count = UInt64(state.used.count)
     guard count <= geometry.physicalLimit else {
       throw DeviceError(
-        .outOfSpace,
+        .imageFull,
         "\(file.path): index entries of this version cannot name more than \(count) clusters")
     }
-    let ahead = min(count / 8, ClusterAllocator.growthLimitBytes >> UInt64(geometry.clusterShift))
+    // Nor more than a part of what is left: a reservation that fails has taken all of it for a
+    // moment, and other disks' requests would find no room where there is some.
+    let free = (try? file.space().freeBytes) ?? .max
+    let ahead = min(
+      count / 8,
+      min(free / 8, ClusterAllocator.growthLimitBytes) >> UInt64(geometry.clusterShift))
     let step = min(max(1, ahead), geometry.physicalLimit + 1 - count)
     let length = count << UInt64(geometry.clusterShift)
     let bytes = step << UInt64(geometry.clusterShift)
     do {
       try file.allocate(offset: length, length: bytes)
       resize(&state, to: count + step)
-    } catch  where error.isOutOfSpace || error.isUnsupported {
+    } catch  where error.isOutOfSpace || error.isTooLarge || error.isUnsupported {
       // What a failed reservation took must not starve others; without one, the write itself tells
       // whether there is room.
       let one = length + geometry.clusterBytes
@@ -123,10 +128,13 @@ final class ClusterAllocator: Sendable {
     for index in old..<Int(count) { state.zero[index] = true }
   }
 
-  /// Gives back a cluster that was allocated but never mapped; its bytes may be anything.
-  func abandon(_ allocation: Allocation) {
+  /// Gives back a cluster that was allocated but never mapped.
+  ///
+  /// - Parameter isZero: whether all of it is known to read as zero; else its bytes may be anything.
+  func abandon(_ allocation: Allocation, isZero: Bool) {
     state.withLock { state in
       guard !state.reserved.contains(allocation.physical) else { return }
+      state.zero[Int(allocation.physical)] = isZero
       state.used[Int(allocation.physical)] = false
       state.hint = min(state.hint, Int(allocation.physical))
     }

@@ -41,8 +41,14 @@ package final class DeltaMerge: Sendable {
   /// What is merged, and goes.
   let source: Delta
   let receiver: MergeReceiver
-  /// The first cluster that no step has looked at.
-  private let cursor = Locked<UInt64>(0)
+  private struct Cursor {
+    /// The first cluster that no step has looked at.
+    var next: UInt64 = 0
+    /// What a step that failed has not moved.
+    var left: [UInt64] = []
+  }
+
+  private let cursor = Locked(Cursor())
 
   /// What has to be moved, as it was when the merge began: guests can only make it less.
   package let totalClusters: UInt64
@@ -102,38 +108,52 @@ package final class DeltaMerge: Sendable {
   /// Moves up to `limit` clusters.
   ///
   /// - Parameter engine: lends its threads, so that several are copied at a time.
-  /// - Returns: nil when there is nothing left.
-  /// - Throws: `.outOfSpace` and others, with what was moved moved; the step may be tried again.
+  /// - Returns: nil when there is nothing left. Where something fails, what was moved before that; the
+  ///   next step meets it again.
+  /// - Throws: `.outOfSpace` and others, when nothing was moved; the step may be tried again.
   package func step(limit: Int, on engine: IOEngine) throws(DeviceError) -> Progress? {
-    let first = cursor.withLock { $0 }
-    var next = first
-    let clusters = receiver.next(limit, from: &next, of: source)
+    let (clusters, next) = ahead(limit)
     guard !clusters.isEmpty else { return nil }
-    let progress = try crew(clusters, engine)
-    cursor.withLock { $0 = next }
-    return progress
+    let done = crew(clusters, engine)
+    cursor.withLock { $0 = Cursor(next: next, left: done.failed + done.rest) }
+    if let failure = done.failure, done.progress.clusters == 0 { throw failure }
+    return done.progress
   }
+
+  /// What the next step moves, and where the one behind it begins.
+  private func ahead(_ limit: Int) -> (clusters: [UInt64], next: UInt64) {
+    let cursor = self.cursor.withLock { $0 }
+    guard cursor.left.isEmpty else { return (cursor.left, cursor.next) }
+    var next = cursor.next
+    let clusters = receiver.next(limit, from: &next, of: source)
+    return (clusters, next)
+  }
+
+  /// Room that the next step takes at most.
+  package func stepBytes(limit: Int) -> UInt64 {
+    UInt64(ahead(limit).clusters.count) << UInt64(device.geometry.clusterShift)
+  }
+
+  /// The file that receives what is moved, and the room around it; nil when that cannot be told.
+  package var receiverPath: String { receiver.writing.file.path }
+  package var space: FilesystemSpace? { try? receiver.writing.file.space() }
 
   private struct Crew {
     var rest: ArraySlice<UInt64>
     var active = 0
     var progress = Progress()
+    var failed: [UInt64] = []
     var failure: DeviceError?
   }
 
   /// Several threads work off a list; the caller's is one of them, so that it ends in any case.
-  private func crew(
-    _ clusters: [UInt64], _ engine: IOEngine
-  ) throws(DeviceError) -> Progress {
+  private func crew(_ clusters: [UInt64], _ engine: IOEngine) -> Crew {
     let crew = Monitor(Crew(rest: clusters[...]))
     for _ in 1..<max(1, min(DeltaMerge.width, clusters.count)) {
       engine.submit { [self] in work(crew) }
     }
     work(crew)
-    let (progress, failure) =
-      crew.wait { $0.active == 0 ? ($0.progress, $0.failure) : nil } ?? (Progress(), nil)
-    if let failure { throw failure }
-    return progress
+    return crew.wait { $0.active == 0 ? $0 : nil } ?? Crew(rest: clusters[...])
   }
 
   private func work(_ crew: Monitor<Crew>) {
@@ -152,7 +172,10 @@ package final class DeltaMerge: Sendable {
         let done = try move(cluster, buffer, &owners)
         crew.withLock { $0.progress += done }
       } catch {
-        crew.withLock { $0.failure = $0.failure ?? error }
+        crew.withLock { crew in
+          crew.failed.append(cluster)
+          crew.failure = crew.failure ?? error
+        }
       }
     }
     crew.update { $0.active -= 1 }

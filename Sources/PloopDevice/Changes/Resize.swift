@@ -19,7 +19,7 @@ package final class Resize: Sendable {
   }
 
   /// Clusters that writers wait for at the same time, in bytes and at least one.
-  private static let batchBytes: UInt64 = 8 << 20
+  private static let batchLimitBytes: UInt64 = 8 << 20
 
   private let device: Device
   private let writing: Writing
@@ -30,6 +30,11 @@ package final class Resize: Sendable {
   /// What has to be moved, as it was when the resize began.
   package let totalClusters: UInt64
   package var totalBytes: UInt64 { totalClusters << device.clusterShift }
+
+  /// The most that one step takes, in bytes; and the file that it takes them for, with the room around it.
+  package var batchBytes: UInt64 { max(device.clusterBytes, Resize.batchLimitBytes) }
+  package var path: String { writing.file.path }
+  package var space: FilesystemSpace? { device.space() }
 
   /// What the disk will have.
   package var sizeBytes: UInt64 { growth.new.sizeBytes }
@@ -107,7 +112,7 @@ package final class Resize: Sendable {
   /// - Throws: `.outOfSpace`, `.timeout` and others, with what was not moved where it was; the step may
   ///   be tried again.
   package func step(limit: Int, until deadline: Deadline) throws(DeviceError) -> Progress? {
-    let most = max(1, min(limit, Int(Resize.batchBytes >> device.clusterShift)))
+    let most = max(1, min(limit, Int(Resize.batchLimitBytes >> device.clusterShift)))
     let batch = Array(rest.withLock { $0.prefix(most) })
     guard !batch.isEmpty else { return nil }
     try device.condition.requireWritable()
@@ -145,7 +150,7 @@ package final class Resize: Sendable {
       }
       if !copies.isEmpty { try flush() }
     } catch {
-      for copy in copies { writing.allocator.abandon(copy.to) }
+      for copy in copies { device.abandon(copy.to, of: writing, after: error) }
       throw error
     }
     for copy in copies {

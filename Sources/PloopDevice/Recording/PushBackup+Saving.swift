@@ -45,7 +45,7 @@ extension PushBackup {
         }
       }
     } catch {
-      guard case .outOfSpace = error.kind else {
+      guard error.lacksRoom else {
         scratch.give([slot])
         throw error
       }

@@ -6,7 +6,7 @@ internal import PloopIO
 extension Device {
   /// Makes a request that changes the disk, piece by piece.
   ///
-  /// When the disk is full, clusters that wait to be freed may help: the request leaves the gate,
+  /// When there is no room, clusters that wait to be freed may help: the request leaves the gate,
   /// a flush round frees them, and it is made once more from its start.
   func change(
     _ operation: Statistics.Operation, offset: UInt64, length: UInt64, durable: Bool,
@@ -18,7 +18,7 @@ extension Device {
       do throws(DeviceError) {
         writing = try repeating(offset, length, body)
       } catch {
-        guard case .outOfSpace = error.kind, let full = chain.writing else { throw error }
+        guard error.lacksRoom, let full = chain.writing else { throw error }
         try full.index.flush()
         full.allocator.reap()
         writing = try repeating(offset, length, body)

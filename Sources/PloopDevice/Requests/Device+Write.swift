@@ -161,7 +161,8 @@ extension Device {
   /// Allocates a cluster, has `fill` write all of it, and only then publishes it in the map.
   ///
   /// Rule 1: the entry may be followed by a reader, and copied by a flush round, from the moment it
-  /// is set. If filling fails the cluster goes back, and counts as holding anything.
+  /// is set. If filling fails the cluster goes back, and counts as holding anything; where there was no
+  /// room for all of it, what a part has taken is given back to the file system as well.
   ///
   /// - Parameter index: has the entries of the delta that is written.
   func place(
@@ -169,10 +170,10 @@ extension Device {
     fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     let allocation = try writing.allocator.allocate()
-    do {
+    do throws(DeviceError) {
       try fill(allocation, allocation.physical << clusterShift)
     } catch {
-      writing.allocator.abandon(allocation)
+      abandon(allocation, of: writing, after: error)
       throw error
     }
     counters.countAllocation()
@@ -181,6 +182,18 @@ extension Device {
       offset: allocation.physical << clusterShift, length: clusterBytes)
     index[cluster] = Place(delta: writing.number, physical: allocation.physical)
     writing.index.markDirty(Geometry.position(of: cluster).page)
+  }
+
+  /// Gives back a cluster that nobody was to find yet. What it took of a full file system goes with it:
+  /// others need it.
+  func abandon(
+    _ allocation: ClusterAllocator.Allocation, of writing: Writing, after error: DeviceError
+  ) {
+    let base = allocation.physical << clusterShift
+    let isEmpty =
+      error.lacksRoom && writing.canPunch
+      && (try? writing.file.punchHole(offset: base, length: clusterBytes)) != nil
+    writing.allocator.abandon(allocation, isZero: isEmpty)
   }
 
   /// Makes a range of the top's file read as zero.

@@ -41,7 +41,7 @@ package enum ImageFill {
     }
     // Told before an hour of writing, not after it. Reserved space counts as allocated.
     let missing = check.fileBytes - min(check.fileBytes, check.diskBytes)
-    let free = try converting { () throws(IOError) in try source.folder.freeBytes() }
+    let free = try converting { () throws(IOError) in try source.folder.space().freeBytes }
     guard min(total, missing) <= free else {
       throw DeviceError(
         .outOfSpace,

@@ -1,0 +1,60 @@
+internal import Glibc
+
+/// A file system of a test's own, ext4 on a loop device, which fills up and gets more room while it is
+/// used. A host that does not let it be mounted fails the test.
+///
+/// The room that it gets is that of a file which it holds from the start: to enlarge the file system itself
+/// takes a capability (CAP_SYS_RESOURCE) that containers do not have.
+package final class SmallFilesystem {
+  private static let totalMebibytes = 160
+
+  package let path: String
+  /// It goes only after what is mounted in it.
+  private let folder: TemporaryFolder
+
+  /// - Parameters:
+  ///   - name: of a folder beneath `folder`, which is made; the image lies beside it.
+  ///   - mebibytes: that are free.
+  package init(in folder: TemporaryFolder, _ name: String, mebibytes: Int) throws {
+    self.folder = folder
+    path = "\(folder.path)/\(name)"
+    let image = "\(folder.path)/\(name.split(separator: "/").joined(separator: "-")).ext4"
+    do {
+      try Tool.shell(
+        """
+        mkdir -p '\(path)' && truncate -s \(Self.totalMebibytes)M '\(image)' &&
+          mkfs.ext4 -q -m 0 -b 4096 '\(image)' && mount -o loop '\(image)' '\(path)'
+        """)
+    } catch {
+      throw Tool.Failure(
+        description: "this test needs root and a loop device for a file system of its own: \(error)"
+      )
+    }
+    try Tool.shell("fallocate -l \(try freeBytes() - mebibytes << 20) '\(path)/ballast'")
+  }
+
+  deinit { _ = try? Tool.shell("umount -l '\(path)'", check: false) }
+
+  /// The shell command that gives it more room.
+  package func enlarging(byMebibytes mebibytes: Int) -> String {
+    "truncate -s -\(mebibytes)M '\(path)/ballast' && sync -f '\(path)'"
+  }
+
+  /// Takes every byte that is left.
+  package func fill() throws {
+    let take = "dd if=/dev/zero of='\(path)/filler' bs=4k oflag=append conv=notrunc 2> /dev/null"
+    // What was promised to files that are not on the disk yet is known once they are.
+    try Tool.shell("sync -f '\(path)'; \(take); sync -f '\(path)'; \(take); true")
+  }
+
+  package func removeFiller() throws { try Tool.shell("rm '\(path)/filler' && sync -f '\(path)'") }
+
+  /// Bytes that are free.
+  package func freeBytes() throws -> Int {
+    let words = try Tool.shell("stat -f -c '%a %S' '\(path)'").output.split { !$0.isNumber }
+    guard words.count == 2, let blocks = Int(words[0]), let size = Int(words[1]) else {
+      throw Tool.Failure(description: "stat says \(words)")
+    }
+    return blocks * size
+  }
+}
