@@ -3,7 +3,7 @@ import Testing
 
 @Suite("The script of docs/examples")
 struct ChainScriptTests {
-  @Test("takes a disk through snapshots, merges and kill -9, and finds every byte right")
+  @Test("takes a disk through snapshots, merges, growth and kill -9, and finds every byte right")
   func chain() throws {
     let folder = try TemporaryFolder()
     let package = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")

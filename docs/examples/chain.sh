@@ -1,7 +1,8 @@
 #!/bin/bash
 # The life of a disk, by curl calls alone: it is created; three snapshots are taken while fio writes; the
-# middle one is merged away backward and the newest forward while fio goes on; the service is killed in the
-# middle of a last merge and started again; the job goes on by itself, and every byte is as fio wrote it.
+# middle one is merged away backward and the newest forward, and the disk grows twice, while fio goes on; the
+# service is killed in the middle of a last merge and started again; the job goes on by itself, and every byte
+# is as fio wrote it.
 #
 #   docs/examples/chain.sh [FOLDER]
 #
@@ -90,6 +91,11 @@ say "the middle one is merged away backward, and the newest forward, while fio g
 await "$(merge "{\"snapshot\":\"${snapshots[1]}\",\"direction\":\"backward\"}")"
 await "$(merge "{\"snapshot\":\"${snapshots[2]}\",\"direction\":\"forward\"}")"
 [ "$(levels)" = 2 ]
+
+say "the disk grows twice; the second time its index needs room where clusters are"
+for size in 134217728 1610612736; do
+  [ "$(api PATCH /v1/devices/vm "{\"size\":$size}" | field size)" = "$size" ]
+done
 wait "$load"
 load=
 say "fio has found every byte that it wrote"
