@@ -121,10 +121,17 @@ extension Service {
   /// Makes the disk larger, writes that down, and shows new clients the new size.
   ///
   /// - Returns: nanoseconds for which requests had to wait.
+  /// - Throws: `insufficient-space` and others, where it may be tried again.
   func finish(
     _ begun: BegunResize, _ controller: DeviceController
   ) throws(ServiceError) -> UInt64 {
     let device = try controller.device()
+    guard device.geometry.sizeBytes != begun.resize.sizeBytes else {
+      // Only its descriptor was behind.
+      completeResize(of: device, describedBy: begun.chain?.file)
+      try noteSize(of: device, controller)
+      return 0
+    }
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
     let pause: UInt64
     do throws(DeviceError) {
@@ -138,8 +145,6 @@ extension Service {
       // Its descriptor alone may be behind.
       if device.geometry.sizeBytes == begun.resize.sizeBytes {
         try noteSize(of: device, controller)
-      } else {
-        abandon(begun)
       }
       throw ServiceError(error)
     }

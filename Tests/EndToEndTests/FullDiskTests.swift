@@ -214,6 +214,49 @@ struct FullDiskTests {
     try close()
   }
 
+  // MARK: Growing
+
+  @Test("a disk that grows waits for room for what is in its index's way, through kill -9")
+  func grown() throws {
+    #expect(try create("vm").status == 201)
+    try guest.run("h = connect()\nfor b in range(200): assert write(h, b)\nh.flush(); save()")
+    // 127 clusters are in the way, and a step moves 16 of them.
+    let size = 128 << 30
+    let made = try service.post(
+      "/v1/jobs",
+      "{\"type\":\"resize\",\"device\":\"vm\",\"params\":{\"size\":\(size)},\"limits\":{\"bps\":1024}}"
+    )
+    let id = try #require(made.json["id"] as? String, "\(made.text)")
+    _ = try job(id) {
+      (($0["progress"] as? [String: Any])?["done_clusters"] as? Int ?? 0) > 0
+    }
+    try disk.fill()
+    #expect(try service.patch("/v1/jobs/\(id)", "{\"limits\":{\"bps\":0}}").status == 200)
+    let waits = try job(id, until: Self.waitsForSpace)
+    #expect(waits["state"] as? String == "running", "\(waits)")
+    #expect(try device()["size"] as? Int == 64 << 20)
+    try guest.run(
+      """
+      h = connect()
+      check(h)
+      for b in range(0, 200, 9): assert write(h, b), "in place"
+      h.flush(); save()
+      """)
+    service.kill()
+    try disk.fill()
+    try service.start()
+    _ = try job(id, until: Self.waitsForSpace)
+    #expect(try device()["size"] as? Int == 64 << 20)
+    try guest.run("check(connect())")
+    try disk.removeFiller()
+    let end = try end(of: id)
+    #expect(end["state"] as? String == "succeeded", "\(end)")
+    #expect(try device()["size"] as? Int == size)
+    try guest.run("h = connect(); check(h); h.shutdown()")
+    try close()
+    try QEMU.expectSound("\(disk.path)/vm/root.hds")
+  }
+
   // MARK: Refusals
 
   /// What is refused says how much is wanted, and how much there is.

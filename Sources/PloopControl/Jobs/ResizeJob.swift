@@ -43,7 +43,7 @@ struct ResizeJob: JobWork {
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
     let controller = try failing { () throws(ServiceError) in try service.controller(device) }
     let (id, size) = (control.id, size)
-    let begun = try failing { () throws(ServiceError) in
+    let begun = try control.untilThereIsRoom { () throws(ServiceError) in
       try controller.runAndWait { () throws(ServiceError) in
         try service.beginResize(controller, to: size, job: id)
       }
@@ -52,23 +52,23 @@ struct ResizeJob: JobWork {
       control.log("the disk has \(size) bytes: an earlier attempt has made it so")
       return ["size": .number(size), "completed_earlier": .flag(true)]
     }
-    let copied: UInt64
+    let (copied, pause): (UInt64, UInt64)
     do throws(JobStop) {
       control.enter(phase: "moving")
       control.total(clusters: begun.resize.totalClusters, bytes: begun.resize.totalBytes)
       control.log("\(begun.resize.totalClusters) clusters to move")
       copied = try move(begun.resize, control, service)
       try control.commit()
+      control.enter(phase: "committing")
+      pause = try control.untilThereIsRoom { () throws(ServiceError) in
+        try controller.runAndWait { () throws(ServiceError) in
+          try service.finish(begun, controller)
+        }
+      }
     } catch {
       control.log("given up")
       _ = try? controller.runAndWait { () throws(ServiceError) in service.abandon(begun) }
       throw error
-    }
-    control.enter(phase: "committing")
-    let pause = try failing { () throws(ServiceError) in
-      try controller.runAndWait { () throws(ServiceError) in
-        try service.finish(begun, controller)
-      }
     }
     control.log("requests waited for \(pause / 1_000) us")
     return [

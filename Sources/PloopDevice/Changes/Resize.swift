@@ -244,7 +244,9 @@ package final class Resize: Sendable {
 
   /// Ends a resize that is not to go on; the disk has the size that it had.
   package func abandon(until deadline: Deadline) throws(DeviceError) {
-    guard device.failure == nil, !growth.range.isEmpty else { return }
+    guard device.failure == nil, device.geometry == growth.old, !growth.range.isEmpty else {
+      return
+    }
     try flush()
     _ = try device.whileClosed(until: deadline) {
       let owned = Resize.clusters(of: writing, in: growth.range, device)
