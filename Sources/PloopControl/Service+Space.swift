@@ -45,7 +45,10 @@ extension Service {
     for request: JobRequest, _ parameters: [String: JobValue]
   ) throws(ServiceError) {
     guard request.after.isEmpty, jobs.isIdle(device: request.device) else { return }
-    let plan = try jobs.work(request.type, parameters, device: request.device).plan(self)
+    // Whatever else keeps it from being planned is told when its turn comes, or was told already.
+    guard
+      let plan = try? jobs.work(request.type, parameters, device: request.device).plan(self)
+    else { return }
     try Service.requireSpace(plan.leastBytes, of: plan.freeBytes, for: "the job \(request.type)")
   }
 

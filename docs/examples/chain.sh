@@ -59,10 +59,11 @@ await() {
   done
 }
 
-# guest OFFSET SIZE [OPTIONS]: writes so many MiB in random order, and then verifies them.
+# guest OFFSET SIZE [OPTIONS]: writes so many MiB in random order, flushes and then verifies them. What was not
+# flushed is what kill -9 may cost, as a power failure may.
 guest() {
   fio --name=guest --ioengine=nbd --uri="$uri" --rw=randwrite --bs=16k --offset="$1m" --size="$2m" \
-    --iodepth=8 --randseed=17 --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
+    --iodepth=8 --randseed=17 --end_fsync=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
     --output="$folder/fio.log" "${@:3}" \
     > /dev/null
 }

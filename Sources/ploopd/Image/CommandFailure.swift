@@ -32,6 +32,8 @@ private func explanation(of error: DeviceError, on files: [String]) -> String {
     return "\(asNamed(io.path)): cannot \(io.call)\(place): \(IOError.text(of: io.code))"
   case .outOfSpace:
     return "\(asNamed(error.detail)); free some space and try again"
+  case .imageFull:
+    return "\(asNamed(error.detail)); no file may be so long here: see 'ulimit -f'"
   default:
     return asNamed(error.detail)
   }
