@@ -26,12 +26,12 @@ struct WhoWithWhomTests {
 
   enum Operation: String, CaseIterable, Sendable {
     case snapshot, switchTop, merge, deleteSnapshot, hash, grow, suspend, resume, relabel,
-      detachSafe,
-      detachHard, exportDisk, exportWriter, exportOldest, exportNewest, removeExport, attachTop,
-      attachOldest, attachNewest, flip
+      detachSafe, detachHard, exportDisk, exportWriter, exportOldest, exportNewest, removeExport,
+      attachTop, attachOldest, attachNewest, flip, addDelta, updateIndex, notifyMerged, track,
+      checkpoint, pushBackup
   }
 
-  enum Holder: Sendable { case job, device, export }
+  enum Holder: Sendable { case job, device, export, descriptor }
 
   enum Answer: Sendable {
     case done(Int)
@@ -44,12 +44,15 @@ struct WhoWithWhomTests {
   static let usual: [Operation: Answer] = [
     .snapshot: .done(201), .switchTop: .done(200), .merge: .queued(for: nil),
     .deleteSnapshot: .queued(for: nil), .hash: .queued(for: nil), .grow: .done(200),
-    .suspend: .done(200),
-    .resume: .done(200), .relabel: .done(200), .detachSafe: .done(204), .detachHard: .done(204),
+    .suspend: .done(200), .resume: .done(200), .relabel: .done(200), .detachSafe: .done(204),
+    .detachHard: .done(204),
     .exportDisk: .done(201), .exportWriter: .refused(409, "writer-exists", by: .export),
     .exportOldest: .done(201), .exportNewest: .done(201), .removeExport: .done(204),
     .attachTop: .refused(409, "image-in-use", by: .device), .attachOldest: .done(201),
     .attachNewest: .done(201), .flip: .refused(409, "not-suspended", by: nil),
+    .addDelta: .refused(409, "descriptor-exists", by: .descriptor), .updateIndex: .done(200),
+    .notifyMerged: .refused(409, "index-mismatch", by: nil), .track: .done(201),
+    .checkpoint: .done(201), .pushBackup: .done(201),
   ]
 
   private static let held: [Operation: Answer] = [
@@ -59,6 +62,11 @@ struct WhoWithWhomTests {
     .merge: .queued(for: "job"), .deleteSnapshot: .queued(for: "job"), .hash: .queued(for: "job"),
     .detachSafe: .refused(409, "device-busy", by: .job),
     .flip: .refused(409, "device-busy", by: .job),
+    .addDelta: .refused(409, "device-busy", by: .job),
+    .updateIndex: .refused(409, "device-busy", by: .job),
+    .notifyMerged: .refused(409, "device-busy", by: .job),
+    .track: .refused(409, "device-busy", by: .job),
+    .pushBackup: .refused(409, "device-busy", by: .job),
   ]
 
   private static func busy(_ operations: Operation...) -> [Operation: Answer] {
@@ -90,6 +98,10 @@ struct WhoWithWhomTests {
         .merge: .refused(409, "device-read-only", by: nil),
         .deleteSnapshot: .refused(409, "device-read-only", by: nil), .exportWriter: .done(201),
         .flip: .refused(409, "device-read-only", by: nil),
+        .notifyMerged: .refused(409, "device-read-only", by: nil),
+        .track: .refused(409, "device-read-only", by: nil),
+        .checkpoint: .refused(409, "device-read-only", by: nil),
+        .pushBackup: .refused(409, "device-read-only", by: nil),
       ]
     case .connected:
       [
@@ -101,7 +113,8 @@ struct WhoWithWhomTests {
       Dictionary(
         uniqueKeysWithValues: [
           .snapshot, .switchTop, .merge, .deleteSnapshot, .grow, .suspend, .resume, .relabel,
-          .exportDisk, .exportWriter, .exportOldest, .exportNewest, .flip,
+          .exportDisk, .exportWriter, .exportOldest, .exportNewest, .flip, .addDelta, .updateIndex,
+          .notifyMerged, .track, .checkpoint, .pushBackup,
         ].map { ($0, Answer.refused(409, "device-failed", by: nil)) }
       ).merging([
         .hash: .queued(for: "device"), .exportWriter: .refused(409, "device-failed", by: nil),
@@ -275,6 +288,13 @@ struct WhoWithWhomTests {
     case .attachOldest: return try attach(at: disk.oldest)
     case .attachNewest: return try attach(at: disk.newest)
     case .flip: return try service.post("\(path)/flip-upper-deltas", "")
+    case .addDelta: return try service.post("\(path)/deltas", "{\"path\":\"\(disk.top)\"}")
+    case .updateIndex: return try service.patch("\(path)/deltas/0", "{\"index\":[]}")
+    case .notifyMerged:
+      return try service.post("\(path)/deltas/0/notify-merged", "{\"direction\":\"forward\"}")
+    case .track: return try service.post("\(path)/tracking", "{\"space\":\"virtual\"}")
+    case .checkpoint: return try service.post("\(path)/checkpoints", "{\"name\":\"one\"}")
+    case .pushBackup: return try service.post("\(path)/push-backup", "{\"uuid\":\"one\"}")
     }
   }
 
@@ -291,6 +311,7 @@ struct WhoWithWhomTests {
         case .job: ("job", disk.job)
         case .device: ("device", disk.id)
         case .export: ("export", disk.id)
+        case .descriptor: ("descriptor", "main:\(disk.id)/DiskDescriptor.xml")
         case nil: nil
         }
       #expect(said?["kind"] as? String == wanted?.0, "\(cell): \(reply.text)")
