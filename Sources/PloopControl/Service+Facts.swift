@@ -7,10 +7,10 @@ internal import PloopNBD
 
 extension Service {
   private static let features = [
-    "attach.deltas", "attach.descriptor", "attach.create", "attach.readonly", "attach.repair",
-    "checkpoints", "checkpoints.in_image",
-    "deltas.add", "deltas.index", "deltas.notify_merged", "deltas.replace", "events", "exports",
-    "exports.snapshot", "hash", "idempotency-keys", "jobs", "map", "merge.forward", "push_backup",
+    "attach.create", "attach.deltas", "attach.descriptor", "attach.readonly", "attach.repair",
+    "checkpoints", "checkpoints.in_image", "deltas.add", "deltas.flip", "deltas.index",
+    "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
+    "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "snapshots", "stats", "suspend",
     "tracking", "watch",
   ]

@@ -99,8 +99,9 @@ struct ResizeTests {
     try startClient(
       folder, service.uri("vm"),
       """
+      os.mkfifo("leave")
       open("in", "w")
-      while not os.path.exists("leave"): import time; time.sleep(0.02)
+      open("leave").read()
       size = h.get_size()
       h.pwrite(b"\\x07" * 4096, size - 4096)
       assert bytes(h.pread(4096, size - 4096)) == b"\\x07" * 4096
@@ -116,7 +117,7 @@ struct ResizeTests {
     #expect(try exportSize == 300 << 20)
     try Tool.shell(
       """
-      cd '\(folder.path)'; touch leave
+      cd '\(folder.path)'; echo > leave
       while kill -0 $(cat client.pid) 2> /dev/null; do sleep 0.02; done
       grep -qx 'refused \(Self.small)' client.out || { cat client.out; exit 1; }
       """)
