@@ -1,6 +1,6 @@
 // What the Glibc module cannot give Swift: variadic calls, calls without a glibc wrapper, and
-// constants behind _GNU_SOURCE. No policy: every function is one system call. Each returns what the
-// system call returns and leaves its error in errno.
+// constants behind _GNU_SOURCE, and an instruction. No policy: every function is one system call. Each
+// returns what the system call returns and leaves its error in errno.
 #ifndef PLOOPD_CLINUX_H
 #define PLOOPD_CLINUX_H
 
@@ -67,6 +67,12 @@ struct clinux_extent {
 };
 // The extent that holds `offset` or is the next behind it: 1 when there is one, 0 when not, -1 on error.
 int clinux_next_extent(int fd, uint64_t offset, struct clinux_extent *extent);
+
+// crc32c.c: the CRC of RFC 3720, by the processor's own instruction where it has one. `sum` is that of the
+// bytes before, 0 at the beginning.
+uint32_t clinux_crc32c(uint32_t sum, const void *bytes, size_t count);
+// The same without the instruction.
+uint32_t clinux_crc32c_plain(uint32_t sum, const void *bytes, size_t count);
 
 // lock.c: man 2 fcntl (open file description locks). `write` asks for an exclusive lock.
 int clinux_ofd_lock(int fd, off_t offset, off_t length, int write);
