@@ -36,6 +36,9 @@ let package = Package(
       name: "PloopDevice", dependencies: ["PloopFormat", "PloopIO"], swiftSettings: settings),
     .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
     .target(
+      name: "PloopBackup", dependencies: ["PloopDevice", "PloopFormat", "PloopIO"],
+      swiftSettings: settings),
+    .target(
       name: "PloopControl",
       dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", grdb, logging],
       swiftSettings: settings),
@@ -64,7 +67,8 @@ let package = Package(
       name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
     .target(
-      name: "CrashKit", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      name: "CrashKit",
+      dependencies: ["PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
       path: "Tests/CrashKit", swiftSettings: settings),
     .executableTarget(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
@@ -81,6 +85,12 @@ let package = Package(
     .testTarget(
       name: "PloopDeviceTests",
       dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopBackupTests",
+      dependencies: [
+        "CrashKit", "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport",
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "TestSupport"],

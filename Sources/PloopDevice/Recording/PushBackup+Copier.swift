@@ -111,6 +111,11 @@ extension PushBackup {
     return result
   }
 
+  /// What was wanted in the beginning, a bit for each cluster; nil where that is everything.
+  package var asked: Bitmap? {
+    state.withLock { $0.asked.firstClear(from: 0) == nil ? nil : $0.asked }
+  }
+
   /// What was wanted in the beginning, whatever has been confirmed since, from `offset` on.
   package func wantedRuns(
     offset: UInt64, length: UInt64, limit: Int

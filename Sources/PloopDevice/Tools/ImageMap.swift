@@ -42,6 +42,19 @@ package struct ImageMap: Sendable {
     self.sources = sources
   }
 
+  /// Where the clusters from `cluster` on lie, of those that lie behind each other, or in no image.
+  ///
+  /// - Parameter limit: most clusters, at least 1; not beyond the disk.
+  package func run(
+    from cluster: UInt64, limit: UInt64
+  ) -> (position: Position?, count: UInt64) {
+    let found = map.run(from: cluster, limit: limit)
+    let position = found.place.map { place in
+      Position(level: place.delta, offset: place.physical << UInt64(map.geometry.clusterShift))
+    }
+    return (position, found.count)
+  }
+
   /// Hands out all runs in order; together they are the disk. Each is as long as it can be.
   package func forEachRun<Failure>(_ body: (Run) throws(Failure) -> Void) throws(Failure) {
     let geometry = map.geometry

@@ -106,6 +106,23 @@ extension Descriptor {
     return leaf
   }
 
+  /// Removes the top: the snapshot it builds on becomes the top, and its name is gone.
+  ///
+  /// - Returns: the shot that is gone, with its file.
+  /// - Throws: `snapshot-has-branches` when other shots build on that snapshot; `snapshot-not-possible`
+  ///   for a top with nothing beneath, and where that is marked, or raw.
+  package mutating func removeTop() throws(DescriptorError) -> Shot {
+    let top = try existing(topGUID)
+    guard let below = shot(top.parent), below.mark == nil, !isRaw(below) else {
+      throw DescriptorError(.notPossible, "nothing lies below the top that could be the top")
+    }
+    _ = try onlyChild(of: below.guid)
+    remove(topGUID)
+    topGUID = .top
+    rename(below.guid, to: .top)
+    return top
+  }
+
   /// A snapshot's image lies in another file, with the same content.
   ///
   /// - Throws: `snapshot-not-found`, or `snapshot-not-possible` when another shot has the file.

@@ -183,6 +183,24 @@ struct DescriptorChangesTests {
       refusal { (it) throws(DescriptorError) in _ = try it.removeLeaf(three) } == .hasBranches)
   }
 
+  @Test("The top is removed, and the snapshot that it alone built on is the top")
+  func removeTop() throws {
+    // Others build on the snapshot below the top.
+    #expect(refusal { (it) throws(DescriptorError) in _ = try it.removeTop() } == .hasBranches)
+    var gone: Descriptor.Shot?
+    let descriptor = try changed { (descriptor) throws(DescriptorError) in
+      _ = try descriptor.removeLeaf(two)
+      _ = try descriptor.removeLeaf(three)
+      gone = try descriptor.removeTop()
+    }
+    #expect(gone?.file == "top" && descriptor.shot(one) == nil)
+    #expect(try files(descriptor, .top) == ["root.hds"])
+    #expect(descriptor.topGUID == .top && descriptor.shots.count == 1)
+    var alone = descriptor
+    #expect(throws: DescriptorError.self) { try alone.removeTop() }
+    #expect(alone == descriptor)
+  }
+
   @Test("Snapshots can be marked, the top cannot")
   func marks() throws {
     for mark in Descriptor.Mark.allCases {

@@ -1,0 +1,31 @@
+package import PloopIO
+
+/// Where a disk is copied to, step by step.
+///
+/// Clusters of a step are stored by several threads at a time; between steps one thread commits. After an
+/// error nothing is to be done with it but to open it anew, at the cursor of the last commit.
+package protocol BackupSink: Sendable {
+  /// Everything before this cluster was committed.
+  var cursor: UInt64 { get }
+  /// As of the last commit.
+  var totals: StepJournal.Totals { get }
+
+  /// Which clusters of a range have to be stored even if they are zero: something older would be seen.
+  func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>]
+
+  /// Stores whole clusters.
+  func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError)
+
+  /// Stores zeroes.
+  func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError)
+
+  /// Makes what was stored durable, and then the cursor.
+  func commit(cursor: UInt64, _ totals: StepJournal.Totals) throws(BackupError)
+
+  /// Everything is committed: it is a whole copy from now on, durably, and nobody's any more. May be
+  /// repeated after a crash.
+  func finish() throws(BackupError)
+
+  /// It is not gone on with here: somebody else may open it. Not while anything is being stored.
+  func letGo()
+}

@@ -1,0 +1,252 @@
+internal import PloopDevice
+package import PloopFormat
+package import PloopIO
+
+/// Writes an image of version 2 from beginning to end, each cluster behind the last one, and goes on after
+/// a crash at its last commit (docs/crash-safety.md, "A copy is written").
+///
+/// Until it is whole its own index is empty and it is marked as in use, so nobody takes it for more than it
+/// is: what is in it says its journal.
+package final class ImageWriter: Sendable {
+  private struct State {
+    var journal: StepJournal
+    /// What was stored since the last commit.
+    var fresh: [StepJournal.Entry] = []
+    var isFailed = false
+  }
+
+  package let geometry: Geometry
+  let file: ImageFile
+  private let journalFile: JournalFile
+  private let state: Locked<State>
+  private let zeroes: ByteRegion
+
+  /// Begins an image, or goes on with one that was begun.
+  ///
+  /// - Parameters:
+  ///   - name: of the image. What exists under it is taken for ours only if the journal is there.
+  ///   - journal: the name of the journal, of the same folder.
+  /// - Throws: `.exists`; `.locked` when somebody else writes it; `.target`, `.outOfSpace`.
+  package init(
+    _ name: String, journal journalName: String, in folder: ImageFolder, geometry: Geometry
+  ) throws(BackupError) {
+    precondition(geometry.version == .v2)
+    self.geometry = geometry
+    journalFile = JournalFile(folder: folder, name: journalName)
+    zeroes = AlignedBuffer(count: Int(max(geometry.clusterBytes, 1 << 20))).region
+    let begun = try ImageWriter.begun(name, journalFile, in: folder, geometry)
+    if let begun {
+      (file, state) = (begun.file, Locked(State(journal: begun.journal)))
+    } else {
+      file = try ImageWriter.begin(name, journalFile, in: folder, geometry)
+      state = Locked(State(journal: StepJournal()))
+    }
+  }
+
+  /// What an earlier life has left, if it is of any use; else it is removed.
+  private static func begun(
+    _ name: String, _ journalFile: JournalFile, in folder: ImageFolder, _ geometry: Geometry
+  ) throws(BackupError) -> (file: ImageFile, journal: StepJournal)? {
+    guard journalFile.exists else { return nil }
+    let journal = try journalFile.read(clusterCount: geometry.clusterCount).journal
+    guard folder.contains(name) else {
+      try journalFile.remove()
+      return nil
+    }
+    let file = try onTarget { () throws(IOError) in try folder.open(name, writable: true) }
+    try lock(file)
+    let end =
+      geometry.headerBytes + UInt64(journal.entries.count) << UInt64(geometry.clusterShift)
+    guard journal.cursor > 0, try geometryOf(file) == geometry,
+      try onTarget({ () throws(IOError) in try file.size() }) >= end
+    else {
+      try onTarget { () throws(IOError) in
+        try folder.unlink(name)
+        try folder.sync()
+      }
+      try journalFile.remove()
+      return nil
+    }
+    // What is behind the cursor may be in the page cache alone; it is written again.
+    file.dropFromPageCache()
+    try journalFile.restart(keeping: journal.byteCount)
+    try onTarget { () throws(IOError) in try file.truncate(to: end) }
+    return (file, journal)
+  }
+
+  private static func begin(
+    _ name: String, _ journalFile: JournalFile, in folder: ImageFolder, _ geometry: Geometry
+  ) throws(BackupError) -> ImageFile {
+    guard !folder.contains(name) else {
+      throw BackupError(.exists, "\(folder.path)/\(name) exists")
+    }
+    try journalFile.create()
+    try onImages { () throws(DeviceError) in
+      try ImageCreator.create(in: folder, name: name, geometry: geometry, inUse: true)
+    }
+    let file = try onTarget { () throws(IOError) in try folder.open(name, writable: true) }
+    try lock(file)
+    return file
+  }
+
+  private static func lock(_ file: ImageFile) throws(BackupError) {
+    do { try ImageLock.acquire(file, for: .write) } catch { throw BackupError(error) }
+  }
+
+  /// - Returns: nil when there is no header that describes the file.
+  private static func geometryOf(_ file: ImageFile) throws(BackupError) -> Geometry? {
+    let buffer = AlignedBuffer(count: Header.byteCount)
+    return try onTarget { () throws(IOError) in
+      let count = try file.read(into: buffer.region, at: 0)
+      let bytes = try file.size()
+      return try? Header(parsing: buffer.region.slice(0, count).bytes).geometry(fileBytes: bytes)
+    }
+  }
+
+  // MARK: Storing
+
+  package var cursor: UInt64 { state.withLock { $0.journal.cursor } }
+  package var totals: StepJournal.Totals { state.withLock { $0.journal.totals } }
+  /// Of the last commit.
+  package var entryCount: Int { state.withLock { $0.journal.entries.count } }
+
+  /// Runs a part of the writing; after a failure no other is begun.
+  private func attempt<Result>(
+    _ body: () throws(BackupError) -> Result
+  ) throws(BackupError) -> Result {
+    if state.withLock({ $0.isFailed }) {
+      throw BackupError(.failed, "\(file.path): an earlier write failed")
+    }
+    do { return try body() } catch {
+      state.withLock { $0.isFailed = true }
+      throw error
+    }
+  }
+
+  /// Stores whole clusters behind everything that was stored before.
+  package func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
+    try attempt { () throws(BackupError) in
+      let bytes = Int(geometry.clusterBytes)
+      let entries = (0..<region.count / bytes).map { index in
+        StepJournal.Entry(
+          cluster: UInt32(clamping: cluster + UInt64(index)),
+          checksum: CRC32C.checksum(region.slice(index * bytes, bytes)))
+      }
+      let place = try reserve(entries)
+      let offset = place << UInt64(geometry.clusterShift)
+      try onTarget { () throws(IOError) in try file.write(region, at: offset) }
+      file.beginWriteback(offset: offset, length: UInt64(region.count))
+    }
+  }
+
+  /// - Returns: the physical cluster of the first of them.
+  private func reserve(_ entries: [StepJournal.Entry]) throws(BackupError) -> UInt64 {
+    try state.withLock { state throws(BackupError) in
+      let first =
+        geometry.headerClusters + UInt64(state.journal.entries.count + state.fresh.count)
+      guard first + UInt64(entries.count) <= geometry.physicalLimit else {
+        throw BackupError(.mismatch, "\(file.path): the disk has too many clusters for one image")
+      }
+      state.fresh += entries
+      return first
+    }
+  }
+
+  package func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError) {
+    let most = UInt64(zeroes.count) >> UInt64(geometry.clusterShift)
+    var cluster = clusters.lowerBound
+    while cluster < clusters.upperBound {
+      let count = min(most, clusters.upperBound - cluster)
+      try store(zeroes.slice(0, Int(count << UInt64(geometry.clusterShift))), at: cluster)
+      cluster += count
+    }
+  }
+
+  package func commit(cursor: UInt64, _ totals: StepJournal.Totals) throws(BackupError) {
+    try attempt { () throws(BackupError) in
+      // The journal may be large, and is never copied: nobody else commits meanwhile.
+      let (record, bytes, end) = state.withLock { state in
+        let (record, bytes) = state.journal.record(of: state.fresh, cursor: cursor, totals)
+        return (record, bytes, state.journal.byteCount)
+      }
+      // 1 the data is stable … 2 its record
+      try onTarget { () throws(IOError) in try file.sync() }
+      try journalFile.append(bytes, at: end)
+      state.withLock { state in
+        state.journal.take(record)
+        state.fresh = []
+      }
+    }
+  }
+
+  // MARK: The end
+
+  /// Nobody stores anything here any more.
+  package func letGo() {
+    state.withLock { $0.isFailed = true }
+    // The file may be held for a moment longer by a thread of the last step.
+    ImageLock.release(file)
+  }
+
+  /// Gives the image its index, and closes it.
+  package func close() throws(BackupError) {
+    try attempt { () throws(BackupError) in
+      let journal = state.withLock { $0.journal }
+      var header = Header(new: geometry)
+      if !journal.entries.isEmpty { header.flags &= ~Header.Flags.empty }
+      let first = try onTarget { () throws(IOError) in
+        try writeIndex(of: journal, header)
+      }
+      guard let first else {
+        throw BackupError(
+          .corrupt(clusters: []), "\(file.path): the journal names a cluster twice")
+      }
+      let end =
+        geometry.headerBytes + UInt64(journal.entries.count) << UInt64(geometry.clusterShift)
+      try onTarget { () throws(IOError) in
+        try file.truncate(to: end)
+        try file.sync()
+        first.copy(from: AlignedBuffer(header.encoded).region)
+        try file.write(first, at: 0)
+        try file.sync()
+      }
+    }
+  }
+
+  /// Writes the index, with a header that is marked as in use.
+  ///
+  /// - Returns: the first sector; nil, with a part written, when a cluster is named twice.
+  private func writeIndex(
+    of journal: StepJournal, _ header: Header
+  ) throws(IOError) -> ByteRegion? {
+    // Cluster and place in one word, since they are sorted by the cluster.
+    var words = journal.entries.enumerated().map { number, entry in
+      UInt64(entry.cluster) << 32 | (geometry.headerClusters + UInt64(number))
+    }
+    words.sort()
+    for (word, next) in zip(words, words.dropFirst()) where word >> 32 == next >> 32 { return nil }
+    var marked = header
+    marked.inUse = Header.InUse.open
+    let sector = AlignedBuffer(count: Int(Geometry.sectorBytes)).region
+    let chunk = AlignedBuffer(count: Int(min(geometry.headerBytes, 1 << 20))).region
+    let slotsAtOnce = UInt64(chunk.count / 4)
+    var rest = words[...]
+    var slot: UInt64 = 0
+    while slot < geometry.headerBytes / 4 {
+      chunk.zero()
+      while let word = rest.first, word >> 32 + Geometry.headerSlots < slot + slotsAtOnce {
+        let place = Int(word >> 32 + Geometry.headerSlots - slot)
+        chunk.setLittleEndian(UInt32(truncatingIfNeeded: word), at: 4 * place)
+        rest = rest.dropFirst()
+      }
+      if slot == 0 {
+        chunk.copy(from: AlignedBuffer(marked.encoded).region)
+        sector.copy(from: chunk.slice(0, sector.count))
+      }
+      let count = Int(min(UInt64(chunk.count), geometry.headerBytes - slot * 4))
+      try file.write(chunk.slice(0, count), at: slot * 4)
+      slot += slotsAtOnce
+    }
+    return sector
+  }
+}

@@ -1,0 +1,70 @@
+internal import PloopFormat
+package import PloopIO
+
+/// A point of a chain that is being written.
+package final class PointWriter: BackupSink {
+  package let manifest: PointManifest
+  private let image: ImageWriter
+  private let below: Bitmap?
+  private let chain: BackupChain
+
+  init(
+    _ manifest: PointManifest, _ image: ImageWriter, below: Bitmap?, chain: BackupChain
+  ) {
+    self.manifest = manifest
+    self.image = image
+    self.below = below
+    self.chain = chain
+  }
+
+  package var cursor: UInt64 { image.cursor }
+  package var totals: StepJournal.Totals { image.totals }
+
+  /// A zero cluster is left out where no older point has the cluster.
+  package func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>] {
+    guard let below else { return [] }
+    var runs: [Range<UInt64>] = []
+    var place = Int(range.lowerBound)
+    while let start = below.firstSet(from: place), start < range.upperBound {
+      let end = min(below.firstClear(from: start) ?? below.count, Int(range.upperBound))
+      runs.append(UInt64(start)..<UInt64(end))
+      place = end
+    }
+    return runs
+  }
+
+  package func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
+    try image.store(region, at: cluster)
+  }
+
+  package func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError) {
+    try image.storeZeroes(clusters)
+  }
+
+  package func commit(
+    cursor: UInt64, _ totals: StepJournal.Totals
+  ) throws(BackupError) {
+    try image.commit(cursor: cursor, totals)
+  }
+
+  package func finish() throws(BackupError) {
+    guard image.cursor == image.geometry.clusterCount else {
+      throw BackupError(.mismatch, "\(manifest.id): not everything has been copied")
+    }
+    try image.close()
+    let count = UInt64(image.entryCount)
+    var whole = manifest
+    whole.result = PointManifest.Result(
+      storedClusters: count, bytesRead: image.totals.bytesRead,
+      bytesWritten: count << UInt64(image.geometry.clusterShift),
+      zeroBytes: image.totals.zeroBytes,
+      journalDigest: try JournalFile(
+        folder: chain.folder, name: manifest.id + BackupNames.journal
+      ).digest(),
+      completedAt: wallClockSeconds())
+    try chain.publish(whole)
+    image.letGo()
+  }
+
+  package func letGo() { image.letGo() }
+}

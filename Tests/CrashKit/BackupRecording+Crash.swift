@@ -1,0 +1,169 @@
+internal import Glibc
+internal import PloopBackup
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+internal import TestSupport
+
+extension BackupRecording {
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  package func enumerate(
+    path: String, _ bounds: ChainRecording.Bounds
+  ) throws -> Enumeration.Result {
+    var result = Enumeration.Result()
+    let scratch = try ImageFolder(path: path)
+    for blockBytes in [4096, 512] {
+      var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes))
+      var states = FolderStates(folder, initial: [:], blockBytes: blockBytes)
+      for (position, event) in watch.trace.events.enumerated() {
+        states.apply(event, at: position)
+        for _ in 0..<bounds.samples {
+          result.states += 1
+          let state = states.sample(using: &random)
+          if let fault = check(state, at: position + 1, in: scratch) {
+            result.bad.append(
+              "position \(position) \(event.summary), blocks of \(blockBytes), seed \(bounds.seed): \(fault)"
+            )
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  func check(
+    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
+  ) -> String? {
+    do {
+      for name in try scratch.names() { try scratch.unlink(name) }
+      for (name, bytes) in state {
+        let file = try scratch.create(name)
+        try file.write(AlignedBuffer(bytes).region, at: 0)
+        try file.truncate(to: UInt64(bytes.count))
+      }
+      let chain = BackupChain(in: scratch)
+      if let fault = try checkWhole(chain, at: position) { return fault }
+      if let fault = try settleOthers(chain) { return fault }
+      return try checkWhole(chain, at: position) ?? checkNames(chain)
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  /// Every point that has to be there is, and each that is there holds what it has to.
+  private func checkWhole(_ chain: BackupChain, at position: Int) throws -> String? {
+    let listed = try chain.points()
+    let whole = listed.filter { $0.state == .whole }
+    for point in listed where point.chainLength > 0 && point.state != .whole {
+      return "\(point.id) is \(point.state)"
+    }
+    for known in points where known.wholeFrom <= position && position < known.goneFrom {
+      guard whole.contains(where: { $0.id == known.manifest.id }) else {
+        return "\(known.manifest.id) is gone"
+      }
+    }
+    for point in whole {
+      guard let known = points.first(where: { $0.manifest.id == point.id }) else {
+        return "nobody knows \(point.id)"
+      }
+      guard let values = try ModelDisk.values(of: PointReader(point.id, of: chain)),
+        known.disk.reads(like: values)
+      else { return "\(point.id) holds another disk" }
+      let check = try PointCheck(point.id, of: chain)
+      while try check.step(limitBytes: 1 << 20, on: engine) {}
+      guard check.wrongClusters.isEmpty else {
+        return "\(point.id): clusters \(check.wrongClusters) are wrong"
+      }
+    }
+    return try checkAsDisk(chain)
+  }
+
+  /// What the newest point is for whoever attaches it as the disk it is.
+  private func checkAsDisk(_ chain: BackupChain) throws -> String? {
+    guard let descriptor = try chain.descriptor(),
+      let newest = try chain.points().last(where: {
+        $0.state == .whole
+      })
+    else { return nil }
+    var options = AttachOptions()
+    options.readonly = true
+    let sources = try descriptor.chain(to: descriptor.topGUID).map { shot in
+      DeltaSource(
+        file: try chain.folder.open(shot.file, writable: false), folder: chain.folder,
+        name: shot.file)
+    }
+    let device = try Device.attach(sources, options)
+    defer { try? device.detach(until: .after(seconds: 10)) }
+    guard let known = points.first(where: { $0.manifest.id == newest.id }),
+      descriptor.sizeSectors * Geometry.sectorBytes == known.disk.geometry.sizeBytes,
+      let values = try ModelDisk.values(of: DeviceSource(device)), known.disk.reads(like: values)
+    else { return "\(newest.id), attached, is another disk" }
+    return nil
+  }
+
+  /// What was begun is gone on with if it fits, and then whole; everything else can be removed.
+  private func settleOthers(_ chain: BackupChain) throws -> String? {
+    for point in try chain.points() where point.chainLength == 0 {
+      guard point.state == .partial, let known = points.first(where: { $0.manifest.id == point.id })
+      else {
+        try chain.remove(point.id)
+        continue
+      }
+      let source = ModelSource(known.disk, wanted: known.wanted)
+      guard try copy(source, known.manifest, chain) else { return "\(point.id) does not end" }
+      guard try chain.points().contains(where: { $0.id == point.id && $0.state == .whole }) else {
+        return "\(point.id) was gone on with, and is not whole"
+      }
+    }
+    return nil
+  }
+
+  private func checkNames(_ chain: BackupChain) throws -> String? {
+    let ids = try chain.points().map(\.id)
+    let known = Set(
+      ids.flatMap { ["\($0).hds", "\($0).sums", "\($0).json"] } + [
+        "DiskDescriptor.xml", "DiskDescriptor.xml.lck", "DiskDescriptor.xml.tmp",
+      ])
+    let left = try chain.folder.names().filter { !known.contains($0) }
+    return left.isEmpty ? nil : "left behind: \(left.sorted())"
+  }
+
+  // MARK: Faults
+
+  /// How many calls the scenario makes.
+  package static func calls(path: String) throws -> Int {
+    let count = Locked(0)
+    let recording = try BackupRecording(path: path)
+    recording.watch.use { number, _ in
+      count.withLock { $0 = number + 1 }
+      return nil
+    }
+    try recording.run()
+    return count.withLock { $0 }
+  }
+
+  /// Runs the scenario until a call fails, and looks at what is there then.
+  ///
+  /// - Parameters:
+  ///   - isKill: all calls behind it fail as well: the process is gone.
+  ///   - path: an empty folder.
+  package static func run(
+    failing number: Int, with code: Int32 = EIO, isKill: Bool, path: String
+  ) throws -> String? {
+    let recording = try BackupRecording(path: path)
+    recording.watch.use { call, _ in
+      (isKill ? call >= number : call == number) ? .error(code) : nil
+    }
+    var wasTold = false
+    do { try recording.run() } catch { wasTold = true }
+    let position = recording.position
+    recording.watch.use(nil)
+    guard wasTold || recording.watch.hit == nil else { return "nobody was told" }
+    var state: [String: [UInt8]] = [:]
+    for name in try recording.plain.names() {
+      state[name] = try recording.plain.bytes(of: name, limit: 1 << 20)
+    }
+    let scratch = try ImageFolder(path: path).makeFolder(beneath: "after")
+    return recording.check(state, at: position, in: scratch)
+  }
+}

@@ -1,0 +1,35 @@
+import CrashKit
+import PloopIO
+import TestSupport
+import Testing
+
+@Suite("Backups and power loss")
+struct BackupCrashTests {
+  @Test(
+    "every state that power loss leaves has the whole points, each as it was, and can be gone on with"
+  )
+  func enumeration() throws {
+    let seed = UInt64(20_261_126)
+    let scratch = try ScratchFolder()
+    let recording = try BackupRecording(path: scratch.folder("recording"))
+    try recording.run()
+    let result = try recording.enumerate(
+      path: scratch.folder("states"), .init(samples: 2, seed: seed))
+    #expect(result.states > 500)
+    #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
+  }
+
+  @Test(
+    "a fault at any call, or a kill, is told and costs no whole point", arguments: [false, true])
+  func faults(isKill: Bool) throws {
+    let scratch = try ScratchFolder()
+    let calls = try BackupRecording.calls(path: scratch.folder("counted"))
+    #expect(calls > 150)
+    for number in 0..<calls {
+      let path = scratch.folder("run")
+      defer { ScratchFolder.remove(path) }
+      let fault = try BackupRecording.run(failing: number, isKill: isKill, path: path)
+      #expect(fault == nil, "call \(number)")
+    }
+  }
+}
