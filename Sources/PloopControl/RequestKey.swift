@@ -19,6 +19,9 @@ package struct RequestKey: Sendable, Hashable {
     self.route = route
     self.fingerprint = fingerprint
   }
+
+  /// The request, as it is written beside what it makes where the database cannot tell.
+  var words: String { "\(fingerprint) \(text)" }
 }
 
 /// Turns what a request has made into the answer that is kept under its key, in the transaction

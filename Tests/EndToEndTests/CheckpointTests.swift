@@ -1,3 +1,4 @@
+import Foundation
 import PloopIO
 import TestSupport
 import Testing
@@ -50,6 +51,20 @@ struct CheckpointTests {
     }
   }
 
+  /// The same as QEMU's clients see it: there what was written is what is no data.
+  private func mappedByQEMU(_ name: String) throws -> [Range<Int>] {
+    let options =
+      "driver=nbd,server.type=unix,server.path=\(service.nbdSocket),export=vm,x-dirty-bitmap=qemu:dirty-bitmap:\(name)"
+    let map = try Tool.shell("qemu-img map --output=json --image-opts '\(options)'").output
+    let runs = try #require(
+      try JSONSerialization.jsonObject(with: Data(map.utf8)) as? [[String: Any]])
+    return try runs.compactMap { run in
+      guard run["data"] as? Bool == false else { return nil }
+      let start = try #require(run["start"] as? Int) / Self.kibibyte
+      return start..<start + (try #require(run["length"] as? Int)) / Self.kibibyte
+    }
+  }
+
   private func reason(_ name: String) throws -> String? {
     let reply = try service.get("\(path)/\(name)")
     #expect((reply.json["consistent"] as? Bool) == (reply.json["reason"] as? String == nil))
@@ -66,6 +81,7 @@ struct CheckpointTests {
     let first = [1024..<1088, 20_480..<20_544]
     #expect(try extents("one") == first)
     #expect(try mapped("one", service.uri("vm")) == first)
+    #expect(try mappedByQEMU("one") == first)
     let snapshot = try service.post("/v1/devices/vm/snapshots", "{\"checkpoint\":\"two\"}")
     #expect(snapshot.status == 201, "\(snapshot.text)")
     #expect(try extents("two") == [])

@@ -1,3 +1,4 @@
+import Foundation
 import PloopFormat
 import Testing
 
@@ -15,8 +16,19 @@ struct CheckpointFileTests {
       .init(name: "cp-2", createdAt: 2e9, granularityShift: 12, parent: "cp-1"),
       .init(
         name: "cp-3", createdAt: 0, granularityShift: 26, parent: "cp-2",
-        inconsistency: "the disk went back to a snapshot"),
+        inconsistency: "the disk went back to a snapshot", request: "5f3a the-key"),
     ])
+
+  /// ``sample`` in version 1: its head and its body.
+  private static let firstHead =
+    "cGxvb3BkQ1ABAAAAAQAAAAAAAEAAAAAAFAAAAAAAAABXAQAAAAAAAKx5tLD4+P8uPi+LUrIIP6b1U6Xx95Q5tA+7qzxnYltm"
+  private static let firstBody =
+    "AgAAAP//////////AAAAAAABAAD////////////JmjsAAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAh"
+    + "IiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5Ojs8PT4///////////8AAAAAAAEAAP///////////8maOwABAgMEBQYH"
+    + "CAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8DAAAABAAAAGNw"
+    + "LTEAAAAAAAD4PxAAAAAAAAAAAAAAAAMAAAAAAAAAAQCABAAAAGNwLTIAAAAAZc3dQQwAAAAEAAAAY3AtMQAAAAAA"
+    + "AAAAAAAAAAQAAABjcC0zAAAAAAAAAAAaAAAABAAAAGNwLTIgAAAAdGhlIGRpc2sgd2VudCBiYWNrIHRvIGEgc25h"
+    + "cHNob3QAAAAAAAAAAA=="
 
   private func fault(_ bytes: [UInt8]) -> String? {
     do throws(CheckpointFile.Fault) {
@@ -35,6 +47,18 @@ struct CheckpointFileTests {
       #expect(read == file)
       #expect(isMarked == [Bool](repeating: false, count: file.regionCount))
     }
+  }
+
+  @Test("A file of version 1, which knew no requests, is read as it was written then")
+  func firstVersion() throws {
+    let head = try #require(Data(base64Encoded: Self.firstHead))
+    let body = try #require(Data(base64Encoded: Self.firstBody))
+    let filling = [UInt8](repeating: 0, count: Int(CheckpointFile.marksOffset) - head.count)
+    let marks = [UInt8](repeating: CheckpointFile.clean, count: Self.sample.marksBytes)
+    let (read, _) = try CheckpointFile.parse(Array(head) + filling + marks + Array(body))
+    var wanted = Self.sample
+    for index in wanted.checkpoints.indices { wanted.checkpoints[index].request = nil }
+    #expect(read == wanted)
   }
 
   @Test("Clean ends of bitmaps take no room")
@@ -88,7 +112,8 @@ struct CheckpointFileTests {
     // Offsets of the body: 2 deltas of 92 bytes behind a count, then the count of checkpoints.
     let checkpoints = 4096 + 4096 + 4 + 2 * 92
     let changes: [(String, Int, UInt8)] = [
-      ("version", 8, 2), ("state", 12, 2), ("disk", 23, 0xFF), ("region size", 24, 15),
+      ("version", 8, 3), ("version", 8, 0), ("state", 12, 2), ("disk", 23, 0xFF),
+      ("region size", 24, 15),
       ("region size", 24, 27), ("deltas", 4096 + 4096 + 1, 2), ("checkpoints", checkpoints + 2, 1),
       ("name's length", checkpoints + 4, 0), ("name's length", checkpoints + 6, 1),
       ("name's text", checkpoints + 8, 0xFF), ("time", checkpoints + 19, 0x7F),

@@ -57,9 +57,13 @@ extension Service {
     keeping keeper: AnswerKeeper<CheckpointInfo>?
   ) throws(ServiceError) -> CheckpointInfo {
     let (device, record) = try writable(controller)
-    let new = try newCheckpoint(request, device, pointer: "/name")
-    let pause = try converting { () throws(DeviceError) in
-      try device.makeCheckpoint(new, until: .after(seconds: configuration.quiesceSeconds))
+    let new = try newCheckpoint(request, device, by: keeper?.key, pointer: "/name")
+    var pause: UInt64?
+    // A crash may have come between the checkpoint and the answer.
+    if Service.made(request.name, by: keeper?.key, on: device) == nil {
+      pause = try converting { () throws(DeviceError) in
+        try device.makeCheckpoint(new, until: .after(seconds: configuration.quiesceSeconds))
+      }
     }
     let found = try converting { () throws(DeviceError) in try device.checkpoint(request.name) }
     return try note(.checkpointCreated, request.name, record, controller) {
@@ -96,11 +100,19 @@ extension Service {
 
   // MARK: Pieces
 
+  /// The checkpoint, if there is one, that the same request has made before.
+  static func made(_ name: String, by key: RequestKey?, on device: Device) -> Checkpoint? {
+    guard let key else { return nil }
+    return device.checkpoints.first { $0.name == name && $0.request == key.words }
+  }
+
   /// What a request asks for, if it makes sense.
   ///
-  /// - Parameter pointer: of the name in the request's body.
+  /// - Parameters:
+  ///   - key: of the request, if it can come again.
+  ///   - pointer: of the name in the request's body.
   func newCheckpoint(
-    _ request: CheckpointRequest, _ device: Device, pointer: String
+    _ request: CheckpointRequest, _ device: Device, by key: RequestKey? = nil, pointer: String
   ) throws(ServiceError) -> NewCheckpoint {
     try Names.require(request.name, as: "checkpoint", pointer: pointer)
     let shifts = CheckpointFile.granularityShifts
@@ -111,7 +123,8 @@ extension Service {
         pointer: "/granularity")
     }
     return NewCheckpoint(
-      request.name, granularityShift: bytes.trailingZeroBitCount, createdAt: wallClockSeconds())
+      request.name, granularityShift: bytes.trailingZeroBitCount, createdAt: wallClockSeconds(),
+      request: key?.words)
   }
 
   private func note<Result>(
@@ -134,7 +147,7 @@ extension Service {
     return [session.backup.uuid]
   }
 
-  private func info(
+  func info(
     of checkpoint: Checkpoint, _ device: Device, _ controller: DeviceController
   ) -> CheckpointInfo {
     let reason = checkpoint.inconsistency

@@ -39,7 +39,11 @@ extension Service {
       self.hear(change, uuid, controller)
     }
     let checkpoint = try request.checkpoint.map { (request) throws(ServiceError) in
-      try newCheckpoint(request, device, pointer: "/checkpoint")
+      try newCheckpoint(request, device, by: keeper?.key, pointer: "/checkpoint")
+    }
+    // Of the same request, which a crash has cut short: its backup is over, and so is the checkpoint.
+    if let old = checkpoint.flatMap({ Service.made($0.name, by: keeper?.key, on: device) }) {
+      dropCheckpoint(old.name, device, controller.id)
     }
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
     let pause = try converting { () throws(DeviceError) in

@@ -53,6 +53,7 @@ extension CheckpointFile {
       body.append(UInt32(checkpoint.granularityShift))
       body.append(text: checkpoint.parent ?? "")
       body.append(text: checkpoint.inconsistency ?? "")
+      body.append(text: checkpoint.request ?? "")
       let bits = checkpoint.bits.prefix((checkpoint.bits.lastIndex { $0 != 0 } ?? -1) + 1)
       body.append(UInt64(bits.count))
       body.append(Array(bits))
@@ -69,7 +70,8 @@ extension CheckpointFile {
     guard bytes.count >= headBytes else { throw Fault(detail: "it ends within its head") }
     var head = ByteReader(bytes[..<headBytes])
     guard try head.bytes(magic.count) == magic else { throw Fault(detail: "its magic is wrong") }
-    guard try head.number(UInt32.self) == version else {
+    let version = try head.number(UInt32.self)
+    guard versions.contains(version) else {
       throw Fault(detail: "it is of a version that is not known")
     }
     let state = State(rawValue: try head.number(UInt32.self))
@@ -95,12 +97,14 @@ extension CheckpointFile {
       throw Fault(detail: "the checksum of its body is wrong")
     }
     var reader = ByteReader(body)
-    try file.readBody(&reader)
+    try file.readBody(&reader, version)
     let marks = bytes[headBytes..<(headBytes + file.regionCount)]
     return (file, marks.map { $0 != clean })
   }
 
-  private mutating func readBody(_ body: inout ByteReader) throws(Fault) {
+  private mutating func readBody(
+    _ body: inout ByteReader, _ version: UInt32
+  ) throws(Fault) {
     let deltas = try body.number(UInt32.self)
     guard deltas <= UInt32(CheckpointFile.deltaLimit) else {
       throw Fault(detail: "it tells of \(deltas) deltas")
@@ -119,7 +123,7 @@ extension CheckpointFile {
     }
     var names: Set<String> = []
     for _ in 0..<count {
-      let checkpoint = try readCheckpoint(&body)
+      let checkpoint = try readCheckpoint(&body, version)
       guard names.insert(checkpoint.name).inserted else {
         throw Fault(detail: "it has two checkpoints called \(checkpoint.name)")
       }
@@ -128,11 +132,14 @@ extension CheckpointFile {
     guard body.isAtEnd else { throw Fault(detail: "its body is longer than what it holds") }
   }
 
-  private func readCheckpoint(_ body: inout ByteReader) throws(Fault) -> Checkpoint {
+  private func readCheckpoint(
+    _ body: inout ByteReader, _ version: UInt32
+  ) throws(Fault) -> Checkpoint {
     let name = try body.text()
     let createdAt = Double(bitPattern: try body.number(UInt64.self))
     let shift = Int(try body.number(UInt32.self))
     let (parent, inconsistency) = (try body.text(), try body.text())
+    let request = version > 1 ? try body.text() : ""
     guard !name.isEmpty, createdAt.isFinite, CheckpointFile.granularityShifts.contains(shift) else {
       throw Fault(detail: "a checkpoint makes no sense")
     }
@@ -145,6 +152,7 @@ extension CheckpointFile {
       name: name, createdAt: createdAt, granularityShift: shift,
       parent: parent.isEmpty ? nil : parent,
       inconsistency: inconsistency.isEmpty ? nil : inconsistency,
+      request: request.isEmpty ? nil : request,
       bits: try body.bytes(Int(length)))
   }
 }

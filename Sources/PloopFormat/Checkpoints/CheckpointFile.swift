@@ -48,18 +48,21 @@ package struct CheckpointFile: Equatable, Sendable {
     package var parent: String?
     /// Why the bitmap says nothing, if it does not.
     package var inconsistency: String?
+    /// The request that made it, if that can come again: of 1 to 1024 bytes.
+    package var request: String?
     /// Bit i is bit i % 8 of byte i / 8; what lies behind the end is clean.
     package var bits: [UInt8]
 
     package init(
       name: String, createdAt: Double, granularityShift: Int, parent: String? = nil,
-      inconsistency: String? = nil, bits: [UInt8] = []
+      inconsistency: String? = nil, request: String? = nil, bits: [UInt8] = []
     ) {
       self.name = name
       self.createdAt = createdAt
       self.granularityShift = granularityShift
       self.parent = parent
       self.inconsistency = inconsistency
+      self.request = request
       self.bits = bits
     }
   }
@@ -123,7 +126,9 @@ package struct CheckpointFile: Equatable, Sendable {
   // MARK: Layout
 
   static let magic = Array("ploopdCP".utf8)
-  static let version: UInt32 = 1
+  /// 2 knows which requests made its checkpoints; otherwise it is the same as 1, which is read too.
+  static let version: UInt32 = 2
+  static let versions: ClosedRange<UInt32> = 1...version
   static let headBytes = 4096
   static let checkedHeadBytes = 56
 

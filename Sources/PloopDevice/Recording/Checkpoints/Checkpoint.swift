@@ -9,6 +9,8 @@ package final class Checkpoint: Sendable {
   package let granularityShift: Int
   /// The newest checkpoint that there was when this one was made.
   package let parent: String?
+  /// The request that made it, if that can come again.
+  package let request: String?
   private let bits: AtomicBits
   private let reason: Locked<String?>
   private let diskBytes: UInt64
@@ -19,6 +21,7 @@ package final class Checkpoint: Sendable {
     createdAt = stored.createdAt
     granularityShift = stored.granularityShift
     parent = stored.parent
+    request = stored.request
     self.diskBytes = diskBytes
     reason = Locked(stored.inconsistency)
     // Nobody asks for the bits of one that says nothing.
@@ -116,6 +119,6 @@ package final class Checkpoint: Sendable {
     let reason = inconsistency
     return CheckpointFile.Checkpoint(
       name: name, createdAt: createdAt, granularityShift: granularityShift, parent: parent,
-      inconsistency: reason, bits: reason == nil ? bits.bytes : [])
+      inconsistency: reason, request: request, bits: reason == nil ? bits.bytes : [])
   }
 }

@@ -3,17 +3,22 @@ internal import PloopIO
 
 /// A checkpoint that is to begin at the instant of a snapshot.
 package struct NewCheckpoint: Sendable {
-  let name: String
+  package let name: String
   let granularityShift: Int
   let createdAt: Double
+  let request: String?
 
   /// - Parameters:
   ///   - granularityShift: log2 of the bytes that one bit stands for.
   ///   - createdAt: seconds since 1970, for people.
-  package init(_ name: String, granularityShift: Int, createdAt: Double) {
+  ///   - request: what makes it, in 1 to 1024 bytes, so that whoever asks once more after a crash is known.
+  package init(
+    _ name: String, granularityShift: Int, createdAt: Double, request: String? = nil
+  ) {
     self.name = name
     self.granularityShift = granularityShift
     self.createdAt = createdAt
+    self.request = request
   }
 }
 

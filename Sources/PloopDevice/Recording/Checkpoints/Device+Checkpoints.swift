@@ -93,7 +93,7 @@ extension Device {
     }
     let stored = CheckpointFile.Checkpoint(
       name: name, createdAt: request.createdAt, granularityShift: granularityShift,
-      parent: old.last?.name)
+      parent: old.last?.name, request: request.request)
     return (recorder, Checkpoint(stored, diskBytes: geometry.sizeBytes))
   }
 
