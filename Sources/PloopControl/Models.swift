@@ -91,7 +91,7 @@ package struct DeviceChange: Sendable {
   package init() {}
 }
 
-package enum DeviceState: String, Sendable {
+package enum DeviceState: String, Sendable, CaseIterable {
   case attaching, online, suspended, degraded, failed, detaching
 }
 
@@ -363,6 +363,9 @@ package struct DeviceStatistics: Sendable {
   package var pauses: UInt64
   package var pauseNanoseconds: UInt64
   package var longestPauseNanoseconds: UInt64
+  /// Writes that had to wait for a checkpoint's mark or for the copy of a push backup, and for how long.
+  package var recordingWaits: UInt64
+  package var recordingWaitNanoseconds: UInt64
   package var inFlight: UInt64
   package var clients: UInt64
   package var idleSeconds: Double

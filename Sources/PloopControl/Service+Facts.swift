@@ -10,7 +10,7 @@ extension Service {
     "attach.create", "attach.deltas", "attach.descriptor", "attach.readonly", "attach.repair",
     "checkpoints", "checkpoints.in_image", "deltas.add", "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
-    "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "push_backup",
+    "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "snapshots", "stats", "suspend",
     "tracking", "watch",
   ]
@@ -176,7 +176,11 @@ extension Service {
 
   package func statistics(_ id: String) async throws(ServiceError) -> DeviceStatistics {
     let controller = try controller(id)
-    let values = try controller.device().statistics()
+    return statistics(of: try controller.device(), controller)
+  }
+
+  func statistics(of device: Device, _ controller: DeviceController) -> DeviceStatistics {
+    let values = device.statistics()
     func operation(_ kind: Statistics.Operation) -> DeviceStatistics.Operation {
       guard let values = values.operations[kind] else { return DeviceStatistics.Operation() }
       return DeviceStatistics.Operation(
@@ -187,14 +191,16 @@ extension Service {
       $0 + self.clients(of: $1.name).count
     }
     return DeviceStatistics(
-      device: id, since: controller.now.attachedAt,
+      device: controller.id, since: controller.now.attachedAt,
       boundariesMicroseconds: Statistics.boundariesMicroseconds, read: operation(.read),
       write: operation(.write), flush: operation(.flush), trim: operation(.trim),
       zero: operation(.zero), cache: operation(.cache),
       copyOnWriteClusters: values.copyOnWriteClusters,
       allocatedClusters: values.allocatedClusters, pauses: values.pauses,
       pauseNanoseconds: values.pauseNanoseconds,
-      longestPauseNanoseconds: values.longestPauseNanoseconds, inFlight: values.inFlight,
+      longestPauseNanoseconds: values.longestPauseNanoseconds,
+      recordingWaits: values.recordingWaits,
+      recordingWaitNanoseconds: values.recordingWaitNanoseconds, inFlight: values.inFlight,
       clients: UInt64(clients),
       idleSeconds: Double(values.nanosecondsSinceLastRequest) / 1e9,
       revision: controller.now.record?.revision ?? 0)

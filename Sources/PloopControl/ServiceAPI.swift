@@ -3,6 +3,7 @@ package import PloopFormat
 package protocol ServiceAPI: Sendable {
   func info() async -> ServiceInfo
   func readiness() async -> Readiness
+  func metrics() async -> [Metric]
   func devices(after: String?, limit: Int, state: DeviceState?, labels: [String: String]) async
     -> Page<DeviceInfo>
   func device(_ id: String) async throws(ServiceError) -> DeviceInfo

@@ -28,6 +28,9 @@ package final class Statistics: Sendable {
     package var pauses: UInt64
     package var pauseNanoseconds: UInt64
     package var longestPauseNanoseconds: UInt64
+    /// Changes that waited for a recorder, and how long.
+    package var recordingWaits: UInt64
+    package var recordingWaitNanoseconds: UInt64
     package var inFlight: UInt64
     package var nanosecondsSinceLastRequest: UInt64
   }
@@ -39,6 +42,7 @@ package final class Statistics: Sendable {
 
   private let copied = Atomic<UInt64>(0)
   private let pauses = AtomicCounters(count: 2)
+  private let recordingWaits = AtomicCounters(count: 2)
   private let longestPause = Atomic<UInt64>(0)
   private let allocated = Atomic<UInt64>(0)
   private let lastRequest = Atomic<UInt64>(monotonicNanoseconds())
@@ -53,6 +57,12 @@ package final class Statistics: Sendable {
     pauses.add(1, at: 0)
     pauses.add(nanoseconds, at: 1)
     longestPause.max(nanoseconds, ordering: .relaxed)
+  }
+
+  /// Counts a change that had to wait for a recorder.
+  func countRecordingWait(nanoseconds: UInt64) {
+    recordingWaits.add(1, at: 0)
+    recordingWaits.add(nanoseconds, at: 1)
   }
 
   /// Counts a request that began at `start` and has just ended.
@@ -102,7 +112,9 @@ package final class Statistics: Sendable {
       operations: operations, copyOnWriteClusters: copied.load(ordering: .relaxed),
       allocatedClusters: allocated.load(ordering: .relaxed), pauses: pauses[0],
       pauseNanoseconds: pauses[1],
-      longestPauseNanoseconds: longestPause.load(ordering: .relaxed), inFlight: inFlight,
+      longestPauseNanoseconds: longestPause.load(ordering: .relaxed),
+      recordingWaits: recordingWaits[0], recordingWaitNanoseconds: recordingWaits[1],
+      inFlight: inFlight,
       nanosecondsSinceLastRequest: monotonicNanoseconds()
         &- lastRequest.load(ordering: .relaxed))
   }

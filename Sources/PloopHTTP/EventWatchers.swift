@@ -38,4 +38,8 @@ package final class EventWatchers: Sendable {
 
   /// How many places are taken.
   var count: Int { taken.withLock { $0 } }
+
+  var metric: Metric {
+    Metric(.gauge, "ploopd_event_clients", "Clients that listen to events.", Double(count))
+  }
 }

@@ -38,6 +38,8 @@ package struct HTTPReply: Sendable {
   package var lines: [JSON]?
   /// Bytes as they are, instead of a body.
   package var bytes: [UInt8]?
+  /// What these bytes are.
+  package var bytesType = "application/octet-stream"
   package var headers: [(name: String, value: String)] = []
   package var isProblem = false
   /// Instead of a body: one that goes on, as `text/event-stream`.
@@ -51,7 +53,7 @@ package struct HTTPReply: Sendable {
   package var contentType: String? {
     if stream != nil { return "text/event-stream" }
     if lines != nil { return "application/x-ndjson" }
-    if bytes != nil { return "application/octet-stream" }
+    if bytes != nil { return bytesType }
     guard body != nil else { return nil }
     return isProblem ? "application/problem+json" : "application/json"
   }

@@ -1,4 +1,5 @@
 package import PloopControl
+internal import PloopIO
 
 /// One line of the route table.
 package struct Route: Sendable {
@@ -29,6 +30,7 @@ package struct Route: Sendable {
 struct Call: Sendable {
   let service: any ServiceAPI
   let watchers: EventWatchers
+  let traffic: Traffic
   let request: HTTPRequest
   let target: RequestTarget
   let arguments: [String]
@@ -81,6 +83,7 @@ package struct Router: Sendable {
 
   private let service: any ServiceAPI
   let watchers: EventWatchers
+  private let traffic = Traffic()
   private let longestPatience: Int
 
   /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
@@ -96,13 +99,20 @@ package struct Router: Sendable {
 
   /// - Parameter requestID: given back in the reply and in problems.
   package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
+    let start = monotonicNanoseconds()
+    var template: String?
+    let reply: HTTPReply
     do throws(Problem) {
       let target = try RequestTarget(request.target)
+      let matches = Router.matches(target)
+      template = matches.first?.route.template
       try RequestRules.check(request, authority: target.authority)
-      return common(try await route(request, target), requestID)
+      reply = common(try await route(request, target, matches), requestID)
     } catch {
-      return refuse(request, error, requestID: requestID)
+      reply = refuse(request, error, requestID: requestID)
     }
+    traffic.count(request.method, template, reply.status, since: start)
+    return reply
   }
 
   /// The reply that says why a request is not served.
@@ -122,21 +132,24 @@ package struct Router: Sendable {
       .with("X-Content-Type-Options", "nosniff")
   }
 
+  /// The routes of a path, one for each method, and what stands in their places.
+  private static func matches(_ target: RequestTarget) -> [(route: Route, arguments: [String])] {
+    routes.compactMap { route in match(route.template, target.segments).map { (route, $0) } }
+  }
+
   private func route(
-    _ request: HTTPRequest, _ target: RequestTarget
+    _ request: HTTPRequest, _ target: RequestTarget,
+    _ matches: [(route: Route, arguments: [String])]
   ) async throws(Problem) -> HTTPReply {
-    let matches = Router.routes.compactMap { route in
-      Router.match(route.template, target.segments).map { (route, $0) }
-    }
     guard !matches.isEmpty else { throw Problem("not-found", "no route is \(request.path)") }
-    let methods = Set(matches.map(\.0.method))
+    let methods = Set(matches.map(\.route.method))
     let allowed = (methods.contains("GET") ? methods.union(["HEAD"]) : methods)
       .union(["OPTIONS"]).sorted()
     if request.method == "OPTIONS" {
       return HTTPReply(204).with("Allow", allowed.joined(separator: ", "))
     }
     let method = request.method == "HEAD" ? "GET" : request.method
-    guard let (route, arguments) = matches.first(where: { $0.0.method == method }) else {
+    guard let (route, arguments) = matches.first(where: { $0.route.method == method }) else {
       var problem = Problem("method-not-allowed", "\(request.path) has no \(request.method)")
       problem.allowed = allowed
       throw problem
@@ -152,7 +165,8 @@ package struct Router: Sendable {
       }
     }
     let call = Call(
-      service: service, watchers: watchers, request: request, target: target, arguments: arguments,
+      service: service, watchers: watchers, traffic: traffic, request: request, target: target,
+      arguments: arguments,
       longestPatience: longestPatience)
     // A POST waits where it is known whether it is a new one.
     if method == "PATCH" || method == "DELETE" {

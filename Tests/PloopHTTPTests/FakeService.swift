@@ -72,6 +72,10 @@ final class FakeService: ServiceAPI {
     return Readiness(checks: [.init(name: "recovery", ok: isReady, detail: "")])
   }
 
+  func metrics() async -> [Metric] {
+    [Metric(.gauge, "ploopd_ready", "Ready.", await readiness().isReady ? 1 : 0)]
+  }
+
   func devices(
     after: String?, limit: Int, state: DeviceState?, labels: [String: String]
   ) async -> Page<DeviceInfo> {

@@ -156,7 +156,8 @@ enum Sample {
       device: id, since: moment, boundariesMicroseconds: boundaries, read: operation,
       write: operation, flush: operation, trim: operation, zero: operation, cache: operation,
       copyOnWriteClusters: 310, allocatedClusters: 12, pauses: 2, pauseNanoseconds: 5_000_000,
-      longestPauseNanoseconds: 3_000_000, inFlight: 3, clients: 1, idleSeconds: 0.25,
+      longestPauseNanoseconds: 3_000_000, recordingWaits: 1,
+      recordingWaitNanoseconds: 1_500_000, inFlight: 3, clients: 1, idleSeconds: 0.25,
       revision: 41)
   }
 }

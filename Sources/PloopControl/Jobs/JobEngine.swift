@@ -22,6 +22,16 @@ final class JobEngine: Sendable {
     var changes: UInt64 = 0
   }
 
+  /// An end that a job can come to.
+  struct JobEnd: Hashable, Comparable {
+    let type: String
+    let outcome: JobState
+
+    static func < (left: JobEnd, right: JobEnd) -> Bool {
+      (left.type, left.outcome.rawValue) < (right.type, right.outcome.rawValue)
+    }
+  }
+
   let store: Store
   let log: Logger
   let state = Monitor(State())
@@ -29,6 +39,8 @@ final class JobEngine: Sendable {
   let registry: JobRegistry
   let changed: @Sendable (_ job: String) -> Void
   let progressed: @Sendable (JobRecord) -> Void
+  /// How many have ended, and how.
+  let finished = Locked<[JobEnd: UInt64]>([:])
   /// Held while a job is changed: its record in memory and on the disk are the same.
   private let writing = Locked(())
 
@@ -167,6 +179,9 @@ final class JobEngine: Sendable {
       } show: { saved in
         state.withLock { $0.jobs[id] = saved.state.isFinal ? nil : saved }
       }
+    }
+    if job.state.isFinal {
+      finished.withLock { $0[JobEnd(type: job.type, outcome: job.state), default: 0] += 1 }
     }
     if isEvent { changed(id) }
     return job

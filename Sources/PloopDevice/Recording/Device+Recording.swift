@@ -47,6 +47,8 @@ extension Device {
         let obstacle = recorders.current.obstacle(to: range)
       else { return pass }
       gate.leave(pass)
+      let start = monotonicNanoseconds()
+      defer { counters.countRecordingWait(nanoseconds: monotonicNanoseconds() - start) }
       try obstacle.willOverwrite(range)
     }
   }

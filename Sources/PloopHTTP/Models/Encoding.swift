@@ -190,6 +190,8 @@ extension DeviceStatistics {
       "cow_clusters": .count(copyOnWriteClusters), "allocated_clusters": .count(allocatedClusters),
       "pauses": .count(pauses), "pause_ns_sum": .count(pauseNanoseconds),
       "pause_ns_max": .count(longestPauseNanoseconds),
+      "recording_waits": .count(recordingWaits),
+      "recording_wait_ns_sum": .count(recordingWaitNanoseconds),
       "in_flight": .count(inFlight), "clients": .count(clients),
       "idle_seconds": .number(idleSeconds), "revision": .count(revision),
     ])

@@ -119,7 +119,7 @@ extension Call {
       let target = try? RequestTarget(path(of: event, by: route))
     else { return nil }
     let call = Call(
-      service: service, watchers: watchers, request: request, target: target,
+      service: service, watchers: watchers, traffic: traffic, request: request, target: target,
       arguments: [event.subject])
     let reply = try? await route.handle(call)
     return reply?.status == 200 ? reply?.body : nil

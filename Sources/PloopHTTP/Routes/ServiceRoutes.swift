@@ -7,6 +7,13 @@ let serviceRoutes: [Route] = [
     let readiness = await call.service.readiness()
     return HTTPReply(readiness.isReady ? 200 : 503, readiness.json)
   },
+  Route("GET", "/metrics", "getMetrics") { call in
+    var reply = HTTPReply(200)
+    reply.bytes = MetricsText.encode(
+      await call.service.metrics() + call.traffic.metrics + [call.watchers.metric])
+    reply.bytesType = MetricsText.contentType
+    return reply
+  },
   Route("GET", "/v1", "getService", watching: { _ in .service }) { call in
     let info = await call.service.info()
     return HTTPReply(200, info.json).with(revision: info.revision)

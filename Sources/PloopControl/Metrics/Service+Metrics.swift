@@ -1,0 +1,114 @@
+internal import PloopDevice
+internal import PloopIO
+
+// Everything that is measured, as it is now.
+
+extension Service {
+  package func metrics() async -> [Metric] {
+    let controllers = state.withLock { $0.devices.values.sorted { $0.id < $1.id } }
+      .filter { $0.now.record != nil }
+    let devices = controllers.map(measures)
+    return await serviceMetrics(devices.map(\.info.state))
+      + DeviceMetric.all.map { $0.metric(of: devices) } + [clientMetric(devices)]
+      + jobMetrics() + ProcessMetrics.now()
+  }
+
+  private func measures(of controller: DeviceController) -> DeviceMeasures {
+    let facts = controller.now
+    var measures = DeviceMeasures(info: info(of: controller.id, facts), checkpoints: [])
+    if let device = try? controller.device() {
+      measures.statistics = statistics(of: device, controller)
+      measures.checkpoints = device.checkpoints.map { info(of: $0, device, controller) }
+    }
+    switch facts.maintenance {
+    case .tracking(let tracker, _)?: measures.tracking = TrackingInfo(tracker)
+    case .pushBackup(let session)?: measures.pushBackup = PushBackupInfo(session)
+    case nil: break
+    }
+    return measures
+  }
+
+  private func serviceMetrics(_ states: [DeviceState]) async -> [Metric] {
+    [
+      Metric(
+        .gauge, "ploopd_build_info", "Always 1; the label says which version runs.",
+        [.init(true, [("version", ProductVersion.current)])]),
+      Metric(
+        .gauge, "ploopd_start_time_seconds", "When the service began, in seconds since 1970.",
+        startedAt),
+      Metric(
+        .gauge, "ploopd_ready", "1 when all disks are back and requests are served.",
+        await readiness().isReady ? 1 : 0),
+      Metric(
+        .gauge, "ploopd_devices", "Devices, by state.",
+        DeviceState.allCases.map { state in
+          .init(states.count { $0 == state }, [("state", state.rawValue)])
+        }),
+      Metric(
+        .gauge, "ploopd_root_free_bytes", "What is free where images may lie.",
+        roots.names.compactMap { name in
+          roots.freeBytes(of: name).map { .init($0, [("root", name)]) }
+        }),
+    ]
+  }
+
+  private func clientMetric(_ devices: [DeviceMeasures]) -> Metric {
+    Metric(
+      .gauge, "ploopd_nbd_clients", "Clients that are connected.",
+      devices.flatMap { device in
+        device.info.exports.map {
+          .init($0.clients.count, [("export", $0.name), ("device", device.info.id)])
+        }
+      })
+  }
+
+  // MARK: Jobs
+
+  private func jobMetrics() async -> [Metric] {
+    let open = jobs.state.withLock { Array($0.jobs.values) }
+    let active = open.filter(\.state.isActive).map(info).sorted { $0.record.id < $1.record.id }
+    return [
+      Metric(
+        .gauge, "ploopd_jobs", "Jobs that are not over, by type and state.",
+        JobMetrics.counted(open.map { [("type", $0.type), ("state", $0.state.rawValue)] })),
+      Metric(
+        .counter, "ploopd_jobs_finished_total", "Jobs that have ended in this life of the service.",
+        jobs.finished.withLock { $0 }.sorted { $0.key < $1.key }.map { end, count in
+          .init(count, [("type", end.type), ("outcome", end.outcome.rawValue)])
+        }),
+      Metric(
+        .gauge, "ploopd_job_progress_ratio", "How far a running job is, from 0 to 1.",
+        active.map { .init($0.record.progress.ratio, JobMetrics.labels($0.record)) }),
+      Metric(
+        .gauge, "ploopd_job_last_progress_timestamp_seconds",
+        "When a running job came further last, in seconds since 1970.",
+        active.compactMap { job in
+          job.record.progress.lastProgressAt.map { .init($0, JobMetrics.labels(job.record)) }
+        }),
+      Metric(
+        .gauge, "ploopd_job_queue_oldest_seconds", "For how long the oldest queued job has waited.",
+        await queue().oldestQueuedAt.map { max(0, wallClockSeconds() - $0) } ?? 0),
+    ]
+  }
+}
+
+private enum JobMetrics {
+  static func labels(_ job: JobRecord) -> Metric.Labels {
+    [("job_id", job.id), ("type", job.type), ("device", job.device)]
+  }
+
+  /// How often each set of labels is there.
+  static func counted(_ all: [Metric.Labels]) -> [Metric.Sample] {
+    Dictionary(grouping: all) { $0.map { "\($0.name)=\($0.value)" } }
+      .sorted { $0.key.lexicographicallyPrecedes($1.key) }
+      .compactMap { _, same in same.first.map { .init(same.count, $0) } }
+  }
+}
+
+extension JobProgress {
+  fileprivate var ratio: Double {
+    if totalBytes > 0 { return min(1, Double(doneBytes) / Double(totalBytes)) }
+    if totalClusters > 0 { return min(1, Double(doneClusters) / Double(totalClusters)) }
+    return 0
+  }
+}
