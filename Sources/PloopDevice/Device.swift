@@ -148,7 +148,7 @@ package final class Device: Sendable {
     }
   }
 
-  /// Runs `body` while no request is inside the gate; a suspended disk stays so.
+  /// Runs `body` while no request is inside the gate, and counts the pause; a suspended disk stays so.
   ///
   /// - Returns: nanoseconds for which requests had to wait.
   /// - Throws: `.timeout`, with nothing done, when requests in flight do not end in time.
@@ -158,7 +158,10 @@ package final class Device: Sendable {
     try suspension.withLock { isSuspended throws(DeviceError) in
       let start = monotonicNanoseconds()
       if !isSuspended { try close(until: deadline) }
-      defer { if !isSuspended { gate.open() } }
+      defer {
+        if !isSuspended { gate.open() }
+        counters.countPause(nanoseconds: monotonicNanoseconds() - start)
+      }
       try body()
       return monotonicNanoseconds() - start
     }

@@ -130,7 +130,9 @@ struct LoadConnection: ~Copyable {
         writeLeft &-= part
         continue
       }
-      guard freeCount > 0, !plan.isDone, now < end,
+      // One at least, however late it is when the machine has time for us.
+      let isFirst = operations == 0 && freeCount == job.depth
+      guard freeCount > 0, !plan.isDone, now < end || isFirst,
         outEnd &+ NBDWire.requestBytes <= LoadConnection.outBytes
       else { return }
       let (offset, reads) = plan.next()

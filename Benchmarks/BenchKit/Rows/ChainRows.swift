@@ -5,13 +5,14 @@ internal import TestSupport
 ///
 /// They are left out of comparisons with another commit, which may not know them.
 extension Suite {
-  static let chainRowIDs = ["merge", "merge-guest", "snapshot"]
+  static let chainRowIDs = ["merge", "merge-guest", "snapshot", "recording"]
 
   func chainRows() throws {
     guard settings.base == nil else { return }
     if wants("merge") { try mergeRow() }
     if wants("merge-guest") { try mergeGuestRow() }
     if wants("snapshot") { try snapshotRow() }
+    if wants("recording") { try recordingRow() }
   }
 
   /// Who merges, or copies, the same bytes.
@@ -89,7 +90,7 @@ extension Suite {
   }
 
   /// A disk with the working set in it, served.
-  private func filled(_ peer: Peer, sizeBytes: Int? = nil) throws -> Contender {
+  func filled(_ peer: Peer, sizeBytes: Int? = nil) throws -> Contender {
     let file = try servers.path(peer, "chain")
     try servers.make(peer, file, sizeBytes: sizeBytes ?? settings.diskBytes)
     let contender = try servers.serve(peer, [file])
@@ -128,27 +129,26 @@ extension Suite {
       "snapshot", "snapshot of a disk of 100 GiB under writes", unit: "ms", [], of: Part.allCases,
       name: \.rawValue
     ) { part, round in
-      var job = job {
-        ($0.kind, $0.depth, $0.stamp) = (.write, 4, 1)
-        ($0.seed, $0.limit) = (UInt64(round + 1), .seconds(max(0.2, min(settings.seconds, 0.5))))
+      let times = try servers.beside(contender, load: { try write(contender, round) }) {
+        try Servers.snapshot($0, $1)
       }
-      job.accepted = 0...255
-      let taken = Locked<Result<(pause: Double, whole: Double), BenchFailure>?>(nil)
-      let thread = try servers.whileLoading(contender) { result in taken.withLock { $0 = result } }
-      _ = try Load.run([(contender.address, job)], server: contender.process)
-      thread.join()
-      switch taken.withLock({ $0 }) {
-      case .success(let times)?:
-        return Report.Sample(value: part == .pause ? times.pause : times.whole)
-      case .failure(let error)?: throw error
-      case nil: throw BenchFailure("no snapshot was made")
-      }
+      return Report.Sample(value: part == .pause ? times.pause : times.whole)
     }
     try finishChain(contender)
   }
 
+  /// Half a second of 4 KiB writes.
+  func write(_ contender: Contender, _ round: Int) throws {
+    var job = job {
+      ($0.kind, $0.depth, $0.stamp) = (.write, 4, 1)
+      ($0.seed, $0.limit) = (UInt64(round + 1), .seconds(max(0.2, min(settings.seconds, 0.5))))
+    }
+    job.accepted = 0...255
+    _ = try Load.run([(contender.address, job)], server: contender.process)
+  }
+
   /// Ends a disk and removes everything beside its first image.
-  private func finishChain(_ contender: Contender) throws {
+  func finishChain(_ contender: Contender) throws {
     try contender.stop()
     guard let file = contender.files.first, let slash = file.lastIndex(of: "/") else { return }
     let (folder, name) = (file[..<slash], file[file.index(after: slash)...])

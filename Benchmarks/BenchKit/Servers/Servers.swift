@@ -123,9 +123,14 @@ final class Servers {
 
   /// - Returns: milliseconds for which requests waited, and from the request to its answer.
   func snapshot(_ contender: Contender) throws -> (pause: Double, whole: Double) {
+    try Servers.snapshot(service(.ploopd), "/v1/devices/\(contender.address.export)")
+  }
+
+  static func snapshot(
+    _ service: RunningService, _ device: String
+  ) throws -> (pause: Double, whole: Double) {
     let start = monotonicNanoseconds()
-    let reply = try service(.ploopd).post(
-      "/v1/devices/\(contender.address.export)/snapshots", "{}")
+    let reply = try service.post("\(device)/snapshots", "{}")
     let whole = Double(monotonicNanoseconds() - start) / 1e6
     guard reply.status == 201, let pause = reply.json["pause_ns"] as? Int else {
       throw BenchFailure("snapshot: \(reply.text)")
@@ -133,23 +138,25 @@ final class Servers {
     return (Double(pause) / 1e6, whole)
   }
 
-  /// Takes a snapshot on a thread of its own, in the middle of a load.
-  func whileLoading(
-    _ contender: Contender,
-    _ done: @escaping @Sendable (Result<(pause: Double, whole: Double), BenchFailure>) -> Void
-  ) throws -> Thread {
+  /// Asks the service for something on a thread of its own, in the middle of a load.
+  ///
+  /// - Parameter body: gets the service and the path of the device.
+  func beside<Value: Sendable>(
+    _ contender: Contender, load: () throws -> Void,
+    do body: @escaping @Sendable (RunningService, _ device: String) throws -> Value
+  ) throws -> Value {
     let service = try service(.ploopd)
-    let path = "/v1/devices/\(contender.address.export)/snapshots"
-    return try Thread(name: "bench-snapshot") {
+    let path = "/v1/devices/\(contender.address.export)"
+    let outcome = Locked<Result<Value, BenchFailure>?>(nil)
+    let thread = try Thread(name: "bench-beside") {
       poll(nil, 0, 100)
-      let start = monotonicNanoseconds()
-      let reply = try? service.post(path, "{}")
-      let whole = Double(monotonicNanoseconds() - start) / 1e6
-      guard let reply, reply.status == 201, let pause = reply.json["pause_ns"] as? Int else {
-        return done(.failure(BenchFailure("snapshot: \(reply?.text ?? "no answer")")))
-      }
-      done(.success((Double(pause) / 1e6, whole)))
+      let result = Result { try body(service, path) }.mapError { BenchFailure("\($0)") }
+      outcome.withLock { $0 = result }
     }
+    try load()
+    thread.join()
+    guard let result = outcome.withLock({ $0 }) else { throw BenchFailure("nothing was done") }
+    return try result.get()
   }
 
   func merge(_ contender: Contender) throws { try awaitJob(try beginMerge(contender)) }

@@ -36,7 +36,6 @@ extension DeltaMerge {
       try? file.abandon()
       throw error
     }
-    device.counters.countPause(nanoseconds: pause)
     receiver.close(isInChain: true)
     ImageLock.release(source.file)
     return pause

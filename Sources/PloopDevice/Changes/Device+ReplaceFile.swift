@@ -44,7 +44,6 @@ extension Device {
       return replaced
     }
     isReplaced = true
-    counters.countPause(nanoseconds: pause)
     ImageLock.release(old.file)
     return pause
   }

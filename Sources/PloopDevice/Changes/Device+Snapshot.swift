@@ -64,7 +64,6 @@ extension Device {
       try? file.abandon()
       throw error
     }
-    counters.countPause(nanoseconds: pause)
     freeze(old)
     return pause
   }

@@ -129,7 +129,6 @@ extension Device {
       merge.repoint(map)
       return shorter
     }
-    counters.countPause(nanoseconds: pause)
     ImageLock.release(merge.source.file)
     return pause
   }

@@ -53,7 +53,7 @@ extension Device {
 
     var applied = 0
     let number = delta.number
-    let pause = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
+    _ = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       // Again, now that no guest can trim one.
       try requireMapped(moves)
       try spoilCheckpoints("another program has moved clusters of a delta")
@@ -71,7 +71,6 @@ extension Device {
       }
       return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
     }
-    counters.countPause(nanoseconds: pause)
     return applied
   }
 

@@ -206,7 +206,6 @@ package final class Resize: Sendable {
       try? descriptor?.file.abandon()
       throw error
     }
-    device.counters.countPause(nanoseconds: pause)
     // The disk is larger by now, whatever becomes of the descriptor.
     try descriptor?.file.commit()
     return pause

@@ -145,7 +145,6 @@ struct TopFlip {
       receiver.close(isInChain: false)
       throw error
     }
-    device.counters.countPause(nanoseconds: pause)
     device.freeze(old)
     return pause
   }

@@ -43,7 +43,6 @@ extension Device {
           recorder.add(draft.file)
           try instant()
         }
-        counters.countPause(nanoseconds: pause)
         // What the instant has is durable before the checkpoint is: it may be all that is left of it.
         try chain.writing?.index.flush()
       } catch {
