@@ -40,7 +40,9 @@ let package = Package(
       swiftSettings: settings),
     .target(
       name: "PloopControl",
-      dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", grdb, logging],
+      dependencies: [
+        "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", grdb, logging,
+      ],
       swiftSettings: settings),
     .target(
       name: "PloopHTTP",

@@ -27,11 +27,12 @@ package struct BackupPoint: Sendable {
 }
 
 extension BackupChain {
-  /// All points of the folder: those of the chain, oldest first, and then what else lies there.
+  /// All points of the folder: those of the chain, oldest first, and then what else lies there. Of a chain
+  /// whose descriptor cannot be read all are damaged.
   ///
-  /// - Throws: `.corrupt` when the descriptor cannot be read; `.target`.
+  /// - Throws: `.target`.
   package func points() throws(BackupError) -> [BackupPoint] {
-    let ids = try ids(descriptor())
+    let (ids, problem) = try readableIDs()
     let names = try onTarget { () throws(IOError) in try folder.names() }
     var points: [BackupPoint] = []
     var broken: String?
@@ -46,9 +47,19 @@ extension BackupChain {
     }
     let others = Set(names.compactMap(BackupNames.point(ofFile:))).subtracting(ids)
     for id in others.sorted() {
-      points.append(try point(id, stateOfOther(id), chainLength: 0, names))
+      let state: BackupPoint.State =
+        if let problem { .damaged(problem) } else { try stateOfOther(id, above: ids) }
+      points.append(try point(id, state, chainLength: 0, names))
     }
     return points
+  }
+
+  /// The whole points, oldest first: none where the descriptor is damaged, and in what way it is.
+  private func readableIDs() throws(BackupError) -> (ids: [String], problem: String?) {
+    do throws(BackupError) { return (try ids(descriptor()), nil) } catch {
+      if case .target = error.kind { throw error }
+      return ([], "the chain's descriptor cannot be used: \(error.detail)")
+    }
   }
 
   private func point(
@@ -81,9 +92,13 @@ extension BackupChain {
     return .whole
   }
 
-  private func stateOfOther(_ id: String) throws(BackupError) -> BackupPoint.State {
+  private func stateOfOther(
+    _ id: String, above whole: [String]
+  ) throws(BackupError) -> BackupPoint.State {
     do {
-      _ = try manifest(id)
+      if let parent = try manifest(id).parent, !whole.contains(parent) {
+        return .missingParent(parent)
+      }
       return .partial
     } catch {
       if case .target = error.kind { throw error }
@@ -91,11 +106,20 @@ extension BackupChain {
     }
   }
 
-  /// The points that build on one, oldest first.
+  /// The points that build on one, oldest first: those of the chain, and others that say so.
   package func dependents(of id: String) throws(BackupError) -> [String] {
-    let ids = try ids(descriptor())
-    guard let place = ids.firstIndex(of: id) else { return [] }
-    return Array(ids[(place + 1)...])
+    let (ids, _) = try readableIDs()
+    var dependents = ids.firstIndex(of: id).map { Array(ids[($0 + 1)...]) } ?? []
+    let names = try onTarget { () throws(IOError) in try folder.names() }
+    let others = Set(names.compactMap(BackupNames.point(ofFile:))).subtracting(ids)
+    var rest = others.sorted().compactMap { other in (try? manifest(other)).map { (other, $0) } }
+    // Each may build on one that was found before.
+    while let next = rest.firstIndex(where: { other in
+      other.1.parent.map { $0 == id || dependents.contains($0) } ?? false
+    }) {
+      dependents.append(rest.remove(at: next).0)
+    }
+    return dependents
   }
 
   // MARK: Removing
@@ -107,7 +131,9 @@ extension BackupChain {
   package func remove(_ id: String) throws(BackupError) {
     let files = try onTarget { () throws(IOError) in try folder.names() }
       .filter { BackupNames.point(ofFile: $0) == id }
-    let descriptor = try descriptor()
+    // Of a chain that nobody can use nothing is left in order.
+    let isReadable = try readableIDs().problem == nil
+    let descriptor = isReadable ? try descriptor() : nil
     let isWhole = try ids(descriptor).contains(id)
     guard isWhole || !files.isEmpty else {
       throw BackupError(.notFound, "\(folder.path): there is no backup \(id)")

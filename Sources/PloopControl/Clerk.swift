@@ -7,7 +7,7 @@ actor Clerk {
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-  init() throws(IOError) { executor = try ThreadExecutor(name: "ploopd-state") }
+  init(name: String) throws(IOError) { executor = try ThreadExecutor(name: name) }
 
   deinit { executor.stop() }
 
@@ -27,4 +27,7 @@ actor Clerk {
   ) throws(ServiceError) -> Result {
     try body()
   }
+
+  /// The same for what cannot fail.
+  func look<Result: Sendable>(_ body: @Sendable () -> Result) -> Result { body() }
 }

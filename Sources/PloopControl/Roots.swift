@@ -161,6 +161,20 @@ package struct Roots: Sendable {
     }
   }
 
+  /// Opens a folder itself.
+  func folder(at location: Location, pointer: String) throws(ServiceError) -> ImageFolder {
+    try opening(location, pointer) { (root) throws(IOError) in
+      try root.folder(beneath: location.components.joined(separator: "/"))
+    }
+  }
+
+  /// Makes a folder, with its parents, and opens it.
+  func makeFolder(at location: Location, pointer: String) throws(ServiceError) -> ImageFolder {
+    try opening(location, pointer) { (root) throws(IOError) in
+      try root.makeFolder(beneath: location.components.joined(separator: "/"))
+    }
+  }
+
   func open(
     _ location: Location, in folder: ImageFolder, writable: Bool, pointer: String
   ) throws(ServiceError) -> ImageFile {

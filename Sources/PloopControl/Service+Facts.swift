@@ -12,7 +12,7 @@ extension Service {
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
     "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "snapshots", "stats", "suspend",
-    "tracking", "watch",
+    "targets.directory", "targets.file", "tracking", "watch",
   ]
 
   package func info() async -> ServiceInfo {

@@ -13,10 +13,14 @@ extension Service {
   /// in-use mark is our own. One that was closed is opened as for anybody. One that cannot come back
   /// is kept, failed, with the reason, and keeps nobody else from coming back.
   package func recover() throws(ServiceError) {
-    let (records, damaged, intents) = try store.read { transaction throws(ServiceError) in
+    let (records, damaged, intents, known) = try store.read { transaction throws(ServiceError) in
       let (records, damaged) = try transaction.records()
-      return (records, store.damages + damaged, try transaction.attachIntents())
+      let (targets, more) = try transaction.targets()
+      return (
+        records, store.damages + damaged + more, try transaction.attachIntents(), targets
+      )
     }
+    known.forEach(targets.keep)
     for detail in damaged {
       log.error("a part of the state is damaged", metadata: ["reason": "\(detail)"])
     }

@@ -68,6 +68,9 @@ package final class Service: ServiceAPI {
   /// Since when hardly anything is free for a device.
   let shortages = Locked<[String: Double]>([:])
   let clerk: Clerk
+  /// Looks at targets, which may lie on what does not answer: nobody else waits for it.
+  let targetClerk: Clerk
+  let targets = TargetTable()
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
   let suspensions: SuspensionTimer
@@ -100,7 +103,8 @@ package final class Service: ServiceAPI {
         executors.append(try ThreadExecutor(name: "ploopd-control"))
       }
       self.executors = executors
-      clerk = try Clerk()
+      clerk = try Clerk(name: "ploopd-state")
+      targetClerk = try Clerk(name: "ploopd-targets")
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       tell = Service.teller(transients, waiting)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
@@ -164,8 +168,15 @@ package final class Service: ServiceAPI {
   }
 
   /// Takes an id for a device that is about to be attached.
-  func reserve(_ id: String) throws(ServiceError) -> DeviceController {
-    try state.update { state throws(ServiceError) in
+  ///
+  /// - Parameter job: that makes the device, if one does.
+  func reserve(_ id: String, by job: String? = nil) throws(ServiceError) -> DeviceController {
+    if let maker = jobs.maker(of: id), maker.id != job {
+      throw ServiceError(
+        .deviceExists, "the device \(id) is being made by the job \(maker.id) (\(maker.type))",
+        errno: "EEXIST", holder: ServiceError.Holder(kind: "job", id: maker.id))
+    }
+    return try state.update { state throws(ServiceError) in
       guard state.devices[id] == nil else {
         throw ServiceError(.deviceExists, "the device \(id) exists", errno: "EEXIST")
       }

@@ -92,6 +92,21 @@ package protocol ServiceAPI: Sendable {
     async throws(ServiceError) -> (bytes: [UInt8], size: UInt64)
   func stopPushBackup(_ id: String, uuid: String, isComplete: Bool)
     async throws(ServiceError) -> PushBackupInfo
+  func targets(after: String?, limit: Int) async -> Page<TargetInfo>
+  func target(_ name: String) async throws(ServiceError) -> TargetInfo
+  func addTarget(_ request: TargetRequest, keeping keeper: AnswerKeeper<TargetInfo>?)
+    async throws(ServiceError) -> TargetInfo
+  func changeTarget(_ name: String, _ change: TargetChange, ifRevision: UInt64?)
+    async throws(ServiceError) -> TargetInfo
+  /// - Parameter leavingBackups: whether it may go though there are backups, which stay where they are.
+  func removeTarget(_ name: String, leavingBackups: Bool, ifRevision: UInt64?)
+    async throws(ServiceError)
+  /// In the order of their devices, chains and times; `after` is the id of the last one of the part before.
+  func backups(on target: String, of device: String?, after: String?, limit: Int)
+    async throws(ServiceError) -> Page<BackupInfo>
+  func backup(_ id: String, on target: String) async throws(ServiceError) -> BackupInfo
+  /// - Parameter cascading: whether what builds on it goes with it.
+  func removeBackup(_ id: String, on target: String, cascading: Bool) async throws(ServiceError)
   func exports(after: String?, limit: Int) async -> Page<ExportInfo>
   func export(_ name: String) async throws(ServiceError) -> ExportInfo
   func addExport(_ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?)

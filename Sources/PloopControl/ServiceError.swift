@@ -23,6 +23,7 @@ package struct ServiceError: Error, Sendable {
     case text(String)
     case clients([ExportInfo.Client])
     case numbers([UInt64])
+    case texts([String])
   }
 
   package var code: Code
@@ -134,6 +135,17 @@ extension ServiceError.Code {
   package static let pushBackupExpired = Self("push-backup-expired")
   package static let clusterOutOfRange = Self("cluster-out-of-range")
   package static let clusterReleased = Self("cluster-released")
+  package static let targetNotFound = Self("target-not-found")
+  package static let targetExists = Self("target-exists")
+  package static let targetInUse = Self("target-in-use")
+  package static let targetNotEmpty = Self("target-not-empty")
+  package static let targetUnreachable = Self("target-unreachable")
+  package static let targetUnsuitable = Self("target-unsuitable")
+  package static let backupNotFound = Self("backup-not-found")
+  package static let backupCorrupt = Self("backup-corrupt")
+  package static let backupIncomplete = Self("backup-incomplete")
+  package static let backupMismatch = Self("backup-mismatch")
+  package static let backupHasDependents = Self("backup-has-dependents")
   package static let rangeInvalid = Self("range-invalid")
   package static let drainTimeout = Self("drain-timeout")
 }

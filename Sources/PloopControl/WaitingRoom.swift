@@ -6,6 +6,7 @@ package enum Topic: Sendable, Hashable {
   case device(String)
   case export(String)
   case job(String)
+  case target(String)
   /// What the tracking of a device has to hand out.
   case tracking(String)
   /// What the push backup of a device has to be done.

@@ -52,6 +52,7 @@ package struct Problem: Error, Sendable {
     case .text(let text): .string(text)
     case .clients(let clients): .array(clients.map(\.json))
     case .numbers(let numbers): .array(numbers.map(JSON.count))
+    case .texts(let texts): .array(texts.map(JSON.string))
     }
   }
 }
@@ -97,6 +98,8 @@ package enum ProblemCatalogue {
     ("snapshot-not-found", 404, "No such snapshot", "GET the device's snapshots"),
     ("delta-not-found", 404, "No such delta", "GET the device's deltas"),
     ("export-not-found", 404, "No such export", "GET /v1/exports lists them"),
+    ("target-not-found", 404, "No such target", "GET /v1/targets lists them"),
+    ("backup-not-found", 404, "No such backup", "GET the target's backups"),
     ("image-not-found", 404, "No such image", "check root and path"),
     ("method-not-allowed", 405, "Method not allowed", "use one that Allow names"),
     ("device-exists", 409, "The device exists", "choose another id, or detach it first"),
@@ -112,6 +115,18 @@ package enum ProblemCatalogue {
     ("range-invalid", 416, "The range cannot be read", "Range: bytes=0-1048575"),
     ("export-exists", 409, "The export exists", "choose another name"),
     ("image-exists", 409, "The image exists", "choose another directory or id"),
+    ("target-exists", 409, "The target exists", "choose another name and place"),
+    ("target-in-use", 409, "A job works with the target", "wait for it, or cancel it"),
+    ("target-not-empty", 409, "The target has backups", "DELETE them, or use backups=keep"),
+    ("target-unreachable", 409, "The target cannot be used", "look at where it lies"),
+    ("target-unsuitable", 409, "The target keeps no points", "name a target of type directory"),
+    ("backup-corrupt", 409, "The backup is not what was stored", "restore another point"),
+    ("backup-incomplete", 409, "The backup is not whole", "restore another point"),
+    ("backup-mismatch", 409, "The backup does not fit", "see `detail`"),
+    (
+      "backup-has-dependents", 409, "Other backups build on it",
+      "DELETE them first, or use cascade=true"
+    ),
     ("checkpoint-not-found", 404, "No such checkpoint", "GET the device's checkpoints"),
     ("checkpoint-exists", 409, "The checkpoint exists", "choose another name, or DELETE it first"),
     (

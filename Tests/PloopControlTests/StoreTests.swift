@@ -257,11 +257,11 @@ struct StoreTests {
     #expect(try open(folder.path).damages.isEmpty)
   }
 
-  @Test("Every earlier schema is brought up to date with what is in it", arguments: 1...8)
+  @Test("Every earlier schema is brought up to date with what is in it", arguments: 1...9)
   func migrations(step: Int) throws {
     let folder = try TemporaryFolder()
     let names = Migrations.migrator().migrations
-    #expect(names.count == 9)
+    #expect(names.count == 10)
     do {
       let queue = try DatabaseQueue(path: "\(folder.path)/ploopd.db")
       try Migrations.migrator().migrate(queue, upTo: names[step - 1])
@@ -282,9 +282,43 @@ struct StoreTests {
     }
     #expect(kept?.answer == (step >= 2 ? "answer" : nil))
     let tables = try Tool.shell("sqlite3 '\(folder.path)/ploopd.db' .tables").output
-    for table in ["answers", "devices", "events", "intents", "job_log", "jobs", "service"] {
+    for table in [
+      "answers", "devices", "events", "intents", "job_log", "jobs", "service", "targets",
+      "verdicts",
+    ] {
       #expect(tables.contains(table))
     }
+  }
+
+  @Test("A target and the verdicts on its backups are kept, and go together")
+  func targets() throws {
+    let folder = try TemporaryFolder()
+    var target = Target(name: "nas", place: .directory(path: "main:backups"), createdAt: 5)
+    target.revision = 3
+    let verdict = StateTransaction.Verdict(verifiedAt: 7, problem: "one is wrong")
+    do {
+      let store = try open(folder.path)
+      try store.write { [target] transaction throws(ServiceError) in
+        try transaction.save(target)
+        try transaction.save(
+          Target(name: "file", place: .file(path: "a/b", format: .raw), createdAt: 6))
+        try transaction.save(verdict, of: "one", on: "nas")
+        try transaction.save(target)
+      }
+    }
+    let store = try open(folder.path)
+    func state() throws -> ([String], [String: StateTransaction.Verdict]) {
+      try store.read { transaction throws(ServiceError) in
+        let (targets, damaged) = try transaction.targets()
+        return (targets.map { "\($0)" } + damaged, try transaction.verdicts(on: "nas"))
+      }
+    }
+    let (kept, verdicts) = try state()
+    #expect(kept.count == 2 && kept.last == "\(target)", "\(kept)")
+    #expect(verdicts == ["one": verdict])
+    try store.write { transaction throws(ServiceError) in try transaction.removeTarget("nas") }
+    let (left, gone) = try state()
+    #expect(left.count == 1 && gone.isEmpty)
   }
 
   @Test("Answers end with their time and with their number; events with theirs")

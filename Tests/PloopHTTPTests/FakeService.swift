@@ -23,6 +23,10 @@ final class FakeService: ServiceAPI {
       "resize-1073741824": Sample.job("resize", of: "vm1", .failed),
     ]
     var jobRequests: [JobRequest] = []
+    var targets = ["nas": Sample.target("nas")]
+    var targetChanges: [TargetChange] = []
+    /// What each removal of a target or backup was to do with what is there.
+    var removals: [String] = []
     var queue = QueueSettings()
     var switches: [(to: GUID, keepingTopAs: String?)] = []
     var isReady = true
@@ -228,7 +232,7 @@ final class FakeService: ServiceAPI {
   func addJob(
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) async throws(ServiceError) -> JobInfo {
-    _ = try known(.deviceNotFound) { $0.devices[request.device] }
+    if let device = request.device { _ = try known(.deviceNotFound) { $0.devices[device] } }
     let job = Sample.job(request.type, of: request.device)
     state.withLock { state in
       state.jobRequests.append(request)
@@ -239,7 +243,7 @@ final class FakeService: ServiceAPI {
   }
 
   func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
-    _ = try known(.deviceNotFound) { $0.devices[request.device] }
+    if let device = request.device { _ = try known(.deviceNotFound) { $0.devices[device] } }
     return Sample.plan
   }
 
@@ -463,6 +467,69 @@ final class FakeService: ServiceAPI {
     }
     state.withLock { $0.keep(made, keeper) }
     return made
+  }
+
+  func targets(after: String?, limit: Int) async -> Page<TargetInfo> {
+    let all = state.withLock { $0.targets.values.sorted { $0.target.name < $1.target.name } }
+    return Page(items: Array(all.prefix(limit)), next: nil, revision: 9)
+  }
+
+  func target(_ name: String) async throws(ServiceError) -> TargetInfo {
+    try known(.targetNotFound) { $0.targets[name] }
+  }
+
+  func addTarget(
+    _ request: TargetRequest, keeping keeper: AnswerKeeper<TargetInfo>?
+  ) async throws(ServiceError) -> TargetInfo {
+    var info = Sample.target(request.name)
+    info.target.place = request.place
+    info.target.slots = request.slots
+    info.target.limits = request.limits
+    let made = try known(.targetExists) { [info] state in
+      state.targets[request.name] == nil ? info : nil
+    }
+    state.withLock { $0.keep(made, keeper) }
+    return made
+  }
+
+  func changeTarget(
+    _ name: String, _ change: TargetChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> TargetInfo {
+    state.withLock {
+      $0.targetChanges.append(change)
+      $0.ifRevisions.append(ifRevision)
+    }
+    return try known(.targetNotFound) { $0.targets[name] }
+  }
+
+  func removeTarget(
+    _ name: String, leavingBackups: Bool, ifRevision: UInt64?
+  ) async throws(ServiceError) {
+    state.withLock {
+      $0.removals.append("\(name) \(leavingBackups)")
+      $0.ifRevisions.append(ifRevision)
+    }
+    _ = try known(.targetNotFound) { $0.targets[name] }
+  }
+
+  func backups(
+    on target: String, of device: String?, after: String?, limit: Int
+  ) async throws(ServiceError) -> Page<BackupInfo> {
+    _ = try known(.targetNotFound) { $0.targets[target] }
+    let items = Sample.backups.filter { device.map { $0 == "vm1" } ?? true && $0.id > after ?? "" }
+    return Page(
+      items: Array(items.prefix(limit)), next: items.count > limit ? items[0].id : nil, revision: 9)
+  }
+
+  func backup(_ id: String, on target: String) async throws(ServiceError) -> BackupInfo {
+    try known(.backupNotFound) { _ in Sample.backups.first { $0.id == id } }
+  }
+
+  func removeBackup(
+    _ id: String, on target: String, cascading: Bool
+  ) async throws(ServiceError) {
+    state.withLock { $0.removals.append("\(target)/\(id) \(cascading)") }
+    _ = try await backup(id, on: target)
   }
 
   func events(

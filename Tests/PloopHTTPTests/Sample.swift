@@ -40,6 +40,36 @@ enum Sample {
       diskBytes: 325_058_560, exclusiveBytes: 201_326_592, refusal: "snapshot-protected"),
   ]
 
+  static func target(_ name: String) -> TargetInfo {
+    var target = Target(
+      name: name, place: .directory(path: "main:backups"), createdAt: moment)
+    target.revision = 80
+    return TargetInfo(
+      target: target,
+      conditions: [
+        .init(type: "Reachable", isTrue: true, reason: "Opened", message: "", since: moment)
+      ], usage: TargetInfo.Usage(bytes: 73_400_320, backups: 2))
+  }
+
+  static let backups: [BackupInfo] = {
+    var whole = BackupInfo(
+      id: "01KAS", target: "nas", device: "vm1", chain: "01KAS", chainLength: 1,
+      diskBytes: 73_400_320)
+    whole.state = .complete
+    whole.isWhole = true
+    (whole.mode, whole.parent) = ("incremental", "01KAR")
+    (whole.pointInTime, whole.completedAt, whole.verifiedAt) = (moment, moment + 5, moment + 60)
+    (whole.storedBytes, whole.sizeBytes, whole.clusterBytes) = (72_351_744, 10 << 30, 1 << 20)
+    whole.journalDigest = String(repeating: "0a", count: 32)
+    (whole.snapshot, whole.checkpoint) = (snapshot.description, "backup-nas")
+    whole.descriptor = "main:backups/vm1/01KAS/DiskDescriptor.xml"
+    whole.place = snapshot
+    var damaged = BackupInfo(
+      id: "01KAT", target: "nas", device: "vm1", chain: "01KAS", chainLength: 0, diskBytes: 0)
+    damaged.problem = "01KAT.sums is missing"
+    return [whole, damaged]
+  }()
+
   static let events = [
     Event(revision: 6, at: moment, type: "device.created", subject: "vm1", device: "vm1"),
     Event(revision: 7, at: moment, type: "export.created", subject: "vm1", device: "vm1"),
@@ -85,7 +115,7 @@ enum Sample {
     nbdURIs: ["nbd://127.0.0.1:10809"])
 
   static func job(
-    _ type: String, of device: String, id: String = "01KAR8", _ state: JobState = .running
+    _ type: String, of device: String?, id: String = "01KAR8", _ state: JobState = .running
   ) -> JobInfo {
     var record = JobRecord(
       id: id, type: type, device: device,

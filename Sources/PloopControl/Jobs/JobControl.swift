@@ -37,11 +37,13 @@ final class JobControl: Sendable {
 
   let id: String
   private let state: Monitor<State>
-  private let queueThrottle: Locked<JobThrottle>
+  /// What it has together with others: the queue's, and its target's.
+  private let sharedThrottles: [Locked<JobThrottle>]
   private let note: @Sendable (Note) -> Void
 
   init(
-    _ record: JobRecord, queue: Locked<JobThrottle>, note: @escaping @Sendable (Note) -> Void
+    _ record: JobRecord, queue: Locked<JobThrottle>, target: Locked<JobThrottle>? = nil,
+    note: @escaping @Sendable (Note) -> Void
   ) {
     id = record.id
     let now = monotonicNanoseconds()
@@ -52,7 +54,7 @@ final class JobControl: Sendable {
         progress: progress, phase: record.phase, isPaused: record.isPaused,
         throttle: JobThrottle(record.limits, now: now),
         rateSince: now, lastProgress: now))
-    queueThrottle = queue
+    sharedThrottles = [queue] + (target.map { [$0] } ?? [])
     self.note = note
   }
 
@@ -81,8 +83,8 @@ final class JobControl: Sendable {
   ) {
     let now = monotonicNanoseconds()
     let charged = charged ?? (clusters, bytes)
-    queueThrottle.withLock {
-      $0.take(bytes: charged.bytes, operations: charged.clusters, now: now)
+    for throttle in sharedThrottles {
+      throttle.withLock { $0.take(bytes: charged.bytes, operations: charged.clusters, now: now) }
     }
     state.withLock { state in
       state.throttle.take(bytes: charged.bytes, operations: charged.clusters, now: now)
@@ -118,8 +120,9 @@ final class JobControl: Sendable {
         if state.isInterrupted { return .interrupted }
         if state.isPaused { return .paused }
         let now = monotonicNanoseconds()
-        let delay = max(
-          state.throttle.wait(now: now), queueThrottle.withLock { $0.wait(now: now) })
+        let delay = sharedThrottles.reduce(state.throttle.wait(now: now)) { delay, throttle in
+          max(delay, throttle.withLock { $0.wait(now: now) })
+        }
         return delay == 0 ? .go : .wait(delay)
       }
       switch turn {

@@ -7,11 +7,12 @@ extension JobEngine {
   func dispatch(_ service: Service) {
     let (jobs, leaving) = state.withLock { (Array($0.jobs.values), $0.leaving) }
     let entries = jobs.map { record in
-      let (filesystem, problem) = service.readiness(of: record.device)
-      let isLeaving = leaving.contains(record.device)
-      return JobSchedule.Entry(
-        record: record, filesystem: filesystem,
-        deviceProblem: isLeaving ? "\(record.device) is being detached" : problem)
+      var entry = JobSchedule.Entry(record: record)
+      entry.targetSlots = record.target.flatMap { service.targets.entry($0)?.target.slots }
+      guard let device = record.device, hasDevice(record.type) else { return entry }
+      (entry.filesystem, entry.deviceProblem) = service.readiness(of: device)
+      if leaving.contains(device) { entry.deviceProblem = "\(device) is being detached" }
+      return entry
     }
     failOrphans(entries)
     let settings = state.withLock { $0.settings }
@@ -49,9 +50,10 @@ extension JobEngine {
     // Known before it runs: a cancel that comes in between finds whom to tell.
     let control = state.withLock { state -> JobControl? in
       guard let record = state.jobs[id], record.state == .queued, !state.isStopping,
-        !state.settings.isPaused, !state.leaving.contains(record.device)
+        !state.settings.isPaused, record.device.map({ !state.leaving.contains($0) }) ?? true
       else { return nil }
-      let control = JobControl(record, queue: throttle) { [weak self] note in
+      let target = record.target.flatMap { service.targets.entry($0)?.throttle }
+      let control = JobControl(record, queue: throttle, target: target) { [weak self] note in
         self?.take(note, id)
       }
       state.controls[id] = control
@@ -68,6 +70,12 @@ extension JobEngine {
       log.error(
         "a job cannot be begun", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
       // Tried again in a moment, and not at once.
+      return state.update { state in
+        if state.controls[id] === control { state.controls[id] = nil }
+      }
+    }
+    guard record.state == .running else {
+      // Cancelled a moment ago by somebody who ends it, since it did not run.
       return state.update { state in
         if state.controls[id] === control { state.controls[id] = nil }
       }
@@ -129,6 +137,14 @@ extension JobEngine {
       log.error(
         "a job cannot be written down", metadata: ["job": "\(id)", "reason": "\(error.detail)"])
     }
+  }
+
+  /// Ends a job that does not run and was cancelled, once nothing is left of it.
+  func discard(_ id: String, _ service: Service) {
+    guard let job = state.withLock({ $0.jobs[id] }) else { return }
+    // One that cannot be made has done nothing.
+    (try? work(job.type, job.parameters, device: job.device))?.discard(job: id, service)
+    end(id, .cancelled)
   }
 
   private func end(

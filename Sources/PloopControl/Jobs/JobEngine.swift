@@ -16,6 +16,8 @@ final class JobEngine: Sendable {
     /// Devices that are being detached: no job begins on them.
     var leaving: Set<String> = []
     var settings = QueueSettings()
+    /// Jobs that were being cancelled when an earlier life ended, until what they left is removed.
+    var discarding: [String] = []
     var hasStarted = false
     var isStopping = false
     /// How often something has changed that may let a job begin.
@@ -64,10 +66,14 @@ final class JobEngine: Sendable {
 
   /// Takes up the jobs of an earlier life; none begins before ``start(_:)``.
   func load() throws(ServiceError) {
-    let (jobs, settings) = try store.write { transaction throws(ServiceError) in
+    let (jobs, discarding, settings) = try store.write { transaction throws(ServiceError) in
       var jobs: [JobRecord] = []
+      var discarding: [String] = []
       for var job in try transaction.openJobs() {
-        if job.state.isActive {
+        // What it has left is removed first.
+        if job.isCancelled {
+          discarding.append(job.id)
+        } else if job.state.isActive {
           try transaction.log(job.id, "warning", JobRecord.interruption)
           job.warn(JobRecord.interruption)
           job.comeBack()
@@ -78,18 +84,23 @@ final class JobEngine: Sendable {
         jobs.append(job)
       }
       try transaction.removeOldJobs(keeping: JobEngine.awaited(by: jobs))
-      return (jobs, try transaction.queueSettings())
+      return (jobs, discarding, try transaction.queueSettings())
     }
     throttle.withLock { $0.change(settings.limits, now: monotonicNanoseconds()) }
     state.update { state in
       state.settings = settings
+      state.discarding = discarding
       for job in jobs where !job.state.isFinal { state.jobs[job.id] = job }
     }
   }
 
   /// Begins jobs from now on.
   func start(_ service: Service) throws(IOError) {
-    state.update { $0.hasStarted = true }
+    let discarding = state.update { state in
+      state.hasStarted = true
+      return state.discarding
+    }
+    for id in discarding { discard(id, service) }
     let thread = try Thread(name: "ploopd-queue") { [weak self, weak service] in
       var seen: UInt64?
       while true {
@@ -187,6 +198,18 @@ final class JobEngine: Sendable {
     return job
   }
 
+  /// Writes down that a job is to end. One that was never begun is over at once.
+  ///
+  /// - Returns: whether it does not run.
+  func cancel(_ id: String) throws(ServiceError) -> (wasQueued: Bool, job: JobRecord) {
+    var wasQueued = false
+    let job = try update(id) { job in
+      wasQueued = job.state == .queued
+      if wasQueued, job.startedAt == nil { job.finish(.cancelled) } else { job.state = .cancelling }
+    }
+    return (wasQueued, job)
+  }
+
   /// Jobs that may wait or run at the same time.
   private static let openLimit = 10_000
 
@@ -231,30 +254,59 @@ final class JobEngine: Sendable {
   }
 
   func work(
-    _ type: String, _ parameters: [String: JobValue], device: String
-  ) throws(ServiceError) -> any JobWork {
-    try registry.type(type).init(parameters, device: device)
+    _ type: String, _ parameters: [String: JobValue], device: String?
+  ) throws(ServiceError) -> any QueuedWork {
+    try registry.type(type).make(parameters, device: device)
   }
+
+  /// - Returns: the device that a request for a job names, where its type has one.
+  /// - Throws: `invalid-value` for one that is missing, or too many, or a type that there is not.
+  func device(of request: JobRequest) throws(ServiceError) -> String? {
+    let hasDevice = try registry.type(request.type).hasDevice
+    guard hasDevice == (request.device != nil) else {
+      let words = hasDevice ? "is missing" : "none is expected of the type \(request.type)"
+      throw ServiceError(.invalidValue, "device: \(words)", pointer: "/device")
+    }
+    return request.device
+  }
+
+  /// Whether a type of jobs works on a device that is attached.
+  func hasDevice(_ type: String) -> Bool { (try? registry.type(type).hasDevice) ?? true }
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 
   func isResumable(_ type: String) -> Bool { (try? registry.type(type).isResumable) ?? false }
 
-  /// Whether no job of a device waits or runs.
-  func isIdle(device: String) -> Bool {
-    state.withLock { $0.jobs.values.allSatisfy { $0.device != device } }
+  /// Whether no job of a device waits or runs; of none, always.
+  func isIdle(device: String?) -> Bool {
+    guard let device else { return true }
+    return state.withLock { $0.jobs.values.allSatisfy { $0.device != device } }
   }
 
   /// The job that has a device.
   func holder(of device: String) -> JobRecord? {
     state.withLock { $0.jobs.values.first { $0.device == device && $0.state.isActive } }
   }
+
+  /// The job, waiting or not, that is to make a device of this id.
+  func maker(of device: String) -> JobRecord? {
+    let jobs = state.withLock { $0.jobs.values.filter { $0.device == device } }
+    return jobs.first { !hasDevice($0.type) }
+  }
+
+  /// A job, waiting or not, that works with a target.
+  func user(of target: String) -> JobRecord? {
+    state.withLock { $0.jobs.values.filter { $0.target == target }.min { $0.id < $1.id } }
+  }
 }
 
 extension JobRecord {
+  /// Somebody wants it to end, and that is not too late.
+  var isCancelled: Bool { state == .cancelling && !isCommitted }
+
   /// It ran, and whoever carried it out is gone.
   mutating func comeBack() {
-    guard state != .cancelling || isCommitted else { return finish(.cancelled) }
+    guard !isCancelled else { return finish(.cancelled) }
     state = .queued
     phase = "resuming"
     interruptions += 1

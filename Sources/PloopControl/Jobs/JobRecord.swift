@@ -107,7 +107,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   /// Sorts by the time at which it was made.
   package var id: String
   package var type: String
-  package var device: String
+  /// That it works on, or that it makes; nil for work on no device.
+  package var device: String?
   package var parameters: [String: JobValue]
   package var state = JobState.queued
   /// Nil until it runs for the first time.
@@ -142,12 +143,18 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var startedAt: Double?
   package var finishedAt: Double?
   package var revision: UInt64 = 0
+
+  /// The target that it works with, by name, whatever else it does.
+  var target: String? {
+    guard case .text(let name)? = parameters["target"] else { return nil }
+    return name
+  }
 }
 
 /// What a job waits for.
 package struct JobBlocker: Sendable, Equatable {
   package enum Kind: String, Sendable {
-    case job, device, slot, filesystem, time, space
+    case job, device, slot, filesystem, target, time, space
     case queuePaused = "queue_paused"
   }
 
@@ -185,7 +192,8 @@ package struct JobLogLine: Sendable, Equatable {
 /// The body of a request for a job.
 package struct JobRequest: Sendable {
   package var type: String
-  package var device: String
+  /// Nil for work that has none, or that makes one.
+  package var device: String?
   package var parameters: [String: JobValue] = [:]
   package var priority = 50
   package var after: [String] = []
@@ -197,7 +205,7 @@ package struct JobRequest: Sendable {
   /// Of the device, if it has to be the one that the caller has seen.
   package var ifRevision: UInt64?
 
-  package init(type: String, device: String) {
+  package init(type: String, device: String? = nil) {
     self.type = type
     self.device = device
   }

@@ -6,6 +6,8 @@ struct JobSchedule {
     var record: JobRecord
     /// The file system that it works on, where that is known.
     var filesystem: UInt64?
+    /// How many jobs may work with its target at a time, if it has one.
+    var targetSlots: Int?
     /// Why its device cannot be used now.
     var deviceProblem: String?
   }
@@ -65,13 +67,23 @@ struct JobSchedule {
     if let problem = entry.deviceProblem {
       blockers.append(JobBlocker(kind: .device, id: record.device, detail: problem))
     }
-    if let other = running.first(where: { $0.record.device == record.device }) {
+    if let device = record.device,
+      let other = running.first(where: { $0.record.device == device })
+    {
       blockers.append(
-        JobBlocker(kind: .job, id: other.record.id, detail: "it has the device \(record.device)"))
+        JobBlocker(kind: .job, id: other.record.id, detail: "it has the device \(device)"))
     }
     if running.count >= settings.totalSlots {
       blockers.append(
         JobBlocker(kind: .slot, id: nil, detail: "\(running.count) jobs run; that is the limit"))
+    }
+    if let target = record.target, let slots = entry.targetSlots {
+      let count = running.filter { $0.record.target == target }.count
+      if count >= slots {
+        blockers.append(
+          JobBlocker(
+            kind: .target, id: target, detail: "\(count) jobs work with it; that is its limit"))
+      }
     }
     if let filesystem = entry.filesystem {
       let count = running.filter { $0.filesystem == filesystem }.count

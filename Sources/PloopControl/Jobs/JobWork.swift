@@ -7,18 +7,26 @@ enum JobStop: Error {
   case failed(ServiceError)
 }
 
-/// One type of long work on a device. It is made anew for each attempt, from the job's parameters.
+/// One type of long work. It is made anew for each attempt, from the job's parameters.
 ///
 /// The work is one piece of code from top to bottom, on a thread of its own. It consists of steps that
 /// may be done again: after a crash it is begun from the start, and skips what is done.
-protocol JobWork: Sendable {
+protocol QueuedWork: Sendable {
   static var type: String { get }
   static var phases: [String] { get }
   /// Whether it goes on where it was after it was interrupted, or begins anew.
   static var isResumable: Bool { get }
+  /// Whether its request names a device: an attached one, which nobody else changes meanwhile.
+  static var hasDevice: Bool { get }
 
+  /// - Parameter device: that the request names; there is one exactly where ``hasDevice`` says so.
   /// - Throws: `invalid-value` or `unknown-field` with a pointer beneath `/params`.
-  init(_ parameters: [String: JobValue], device: String) throws(ServiceError)
+  static func make(
+    _ parameters: [String: JobValue], device: String?
+  ) throws(ServiceError) -> Self
+
+  /// The id of a device that it makes: nobody else takes it while the job is open.
+  var newDevice: String? { get }
 
   /// The parameters with everything said that was left open: what is meant at the moment of the
   /// request stays meant. May write the disk's first descriptor.
@@ -35,13 +43,39 @@ protocol JobWork: Sendable {
   ///
   /// - Returns: the job's result.
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue]
+
+  /// Removes what interrupted attempts have left. Called when the job is cancelled while it does not run.
+  func discard(job: String, _ service: Service)
+}
+
+extension QueuedWork {
+  var newDevice: String? { nil }
+  func discard(job: String, _ service: Service) {}
+}
+
+/// Long work on a device.
+protocol JobWork: QueuedWork {
+  init(_ parameters: [String: JobValue], device: String) throws(ServiceError)
+}
+
+extension JobWork {
+  static var hasDevice: Bool { true }
+
+  static func make(
+    _ parameters: [String: JobValue], device: String?
+  ) throws(ServiceError) -> Self {
+    guard let device else {
+      throw ServiceError(.invalidValue, "device: is missing", pointer: "/device")
+    }
+    return try Self(parameters, device: device)
+  }
 }
 
 /// The types of work that there are.
 struct JobRegistry: Sendable {
-  private let types: [String: any JobWork.Type]
+  private let types: [String: any QueuedWork.Type]
 
-  init(_ types: [any JobWork.Type]) {
+  init(_ types: [any QueuedWork.Type]) {
     self.types = Dictionary(types.map { ($0.type, $0) }, uniquingKeysWith: { first, _ in first })
   }
 
@@ -52,7 +86,7 @@ struct JobRegistry: Sendable {
   var names: [String] { types.keys.sorted() }
 
   /// - Throws: `invalid-value` for a type that there is not.
-  func type(_ name: String) throws(ServiceError) -> any JobWork.Type {
+  func type(_ name: String) throws(ServiceError) -> any QueuedWork.Type {
     guard let type = types[name] else {
       throw ServiceError(
         .invalidValue, "there is no type of job \(name.prefix(80))",
@@ -65,8 +99,13 @@ struct JobRegistry: Sendable {
 /// Takes the parameters of a job apart by name.
 struct JobParameters {
   private var rest: [String: JobValue]
+  private let path: [String]
 
-  init(_ parameters: [String: JobValue]) { rest = parameters }
+  /// - Parameter path: where in the request they stand.
+  init(_ parameters: [String: JobValue], at path: [String] = ["params"]) {
+    rest = parameters
+    self.path = path
+  }
 
   mutating func text(_ name: String) throws(ServiceError) -> String? {
     switch rest.removeValue(forKey: name) {
@@ -84,16 +123,31 @@ struct JobParameters {
     }
   }
 
-  func wrong(_ name: String, _ detail: String) -> ServiceError {
-    ServiceError(
-      .invalidValue, "\(name): \(detail)", pointer: ServiceError.pointer(["params", name]))
+  mutating func object(_ name: String) throws(ServiceError) -> JobParameters? {
+    switch rest.removeValue(forKey: name) {
+    case nil: return nil
+    case .object(let members)?: return JobParameters(members, at: path + [name])
+    default: throw wrong(name, "an object is expected")
+    }
   }
+
+  mutating func requiredText(_ name: String) throws(ServiceError) -> String {
+    guard let text = try text(name) else { throw wrong(name, "is missing") }
+    return text
+  }
+
+  func wrong(_ name: String, _ detail: String) -> ServiceError {
+    ServiceError(.invalidValue, "\(name): \(detail)", pointer: pointer(name))
+  }
+
+  /// To a member, in the request.
+  func pointer(_ name: String) -> String { ServiceError.pointer(path + [name]) }
 
   /// Call when everything known has been taken.
   func finish() throws(ServiceError) {
     guard let name = rest.keys.sorted().first else { return }
     throw ServiceError(
       ServiceError.Code(rawValue: "unknown-field"), "unknown parameter \(name)",
-      pointer: ServiceError.pointer(["params", name]))
+      pointer: pointer(name))
   }
 }

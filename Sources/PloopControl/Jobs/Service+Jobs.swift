@@ -14,7 +14,12 @@ extension Service {
   ) async throws(ServiceError) -> JobInfo {
     try requireServing()
     try Names.require(labels: request.labels)
-    let controller = try controller(request.device)
+    guard let device = try jobs.device(of: request) else {
+      return try await targetClerk.run { () throws(ServiceError) in
+        try self.add(request, keeping: keeper)
+      }
+    }
+    let controller = try controller(device)
     return try await controller.run { () throws(ServiceError) in
       try Service.require(request, of: controller)
       return try self.add(request, keeping: keeper)
@@ -40,7 +45,8 @@ extension Service {
     }
     try requireSpace(for: request, parameters)
     let job = JobRecord(
-      id: ULID.make(), type: request.type, device: request.device, parameters: parameters,
+      id: ULID.make(), type: request.type, device: request.device ?? work.newDevice,
+      parameters: parameters,
       phases: jobs.phases(of: request.type), priority: request.priority, after: request.after,
       limits: request.limits, notBefore: request.notBefore, retry: request.retry,
       dedupeKey: request.dedupeKey,
@@ -59,26 +65,35 @@ extension Service {
   /// What a job would do, without making one.
   package func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
     try requireServing()
-    let controller = try controller(request.device)
+    guard let device = try jobs.device(of: request) else {
+      return try await targetClerk.run { () throws(ServiceError) in try self.plan(request) }
+    }
+    let controller = try controller(device)
     return try await controller.run { () throws(ServiceError) in
       try Service.require(request, of: controller)
-      let work = try self.jobs.work(
-        request.type, request.parameters, device: request.device)
-      var plan = try work.plan(self)
-      plan.estimatedSeconds = Service.seconds(
-        for: plan, [request.limits, self.jobs.state.withLock { $0.settings.limits }])
-      if let free = plan.freeBytes, free < plan.leastBytes {
-        plan.blockers.append(
-          JobBlocker(
-            kind: .space, id: nil,
-            detail: "\(plan.leastBytes) bytes are needed, and \(free) are free"))
-      }
-      if let holder = self.jobs.holder(of: request.device) {
-        plan.blockers.append(
-          JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(request.device)"))
-      }
-      return plan
+      return try self.plan(request)
     }
+  }
+
+  private func plan(_ request: JobRequest) throws(ServiceError) -> JobPlan {
+    let work = try jobs.work(request.type, request.parameters, device: request.device)
+    var plan = try work.plan(self)
+    var limits = [request.limits, jobs.state.withLock { $0.settings.limits }]
+    if case .text(let name)? = request.parameters["target"], let entry = targets.entry(name) {
+      limits.append(entry.target.limits)
+    }
+    plan.estimatedSeconds = Service.seconds(for: plan, limits)
+    if let free = plan.freeBytes, free < plan.leastBytes {
+      plan.blockers.append(
+        JobBlocker(
+          kind: .space, id: nil,
+          detail: "\(plan.leastBytes) bytes are needed, and \(free) are free"))
+    }
+    if let device = request.device, let holder = jobs.holder(of: device) {
+      plan.blockers.append(
+        JobBlocker(kind: .job, id: holder.id, detail: "it has the device \(device)"))
+    }
+    return plan
   }
 
   /// At the tightest of the limits, begun seconds counted whole.
@@ -185,10 +200,10 @@ extension Service {
       guard job.state != .cancelling else { return }
       // The state first: when the work has heard of it, it ends the job. It may have begun since the
       // job was looked at: only what still waits is over at once.
-      let now = try self.jobs.update(id) { job in
-        if job.state == .queued { job.finish(.cancelled) } else { job.state = .cancelling }
-      }
+      let (wasQueued, now) = try self.jobs.cancel(id)
       guard !now.state.isFinal else { return }
+      // It has run before: what that has left goes first.
+      if wasQueued { return self.jobs.discard(id, self) }
       _ = self.jobs.state.withLock { $0.controls[id] }?.cancel()
     }
   }

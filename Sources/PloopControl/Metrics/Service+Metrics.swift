@@ -94,7 +94,7 @@ extension Service {
 
 private enum JobMetrics {
   static func labels(_ job: JobRecord) -> Metric.Labels {
-    [("job_id", job.id), ("type", job.type), ("device", job.device)]
+    [("job_id", job.id), ("type", job.type), ("device", job.device ?? "")]
   }
 
   /// How often each set of labels is there.

@@ -26,6 +26,7 @@ enum Migrations {
     migrator.registerMigration("0007 queue") { try $0.execute(sql: queue) }
     migrator.registerMigration("0008 jobs that come back") { try $0.execute(sql: comingBack) }
     migrator.registerMigration("0009 events floor") { try $0.execute(sql: eventsFloor) }
+    migrator.registerMigration("0010 targets") { try $0.execute(sql: targets) }
     return migrator
   }
 
@@ -108,6 +109,23 @@ enum Migrations {
     ALTER TABLE service ADD COLUMN events_floor INTEGER NOT NULL DEFAULT 0;
     UPDATE service
       SET events_floor = COALESCE((SELECT MIN(revision) - 1 FROM events), revision);
+    """
+
+  /// Where backups are kept, each as one document, and what the last look at each backup has found; what
+  /// backups there are the targets themselves say.
+  private static let targets = """
+    CREATE TABLE targets (
+      name TEXT PRIMARY KEY NOT NULL,
+      revision INTEGER NOT NULL,
+      target TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE verdicts (
+      target TEXT NOT NULL REFERENCES targets (name) ON DELETE CASCADE,
+      backup TEXT NOT NULL,
+      verified_at REAL NOT NULL,
+      problem TEXT,
+      PRIMARY KEY (target, backup)
+    ) STRICT;
     """
 
   /// What the queue is ordered and searched by has columns; the rest of a job is its document.

@@ -7,7 +7,7 @@ internal import PloopControl
 func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   var body = body
   var request = JobRequest(
-    type: try body.requiredText("type"), device: try body.requiredText("device"))
+    type: try body.requiredText("type"), device: try body.text("device"))
   if let parameters = body.json("params") {
     guard case .object(let members) = parameters else {
       throw body.wrongValue("params", "an object is expected")
@@ -66,13 +66,13 @@ extension Fields {
     return Int(number)
   }
 
-  fileprivate mutating func slots(_ name: String) throws(Problem) -> Int? {
+  mutating func slots(_ name: String) throws(Problem) -> Int? {
     guard let number = try number(name) else { return nil }
     guard (1...64).contains(number) else { throw wrongValue(name, "1 to 64 is expected") }
     return Int(number)
   }
 
-  fileprivate mutating func limits() throws(Problem) -> JobLimitsChange? {
+  mutating func limits() throws(Problem) -> JobLimitsChange? {
     guard var fields = try object("limits") else { return nil }
     var limits = JobLimitsChange()
     limits.bytesPerSecond = try fields.number("bps")
@@ -135,6 +135,13 @@ extension JobValue {
       let values = items.compactMap(JobValue.init)
       guard values.count == items.count else { return nil }
       self = .list(values)
+    case .object(let members):
+      var values: [String: JobValue] = [:]
+      for member in members {
+        guard let value = JobValue(member.value) else { return nil }
+        values[member.name] = value
+      }
+      self = .object(values)
     default: return nil
     }
   }
@@ -156,7 +163,7 @@ private func json(_ members: [String: JobValue]) -> JSON {
 }
 
 extension JobLimits {
-  fileprivate var json: JSON {
+  var json: JSON {
     .members(["bps": .count(bytesPerSecond), "iops": .count(operationsPerSecond)])
   }
 }
@@ -192,7 +199,8 @@ extension JobInfo {
   var json: JSON {
     let progress = record.progress
     return .members([
-      "id": .string(record.id), "type": .string(record.type), "device": .string(record.device),
+      "id": .string(record.id), "type": .string(record.type),
+      "device": record.device.map(JSON.string) ?? .null,
       "params": PloopHTTP.json(record.parameters), "state": .string(record.state.rawValue),
       "phase": record.phase.map(JSON.string) ?? .null,
       "phases": .array(record.phases.map(JSON.string)),

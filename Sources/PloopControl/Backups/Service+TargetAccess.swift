@@ -1,0 +1,127 @@
+internal import PloopBackup
+internal import PloopFormat
+internal import PloopIO
+
+/// A target that has been opened.
+enum OpenTarget: Sendable {
+  case directory(DirectoryTarget)
+  case file(TargetFile)
+  case nbd(uri: String)
+}
+
+/// The file of a target, which may not be there yet.
+struct TargetFile: Sendable {
+  let folder: ImageFolder
+  let name: String
+  let format: TargetPlace.FileFormat
+
+  /// Begins the file, or goes on with it.
+  func sink(of geometry: Geometry) throws(BackupError) -> any BackupSink {
+    switch format {
+    case .raw: try FileTarget.raw(name, in: folder, of: geometry)
+    case .ploop: try FileTarget.image(name, in: folder, of: geometry)
+    }
+  }
+}
+
+extension Service {
+  /// - Parameter pointer: to the member of a request that names it.
+  /// - Throws: `target-not-found`.
+  func existing(
+    target name: String, pointer: String? = nil
+  ) throws(ServiceError) -> Target {
+    guard let entry = targets.entry(name) else {
+      throw ServiceError(
+        .targetNotFound, "there is no target \(name.prefix(80))", errno: "ENOENT", pointer: pointer)
+    }
+    return entry.target
+  }
+
+  /// Opens a target, whose missing folders are made. It may wait for a disk, or for what is mounted there.
+  ///
+  /// - Throws: `target-not-found`; `target-unreachable`; `insufficient-space`.
+  func open(target name: String, pointer: String? = nil) throws(ServiceError) -> OpenTarget {
+    try open(try existing(target: name, pointer: pointer).place)
+  }
+
+  func open(_ place: TargetPlace) throws(ServiceError) -> OpenTarget {
+    do throws(ServiceError) {
+      switch place {
+      case .directory(let path):
+        let folder = try roots.makeFolder(at: try roots.locate(path, pointer: ""), pointer: "")
+        return .directory(DirectoryTarget(in: folder, locks: descriptorLocks))
+      case .file(let path, let format):
+        let location = try roots.locate(path, pointer: "")
+        return .file(
+          TargetFile(
+            folder: try roots.makeFolder(of: location, pointer: ""), name: location.name,
+            format: format))
+      case .nbd(let uri): return .nbd(uri: uri)
+      }
+    } catch {
+      guard error.code != .insufficientSpace else { throw error }
+      throw ServiceError(unreachable: error)
+    }
+  }
+
+  /// A target that keeps points: a folder.
+  ///
+  /// - Throws: `target-unsuitable` for others, and as ``open(target:pointer:)``.
+  func openDirectory(
+    target name: String, pointer: String? = nil
+  ) throws(ServiceError) -> DirectoryTarget {
+    guard case .directory(let directory) = try open(target: name, pointer: pointer) else {
+      throw ServiceError(
+        .targetUnsuitable, "the target \(name) keeps no points of backups", pointer: pointer)
+    }
+    return directory
+  }
+}
+
+extension ServiceError {
+  /// A target is there by name, and what it names cannot be used.
+  init(unreachable error: ServiceError) {
+    self.init(
+      .targetUnreachable, error.detail, cause: error.cause ?? error.code.rawValue,
+      errno: error.errno)
+  }
+
+  /// Clusters that are named to people; all of them are told to machines.
+  private static let clustersNamed = 8
+  private static let clustersTold = 1_000
+
+  init(_ error: BackupError) {
+    switch error.kind {
+    case .source: self.init(.ioError, error.detail, errno: "EIO")
+    case .target: self.init(.targetUnreachable, error.detail)
+    case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
+    case .locked:
+      self.init(
+        .imageInUse, error.detail, cause: "a job or another program has it open", errno: "EBUSY")
+    case .exists: self.init(.imageExists, error.detail, errno: "EEXIST")
+    case .notFound: self.init(.backupNotFound, error.detail, errno: "ENOENT")
+    case .mismatch: self.init(.backupMismatch, error.detail)
+    case .corrupt(let clusters):
+      let named = clusters.prefix(ServiceError.clustersNamed).map(String.init)
+      let words =
+        clusters.isEmpty
+        ? ""
+        : " (clusters \(named.joined(separator: ", "))\(clusters.count > named.count ? ", …" : ""))"
+      self.init(
+        .backupCorrupt, error.detail + words, errno: "EIO",
+        facts: clusters.isEmpty
+          ? [:] : ["clusters": .numbers(Array(clusters.prefix(ServiceError.clustersTold)))])
+    case .hasDependents(let backups):
+      self.init(.backupHasDependents, error.detail, facts: ["backups": .texts(backups)])
+    case .chainIsFull: self.init(.tooManyDeltas, error.detail, errno: "EMFILE")
+    case .failed: self.init(.ioError, error.detail, errno: "EIO")
+    }
+  }
+}
+
+/// Calls PloopBackup and converts its errors.
+func backingUp<Result>(
+  _ body: () throws(BackupError) -> Result
+) throws(ServiceError) -> Result {
+  do throws(BackupError) { return try body() } catch { throw ServiceError(error) }
+}

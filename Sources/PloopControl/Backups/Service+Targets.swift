@@ -1,0 +1,214 @@
+internal import Logging
+internal import PloopBackup
+internal import PloopIO
+
+// What can be asked of targets by name. Where they lie may not answer for long: all of it is done on a
+// thread of its own.
+
+extension Service {
+  package func targets(after: String?, limit: Int) async -> Page<TargetInfo> {
+    let found = targets.targets.filter { target in after.map { target.name > $0 } ?? true }
+    let items = await targetClerk.look { found.prefix(limit).map(self.info) }
+    return Page(
+      items: items, next: found.count > limit ? items.last?.target.name : nil,
+      revision: store.lastRevision)
+  }
+
+  package func target(_ name: String) async throws(ServiceError) -> TargetInfo {
+    let target = try existing(target: name)
+    return await targetClerk.look { self.info(of: target) }
+  }
+
+  /// Gives a place where backups are kept a name. Missing folders are made.
+  package func addTarget(
+    _ request: TargetRequest, keeping keeper: AnswerKeeper<TargetInfo>?
+  ) async throws(ServiceError) -> TargetInfo {
+    try Names.require(request.name, as: "the target", pointer: "/name")
+    try requireServing()
+    var target = Target(
+      name: request.name, place: try canonical(request.place), createdAt: wallClockSeconds())
+    target.slots = request.slots
+    target.limits = request.limits
+    let info = try await targetClerk.run { [target] () throws(ServiceError) in
+      try self.requireFree(target)
+      // Made before anything is written down: a place that cannot be used is refused, and not kept.
+      _ = try self.open(target.place)
+      return try self.commit(target, as: .targetCreated, keeping: keeper)
+    }
+    log.info("target added", metadata: ["target": "\(request.name)"])
+    return info
+  }
+
+  package func changeTarget(
+    _ name: String, _ change: TargetChange, ifRevision: UInt64?
+  ) async throws(ServiceError) -> TargetInfo {
+    try requireServing()
+    return try await targetClerk.run { () throws(ServiceError) in
+      let target = try self.existing(target: name)
+      try Service.require(ifRevision, is: target.revision)
+      var wanted = target
+      wanted.slots = change.slots ?? target.slots
+      wanted.limits = change.limits.applied(to: target.limits)
+      guard wanted != target else { return self.info(of: target) }
+      let info = try self.commit(wanted, as: .targetChanged, keeping: nil)
+      self.jobs.lookAgain()
+      return info
+    }
+  }
+
+  /// Forgets a target; what lies there stays. One that cannot be reached is forgotten as well.
+  package func removeTarget(
+    _ name: String, leavingBackups: Bool, ifRevision: UInt64?
+  ) async throws(ServiceError) {
+    try requireServing()
+    try await targetClerk.run { () throws(ServiceError) in
+      let target = try self.existing(target: name)
+      try Service.require(ifRevision, is: target.revision)
+      if let job = self.jobs.user(of: name) {
+        throw ServiceError(
+          .targetInUse, "the job \(job.id) (\(job.type)) works with the target \(name)",
+          errno: "EBUSY", holder: ServiceError.Holder(kind: "job", id: job.id))
+      }
+      if !leavingBackups, let usage = self.info(of: target).usage, usage.backups > 0 {
+        throw ServiceError(
+          .targetNotEmpty, "the target \(name) has \(usage.backups) backups", errno: "ENOTEMPTY",
+          facts: ["backups": .number(UInt64(usage.backups))])
+      }
+      try self.store.write { transaction throws(ServiceError) in
+        try transaction.removeTarget(name)
+        try transaction.note(
+          .targetDeleted, name, device: nil, at: try transaction.nextRevision())
+      } show: {
+        self.targets.remove(name)
+      }
+    }
+    waiting.changed([.service, .target(name)])
+    log.info("target removed", metadata: ["target": "\(name)"])
+  }
+
+  private func commit(
+    _ target: Target, as event: EventType, keeping keeper: AnswerKeeper<TargetInfo>?
+  ) throws(ServiceError) -> TargetInfo {
+    // Looked at ahead: it may take its time, and nobody waits for it within a transaction.
+    let state = look(at: target)
+    let info = try store.write { transaction throws(ServiceError) in
+      var target = target
+      target.revision = try transaction.nextRevision()
+      try transaction.save(target)
+      try transaction.note(event, target.name, device: nil, at: target.revision)
+      let info = TargetInfo(target: target, conditions: state.conditions, usage: state.usage)
+      try keeper?.keep(info, in: transaction)
+      return info
+    } show: { info in
+      targets.keep(info.target)
+    }
+    waiting.changed([.service, .target(target.name)])
+    return info
+  }
+
+  // MARK: Rules
+
+  private static let uriLengthLimit = 1_024
+
+  /// The place as it is written down: with its root, whatever roots there are later.
+  private func canonical(_ place: TargetPlace) throws(ServiceError) -> TargetPlace {
+    switch place {
+    case .directory(let path):
+      return .directory(path: try roots.locate(path, pointer: "/path").path)
+    case .file(let path, let format):
+      return .file(path: try roots.locate(path, pointer: "/path").path, format: format)
+    case .nbd(let uri):
+      guard uri.utf8.count <= Service.uriLengthLimit, !uri.utf8.contains(0),
+        ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].contains(where: uri.hasPrefix)
+      else {
+        throw ServiceError(
+          .invalidValue, "uri: one of nbd://, nbds://, nbd+unix:// or nbds+unix:// is expected",
+          pointer: "/uri")
+      }
+      return place
+    }
+  }
+
+  /// - Throws: `target-exists` when the name is taken, or the place belongs to another one: two that lie
+  ///   within each other would take each other's folders for devices.
+  private func requireFree(_ target: Target) throws(ServiceError) {
+    for other in targets.targets {
+      guard other.name == target.name || other.place.overlaps(target.place) else { continue }
+      let words =
+        other.name == target.name
+        ? "the target \(other.name) exists" : "the target \(other.name) has that place"
+      throw ServiceError(
+        .targetExists, words, errno: "EEXIST",
+        holder: ServiceError.Holder(kind: "target", id: other.name))
+    }
+  }
+
+  // MARK: Looking
+
+  private func info(of target: Target) -> TargetInfo {
+    let state = look(at: target)
+    return TargetInfo(target: target, conditions: state.conditions, usage: state.usage)
+  }
+
+  /// Whether a target can be used now, and what lies there. Of an NBD server only jobs find that out.
+  private func look(
+    at target: Target
+  ) -> (conditions: [DeviceInfo.Condition], usage: TargetInfo.Usage?) {
+    let usage: TargetInfo.Usage?
+    var (reason, message) = ("Opened", "")
+    do throws(ServiceError) {
+      usage = try self.usage(of: target.place)
+    } catch {
+      usage = nil
+      reason = error.cause == "image-not-found" ? "Missing" : "Unusable"
+      message = error.detail
+    }
+    if case .nbd = target.place { return ([], nil) }
+    let isReachable = usage != nil
+    let condition = DeviceInfo.Condition(
+      type: "Reachable", isTrue: isReachable, reason: reason, message: message,
+      since: targets.note(target.name, isReachable: isReachable))
+    return ([condition], usage)
+  }
+
+  private func usage(of place: TargetPlace) throws(ServiceError) -> TargetInfo.Usage? {
+    var usage = TargetInfo.Usage()
+    switch try open(place) {
+    case .directory(let directory):
+      for chain in try chains(in: directory, of: nil) {
+        for point in try backingUp({ () throws(BackupError) in try chain.chain.points() }) {
+          usage.backups += 1
+          usage.bytes += point.diskBytes
+        }
+      }
+    case .file(let file):
+      guard file.folder.contains(file.name) else { return usage }
+      do throws(IOError) {
+        usage.bytes = try file.folder.open(file.name, writable: false).allocatedBytes()
+      } catch { throw ServiceError(unreachable: ServiceError(error)) }
+      usage.backups = 1
+    case .nbd: return nil
+    }
+    return usage
+  }
+}
+
+extension TargetPlace {
+  /// Whether one is the other, or lies within it.
+  fileprivate func overlaps(_ other: TargetPlace) -> Bool {
+    switch (self, other) {
+    case (.nbd(let one), .nbd(let other)): return one == other
+    case (.nbd, _), (_, .nbd): return false
+    default:
+      let (one, other) = (path + "/", other.path + "/")
+      return one.hasPrefix(other) || other.hasPrefix(one)
+    }
+  }
+
+  private var path: String {
+    switch self {
+    case .directory(let path), .file(let path, _): path
+    case .nbd(let uri): uri
+    }
+  }
+}
