@@ -66,7 +66,8 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
-      name: "TestSupport", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
+      name: "TestSupport",
+      dependencies: ["CNBD", "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO"],
       path: "Tests/TestSupport", swiftSettings: settings),
     .target(
       name: "CrashKit",
@@ -116,7 +117,9 @@ let package = Package(
       name: "InteropTests", dependencies: ["PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
-      name: "EndToEndTests", dependencies: ["PloopIO", "TestSupport"], swiftSettings: settings),
+      name: "EndToEndTests",
+      dependencies: ["PloopBackup", "PloopFormat", "PloopIO", "TestSupport"],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

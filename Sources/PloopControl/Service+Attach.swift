@@ -34,7 +34,8 @@ extension Service {
     }
   }
 
-  private func open(
+  /// Attaches what the request says, for a controller that was reserved for it.
+  func open(
     _ request: AttachRequest, _ controller: DeviceController,
     keeping keeper: AnswerKeeper<DeviceInfo>?
   ) throws(ServiceError) -> DeviceInfo {

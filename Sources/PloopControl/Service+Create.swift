@@ -38,7 +38,7 @@ struct NewImage {
 
 extension Service {
   /// The name of a new disk's image in its folder, as OpenVZ's tools have it.
-  private static let imageName = "root.hds"
+  static let imageName = "root.hds"
 
   /// Everything that can be refused about a new image, before it is made.
   ///

@@ -11,8 +11,8 @@ extension Service {
     "checkpoints", "checkpoints.in_image", "deltas.add", "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
     "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",
-    "push_backup.incremental", "push_backup.spill", "resize", "snapshots", "stats", "suspend",
-    "targets.directory", "targets.file", "tracking", "watch",
+    "push_backup.incremental", "push_backup.spill", "resize", "restore", "snapshots", "stats",
+    "suspend", "targets.directory", "targets.file", "tracking", "verify", "watch",
   ]
 
   package func info() async -> ServiceInfo {

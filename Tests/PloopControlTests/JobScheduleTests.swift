@@ -42,6 +42,27 @@ struct JobScheduleTests {
     #expect(decide(jobs) { $0.totalSlots = 1 }.start == ["d"])
   }
 
+  @Test("slots of a target are for the jobs that name it, whatever device they have or have not")
+  func targets() {
+    func entry(_ id: String, _ device: String?, on target: String?) -> JobSchedule.Entry {
+      var entry = job(id)
+      entry.record.device = device
+      entry.filesystem = nil
+      if let target { entry.record.parameters["target"] = .text(target) }
+      entry.targetSlots = target == "gone" ? nil : 1
+      return entry
+    }
+    var running = entry("r", nil, on: "nas")
+    running.record.state = .running
+    let entries = [
+      running, entry("a", "vm1", on: "nas"), entry("b", nil, on: "other"), entry("c", nil, on: nil),
+      entry("d", nil, on: "gone"), entry("e", nil, on: "other"),
+    ]
+    let (start, waiting) = decide(entries)
+    #expect(start == ["b", "c", "d"])
+    #expect(waiting == ["a": [.target], "e": [.target]])
+  }
+
   @Test("one job on a device, slots for all and for a file system")
   func slots() {
     let running = job("r", "vm1") { $0.state = .running }

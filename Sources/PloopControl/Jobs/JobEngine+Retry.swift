@@ -71,7 +71,7 @@ extension ServiceError {
   /// Whether the same may succeed later, with nobody doing anything about it here.
   fileprivate var mayPass: Bool {
     let passing: Set<Code> = [
-      .ioError, .insufficientSpace, .drainTimeout, .imageInUse, .deviceBusy,
+      .ioError, .insufficientSpace, .drainTimeout, .imageInUse, .deviceBusy, .targetUnreachable,
     ]
     return passing.contains(code)
   }

@@ -100,10 +100,7 @@ extension JobEngine {
       switch error {
       case .cancelled: end(record.id, .cancelled, control)
       case .interrupted: requeue(record.id, control)
-      // Its device comes or goes, which it may do at any time.
-      case .failed(let error)
-      where error.code == .deviceNotFound || error.code == .deviceBusy && error.holder == nil:
-        requeue(record.id, control)
+      case .failed(let error) where error.isInterruption: requeue(record.id, control)
       case .failed(let error):
         if !tryAgain(record.id, control, error) {
           end(record.id, .failed, control, error: error)

@@ -331,6 +331,14 @@ extension JobRecord {
   }
 }
 
+extension ServiceError {
+  /// Its device comes or goes, which it may do at any time, or the service does: the job that meets it is
+  /// begun again.
+  var isInterruption: Bool {
+    code == .deviceNotFound || code == .deviceBusy && holder == nil || code == .shuttingDown
+  }
+}
+
 /// A refusal of the service is the failure of the job that meets it.
 func failing<Result>(
   _ body: () throws(ServiceError) -> Result

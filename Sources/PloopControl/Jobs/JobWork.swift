@@ -80,7 +80,8 @@ struct JobRegistry: Sendable {
   }
 
   static let standard = JobRegistry([
-    MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self,
+    MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, RestoreJob.self,
+    VerifyJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

@@ -1,0 +1,58 @@
+internal import PloopBackup
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// Points of backups, made of closed images without a service.
+package enum StoredBackup {
+  /// Stores all of an image as a point of a chain.
+  ///
+  /// - Parameters:
+  ///   - image: the path of a closed image that nobody has open.
+  ///   - target: the folder of the target, which is there.
+  ///   - chain: the name of the full backup that it builds on, itself for one.
+  ///   - parent: the newest point of the chain; nil for a full one.
+  ///   - changed: bytes of the disk that may be other than in the parent; nil for all.
+  ///   - stopping: leaves the point after so many bytes, begun and committed.
+  package static func store(
+    image: String, in target: String, device: String, chain: String, id: String,
+    parent: String? = nil, changed: [Range<UInt64>]? = nil, stopping: UInt64? = nil
+  ) throws {
+    let engine = IOEngine(threadLimit: 2, rings: false)
+    defer { engine.stop(until: .after(seconds: 20)) }
+    let folder = try ImageFolder(
+      path: String(image[..<(image.lastIndex(of: "/") ?? image.endIndex)]))
+    let name = image.split(separator: "/").last.map(String.init) ?? image
+    var options = AttachOptions()
+    options.readonly = true
+    let disk = try Device.attach(
+      [DeltaSource(file: try folder.open(name, writable: false), folder: folder, name: name)],
+      options)
+    defer { try? disk.close() }
+    let chain = try DirectoryTarget(in: ImageFolder(path: target)).makeChain(chain, of: device)
+    let wanted = changed.map { changed in
+      var wanted = Bitmap(count: Int(disk.geometry.clusterCount))
+      let shift = UInt64(disk.geometry.clusterShift)
+      for range in changed {
+        for cluster in range.lowerBound >> shift...(range.upperBound - 1) >> shift {
+          wanted[Int(cluster)] = true
+        }
+      }
+      return wanted
+    }
+    let manifest = PointManifest(
+      id, device: device, mode: parent == nil ? .full : .incremental, parent: parent,
+      geometry: disk.geometry, wanted: wanted, pointInTime: 1_764_000_000)
+    let copy = BackupCopy(
+      from: DeviceSource(disk, wanted: wanted),
+      to: try chain.write(manifest, wanted: wanted), on: engine)
+    if let stopping {
+      _ = try copy.step(limitBytes: stopping)
+      try copy.commit()
+      copy.abandon()
+      return
+    }
+    while try copy.step(limitBytes: 8 << 20) {}
+    try copy.finish()
+  }
+}
