@@ -53,8 +53,14 @@ struct DamageTests {
     }
     // Two entries of the increment change places.
     let image = try bench.folder.open("b1.hds", writable: true)
+    // Which of them lies before the other is a matter of the threads that stored them.
     let entry = AlignedBuffer(count: 4).region
-    for (cluster, place) in [(3, UInt32(2)), (30, 1)] {
+    let entries = try [3, 30].map { cluster in
+      try image.readOrZero(into: entry, at: UInt64(64 + 4 * cluster))
+      return entry.littleEndian(at: 0, as: UInt32.self)
+    }
+    #expect(entries.sorted() == [1, 2])
+    for (cluster, place) in zip([30, 3], entries) {
       entry.setLittleEndian(place, at: 0)
       try image.write(entry, at: UInt64(64 + 4 * cluster))
     }
