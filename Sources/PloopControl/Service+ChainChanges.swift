@@ -57,9 +57,9 @@ extension Service {
     let source = try topSource(request.deltaPath, of: device, chain)
     var note = request.note
     note.createdAt = wallClockSeconds()
+    let notes: ImageFolder.Replacement?
     do throws(ServiceError) {
-      // Ahead: what is noted of a snapshot that is not made means nothing.
-      try writeFirst(note, on: guid, descriptor, beside: chain.file, of: chain.device)
+      notes = try firstNote(note, on: guid, descriptor, beside: chain.file, of: chain.device)
     } catch {
       if let record = controller.now.record { claimAnew(record) }
       throw error
@@ -67,7 +67,7 @@ extension Service {
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try change(chain, controller.id, keeper?.key).snapshot(
-        device, as: guid, onto: source, beginning: checkpoint,
+        device, as: guid, onto: source, beginning: checkpoint, notes: notes,
         until: .after(seconds: configuration.quiesceSeconds))
     } catch {
       withdrawNote(on: guid, chain)
@@ -213,8 +213,13 @@ extension Service {
       note.createdAt = wallClockSeconds()
       try note.check()
       // Ahead: what is noted of a snapshot that is not made means nothing.
-      try writeFirst(
+      if let notes = try firstNote(
         note, on: kept, descriptor, beside: chain.file, of: chain.device)
+      {
+        do throws(IOError) { try chain.file.folder.replace(notes.name, with: notes.bytes) } catch {
+          throw ServiceError(storing: error)
+        }
+      }
     }
     let doors = table.entries(of: controller.id).map(\.record.name)
     do throws(ServiceError) {

@@ -87,7 +87,7 @@ extension Service {
       of: chain.file, device: device,
       request: key.map {
         ChainIntent.Request(key: $0.text, route: $0.route, fingerprint: $0.fingerprint)
-      })
+      }, helpers: .engine(engine))
   }
 
   /// Writes down what a change has made of the device, and then removes what nobody needs any more.
@@ -95,6 +95,7 @@ extension Service {
     _ made: ChainChange.Made, _ chain: ChangeableChain, _ controller: DeviceController,
     _ more: (DeviceRecord, StateTransaction) throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
+    defer { made.settleDown() }
     guard var record = controller.now.record else {
       throw ServiceError(.deviceBusy, "the device \(controller.id) is going", errno: "EBUSY")
     }

@@ -74,18 +74,20 @@ extension Service {
 
   /// The note of a snapshot that is being made. A file that cannot be read is left as it is, since it
   /// may protect others: only a change of notes that somebody asks for sets it aside.
-  func writeFirst(
+  ///
+  /// - Returns: what the file is to be, ahead of the snapshot; nil when it is to stay.
+  func firstNote(
     _ note: SnapshotNote, on guid: GUID, _ descriptor: Descriptor, beside file: DescriptorFile,
     of device: String
-  ) throws(ServiceError) {
-    guard notes(beside: file, of: device).isDamaged else {
-      return try write(note, on: guid, descriptor, beside: file, of: device)
-    }
+  ) throws(ServiceError) -> ImageFolder.Replacement? {
+    var notes = notes(beside: file, of: device)
+    guard notes.isDamaged else { return try notes.adding(note, on: guid, of: descriptor) }
     guard note.name == nil, note.summary == nil, note.labels.isEmpty, !note.isProtected else {
       throw ServiceError(
         .snapshotProtected, "the notes beside \(file.path) cannot be read, so none is added",
         remedy: "PATCH a snapshot: the damaged file is set aside then; or leave the name out")
     }
+    return nil
   }
 
   func write(
@@ -97,7 +99,7 @@ extension Service {
     _ = self.notes(beside: file, of: device, inChange: true)
   }
 
-  /// Takes back what ``writeFirst(_:on:_:beside:of:)`` wrote of a snapshot that was refused. After a
+  /// Takes back what ``firstNote(_:on:_:beside:of:)`` gave of a snapshot that was refused. After a
   /// failure that may have made it the note stays.
   func withdrawNote(on guid: GUID, _ chain: ChangeableChain) {
     guard let descriptor = try? read(chain.location, in: chain.file.folder),

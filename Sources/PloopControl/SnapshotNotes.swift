@@ -90,14 +90,29 @@ struct SnapshotNotes {
 
   subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
 
-  /// Writes a note, durably; those on snapshots that are gone are dropped.
-  mutating func write(
+  /// Adds a note; those on snapshots that are gone are dropped.
+  ///
+  /// - Returns: what the file is to be.
+  mutating func adding(
     _ note: SnapshotNote, on guid: GUID, of descriptor: Descriptor
-  ) throws(ServiceError) {
+  ) throws(ServiceError) -> ImageFolder.Replacement {
     let known = Set(descriptor.shots.map(\.guid.description))
     notes = notes.filter { known.contains($0.key) }
     notes[guid.description] = note
-    do {
+    let text: [UInt8]
+    do { text = try encoded() } catch { throw ServiceError(storing: error) }
+    guard text.count <= SnapshotNotes.limit else {
+      throw ServiceError(.invalidValue, "the notes on all snapshots are too long together")
+    }
+    return ImageFolder.Replacement(of: name, with: text)
+  }
+
+  /// Writes a note, durably.
+  mutating func write(
+    _ note: SnapshotNote, on guid: GUID, of descriptor: Descriptor
+  ) throws(ServiceError) {
+    let changed = try adding(note, on: guid, of: descriptor)
+    do throws(IOError) {
       // What could not be understood is left for people.
       if isDamaged {
         if let bytes {
@@ -106,11 +121,7 @@ struct SnapshotNotes {
           try folder.rename(name, to: "\(name).damaged")
         }
       }
-      let text = try encoded()
-      guard text.count <= SnapshotNotes.limit else {
-        throw ServiceError(.invalidValue, "the notes on all snapshots are too long together")
-      }
-      try folder.replace(name, with: text)
+      try folder.replace(changed.name, with: changed.bytes)
     } catch { throw ServiceError(storing: error) }
   }
 

@@ -57,13 +57,11 @@ package struct DescriptorFile: Sendable {
   /// The rename alone. If it fails there is the old one; what comes after it may be either after a
   /// crash until the folder is synced.
   func publish() throws(DeviceError) {
-    try converting { () throws(IOError) in try folder.rename("\(name).tmp", to: name) }
+    try converting { () throws(IOError) in try folder.publish(name) }
   }
 
   /// Drops what was prepared.
   package func abandon() throws(DeviceError) {
-    try converting { () throws(IOError) in
-      if folder.contains("\(name).tmp") { try folder.unlink("\(name).tmp") }
-    }
+    try converting { () throws(IOError) in try folder.removeIfThere("\(name).tmp") }
   }
 }

@@ -150,6 +150,17 @@ package final class ImageFolder: Sendable {
     try FilesystemSpace(around: descriptor.number, path)
   }
 
+  /// A small file that is to be replaced as a whole.
+  package struct Replacement: Sendable {
+    package let name: String
+    package let bytes: [UInt8]
+
+    package init(of name: String, with bytes: [UInt8]) {
+      self.name = name
+      self.bytes = bytes
+    }
+  }
+
   /// Replaces a small file as a whole: temporary file, fsync, rename, fsync of the folder.
   package func replace(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o640) throws(IOError) {
     try prepare(name, with: bytes, mode: mode)
@@ -159,7 +170,7 @@ package final class ImageFolder: Sendable {
   /// The first half of ``replace(_:with:mode:)``: what is to be the file is durable beside it.
   package func prepare(_ name: String, with bytes: [UInt8], mode: UInt32 = 0o640) throws(IOError) {
     let temporary = "\(name).tmp"
-    if contains(temporary) { try unlink(temporary) }
+    try removeIfThere(temporary)
     let file = try create(temporary, mode: mode)
     try file.write(AlignedBuffer(bytes).region, at: 0)
     try file.sync()
@@ -167,8 +178,18 @@ package final class ImageFolder: Sendable {
 
   /// The second half: it is the file, durably. After an error it may be either.
   package func commit(_ name: String) throws(IOError) {
-    try rename("\(name).tmp", to: name)
+    try publish(name)
     try sync()
+  }
+
+  /// Of the second half the rename alone: what comes after it may be either after a crash until the
+  /// folder is synced. Names in one folder become durable in the order in which they were changed.
+  package func publish(_ name: String) throws(IOError) {
+    try rename("\(name).tmp", to: name)
+  }
+
+  package func removeIfThere(_ name: String) throws(IOError) {
+    if contains(name) { try unlink(name) }
   }
 
   package func withDescriptor<Result>(_ body: (Int32) -> Result) -> Result {

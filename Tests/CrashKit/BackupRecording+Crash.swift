@@ -17,9 +17,9 @@ extension BackupRecording {
       var states = FolderStates(folder, initial: [:], blockBytes: blockBytes)
       for (position, event) in watch.trace.events.enumerated() {
         states.apply(event, at: position)
-        for _ in 0..<bounds.samples {
+        for number in 0..<bounds.samples {
           result.states += 1
-          let state = states.sample(using: &random)
+          let state = states.sample(inOrder: number % 2 == 0, using: &random)
           if let fault = check(state, at: position + 1, in: scratch) {
             result.bad.append(
               "position \(position) \(event.summary), blocks of \(blockBytes), seed \(bounds.seed): \(fault)"

@@ -9,7 +9,9 @@ extension ChainRecording {
 
     let name: String
     let values: [UInt64]
-    let madeAt: Int
+    var madeAt: Int
+    /// Of the instant of a snapshot, which is what a crash leaves of it until somebody is told of both.
+    var isLive = false
     var goneFrom = Int.max
     /// From here on it need not say anything.
     var spoiltFrom = Int.max
@@ -58,6 +60,7 @@ extension ChainRecording {
         guard mayFail else { return "the checkpoint \(kept.name) says nothing: \(reason)" }
         continue
       }
+      if kept.isLive, position < kept.madeAt { continue }
       for (sector, value) in values.enumerated() where value != kept.values[sector] {
         let offset = UInt64(sector * History.sectorBytes)
         let run = found.runs(of: offset..<offset + UInt64(History.sectorBytes), limit: 1)

@@ -47,10 +47,13 @@ extension ChainRecording {
       for (position, event) in watch.trace.events.enumerated() {
         states.apply(event, at: position)
         guard position % workers == index else { continue }
-        for _ in 0..<bounds.samples {
+        for number in 0..<bounds.samples {
           result.states += 1
-          let state = states.sample(using: &random)
-          if let fault = check(state, at: position + 1, in: scratch) {
+          let inOrder = number % 2 == 0
+          let state = states.sample(inOrder: inOrder, using: &random)
+          if let fault = check(
+            state, at: position + 1, in: scratch, whileRunning: true, namesInOrder: inOrder)
+          {
             result.bad.append(
               "position \(position) \(event.summary), blocks of \(blockBytes), seed \(bounds.seed): \(fault)"
             )
@@ -61,8 +64,13 @@ extension ChainRecording {
     return result
   }
 
+  /// - Parameters:
+  ///   - isRunning: whether the process was there until then, and has closed nothing on its way out.
+  ///   - inOrder: whether names became durable in their order. Where they do not, a file may be left that
+  ///     nobody names; everything else holds all the same.
   func check(
-    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, mayLose: Bool = false
+    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, mayLose: Bool = false,
+    whileRunning isRunning: Bool, namesInOrder inOrder: Bool = true
   ) -> String? {
     do {
       for name in try scratch.names() { try scratch.unlink(name) }
@@ -71,6 +79,7 @@ extension ChainRecording {
         try file.write(AlignedBuffer(bytes).region, at: 0)
         try file.truncate(to: UInt64(bytes.count))
       }
+      if isRunning, let problem = try checkMark(at: position, in: scratch) { return problem }
       let device = try ChainRecording.open(scratch)
       defer { try? device.detach(until: .after(seconds: 10)) }
       let values = try Recording.values(of: device)
@@ -85,8 +94,9 @@ extension ChainRecording {
       }
       if let fault = try checkSize(of: device, at: position, in: scratch) { return fault }
       try device.detach(until: .after(seconds: 10))
-      if let fault = try checkTree(at: position, in: scratch) { return fault }
-      return try finishMerge(at: position, in: scratch)
+      if let fault = try checkTree(at: position, in: scratch, disk: values) { return fault }
+      if inOrder, let fault = try checkLeft(in: scratch) { return fault }
+      return try finishMerge(at: position, in: scratch, namesInOrder: inOrder)
     } catch {
       return "\(error)"
     }
@@ -107,8 +117,30 @@ extension ChainRecording {
       ? nil : "the descriptor says \(sectors) sectors of \(clusters) clusters"
   }
 
-  /// Every snapshot that has to be there is, and holds its state; no file is left that nobody names.
-  private func checkTree(at position: Int, in scratch: ImageFolder) throws -> String? {
+  /// While a disk is in use its top is marked so, and what is marked is not believed without repair.
+  private func checkMark(at position: Int, in scratch: ImageFolder) throws -> String? {
+    guard history.opening(at: position) == .attached else { return nil }
+    let descriptor = try DescriptorFile(in: scratch).read()
+    guard let top = descriptor.shot(descriptor.topGUID) else { return "no top" }
+    let check = try ImageCheck(try scratch.open(top.file, writable: false))
+    return check.isUnclean ? nil : "the top \(top.file) is not marked"
+  }
+
+  /// What was closed is clean, each delta of the chain.
+  private func checkFiles(_ descriptor: Descriptor, in scratch: ImageFolder) throws -> String? {
+    for shot in try descriptor.chain(to: descriptor.topGUID) {
+      let check = try ImageCheck(try scratch.open(shot.file, writable: false))
+      guard check.verdict == .clean else {
+        return "\(shot.file) is \(check.verdict), with a tail of \(check.tailBytes) bytes"
+      }
+    }
+    return nil
+  }
+
+  /// Every snapshot that has to be there is, and holds its state.
+  private func checkTree(
+    at position: Int, in scratch: ImageFolder, disk: [UInt64?]
+  ) throws -> String? {
     let descriptor = try DescriptorFile(in: scratch).read()
     for snapshot in frozen {
       guard descriptor.shot(snapshot.guid) != nil else {
@@ -126,22 +158,47 @@ extension ChainRecording {
         scratch, try descriptor.chain(to: snapshot.guid), readonly: true)
       defer { try? old.detach(until: .after(seconds: 10)) }
       let values = try Recording.values(of: old)
-      guard values == Array(snapshot.values.prefix(values.count)) else {
+      guard
+        values == Array(snapshot.values.prefix(values.count))
+          || snapshot.isLive && position < snapshot.madeAt && values == disk
+      else {
         return "the snapshot \(snapshot.guid) holds another state than it was made of"
       }
     }
+    if position < foreignFrom, let problem = try checkFiles(descriptor, in: scratch) {
+      return problem
+    }
+    return try checkNotes(at: position, in: scratch, descriptor)
+  }
+
+  /// No file is left that nobody names.
+  private func checkLeft(in scratch: ImageFolder) throws -> String? {
+    let descriptor = try DescriptorFile(in: scratch).read()
     let top = descriptor.shot(descriptor.topGUID)?.file ?? ""
     let known = Set(
       descriptor.shots.map(\.file) + [
-        "DiskDescriptor.xml", "DiskDescriptor.xml.lck", "\(top).checkpoints",
+        "DiskDescriptor.xml", "DiskDescriptor.xml.lck", Self.notesName, "\(Self.notesName).tmp",
+        "\(top).checkpoints",
       ] + foreign)
     let left = try scratch.names().filter { !known.contains($0) && !$0.contains(".index-backup") }
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }
 
+  /// No snapshot is there without its note; others may have been written since.
+  private func checkNotes(
+    at position: Int, in scratch: ImageFolder, _ descriptor: Descriptor
+  ) throws -> String? {
+    guard let last = notes.lastIndex(where: { descriptor.shot($0.guid) != nil }) else { return nil }
+    let found = try scratch.bytes(of: Self.notesName, limit: 1 << 20)
+    return notes[last...].contains { $0.bytes == found }
+      ? nil : "the notes know nothing of \(notes[last].guid)"
+  }
+
   /// A merge that the crash has cut short is made whole, in the one direction or the other, and the disk
   /// is what it was.
-  private func finishMerge(at position: Int, in scratch: ImageFolder) throws -> String? {
+  private func finishMerge(
+    at position: Int, in scratch: ImageFolder, namesInOrder inOrder: Bool
+  ) throws -> String? {
     let file = DescriptorFile(in: scratch)
     let descriptor = try file.read()
     guard let marked = descriptor.shots.first(where: { $0.mark != nil }) else { return nil }
@@ -150,7 +207,7 @@ extension ChainRecording {
     let device = try ChainRecording.open(scratch)
     defer { try? device.detach(until: .after(seconds: 10)) }
     let before = try Recording.values(of: device)
-    let change = ChainChange(of: file, device: "disk")
+    let change = ChainChange(of: file, device: "disk", helpers: helpers)
     let merge = try change.beginMerge(
       device, of: marked.guid, direction, chainTo: descriptor.topGUID, until: .after(seconds: 10))
     while try merge.step(limit: 8, on: engine) != nil {}
@@ -165,7 +222,8 @@ extension ChainRecording {
       return "made whole \(direction) and attached, the disk is another"
     }
     try again.detach(until: .after(seconds: 10))
-    return try checkTree(at: position, in: scratch)
+    return try checkTree(at: position, in: scratch, disk: before)
+      ?? (inOrder ? checkLeft(in: scratch) : nil)
   }
 }
 

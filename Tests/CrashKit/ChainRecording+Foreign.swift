@@ -67,12 +67,13 @@ extension ChainRecording {
 
   /// Four lower deltas, two of which other programs merge away, with guests writing.
   func runForeign() throws {
+    foreignFrom = position
     try write(0..<6)
-    try snapshot()
+    try snapshot(Guests(ahead: [6..<7], later: 30..<31))
     try write(4..<20)
-    try snapshot()
+    try snapshot(Guests(ahead: [20..<21], later: 31..<32))
     try write(16..<28)
-    try snapshot()
+    try snapshot(Guests(ahead: [28..<29], later: 32..<33))
     try write(24..<26)
     try foreignMove(1)
     try write(5..<6)

@@ -21,19 +21,44 @@ package final class ChainRecording {
     }
   }
 
+  /// When what can be done at the same time as something else is done: before it, after it, or one and
+  /// the other by chance. The threads of the service do it anywhere in between.
+  package enum Order: Sendable {
+    case early, late
+    case mixed(seed: UInt64)
+
+    /// All that are looked at.
+    package static let all: [Order] = [.early, .late, .mixed(seed: 1), .mixed(seed: 2)]
+
+    fileprivate var helpers: Helpers {
+      switch self {
+      case .early: return .nobody { false }
+      case .late: return .nobody { true }
+      case .mixed(let seed):
+        let random = Locked(SeededGenerator(seed: seed))
+        return .nobody { random.withLock { Bool.random(using: &$0) } }
+      }
+    }
+  }
+
   /// A snapshot, and from which position of the trace on it has to be there, and until when.
   struct Frozen {
     let guid: GUID
     let values: [UInt64]
     let clusters: UInt64
-    let madeAt: Int
+    var madeAt: Int
     var goneFrom = Int.max
-    /// From where on another program has written its file.
+    /// From where on nobody knows what it holds: another program has written its file, or a guest that came
+    /// while it was made has failed.
     var spoiltFrom = Int.max
+    /// Of a disk in use. Before anybody is told of it, it may be there, and holds what the disk does then.
+    var isLive = false
   }
 
+  static let notesName = "DiskDescriptor.xml.notes"
+
   private static let clusterShift = 12
-  private static let perCluster = 8
+  static let perCluster = 8
 
   private static func geometry(clusters: UInt64) -> Geometry {
     Geometry(version: .v2, clusterShift: clusterShift, sizeBytes: clusters << UInt64(clusterShift))
@@ -43,29 +68,38 @@ package final class ChainRecording {
   let folder: ImageFolder
   let plain: ImageFolder
   let engine = IOEngine(threadLimit: 1, rings: false)
-  private var geometry: Geometry
+  let helpers: Helpers
+  var geometry: Geometry
   var initial: [String: [UInt8]] = [:]
   var device: Device?
   var history: History
   /// What was promised of the disk's size, in clusters; 0 stands for what it had at first.
   var sizes = History(sectorCount: 1)
   let firstClusters: UInt64
+  /// What the disk holds, by sector.
   var current: [UInt64]
   var frozen: [Frozen] = []
+  /// What the notes have been, and for which snapshot, oldest first; some may have failed.
+  var notes: [(guid: GUID, bytes: [UInt8])] = []
+  /// From where on other programs write files that are closed.
+  var foreignFrom = Int.max
   /// Files that are another program's to remove.
   var foreign: Set<String> = []
   var kept: [Kept] = []
   /// While a disk is being closed its checkpoints may be lost, but not be wrong.
   var closings: [Range<Int>] = []
-  private var lastValue: UInt64 = 0
+  /// That a sector was given; each is given once.
+  var lastValue: UInt64 = 0
   /// Whether what finds no room in a merge is tried once more, as the service does.
   var triesAgain = false
   private(set) var isMerging = false
 
   /// - Parameters:
   ///   - path: an empty folder.
+  ///   - order: of what snapshots do at the same time.
   ///   - clusters: of the disk, at first and at last.
-  package init(path: String, clusters: ClosedRange<UInt64> = 12...12) throws {
+  package init(path: String, _ order: Order, clusters: ClosedRange<UInt64> = 12...12) throws {
+    helpers = order.helpers
     firstClusters = clusters.lowerBound
     geometry = Self.geometry(clusters: firstClusters)
     plain = try ImageFolder(path: path)
@@ -82,7 +116,7 @@ package final class ChainRecording {
 
   var position: Int { watch.trace.events.count }
   var file: DescriptorFile { DescriptorFile(in: folder) }
-  var change: ChainChange { ChainChange(of: file, device: "disk") }
+  var change: ChainChange { ChainChange(of: file, device: "disk", helpers: helpers) }
 
   // MARK: Steps
 
@@ -92,58 +126,10 @@ package final class ChainRecording {
     history.end(step: step, at: position)
   }
 
-  package func write(_ sectors: Range<Int>, durable: Bool = false) throws {
-    let step = history.begin(.change(durable: durable), at: position)
-    let region = AlignedBuffer(count: sectors.count * History.sectorBytes).region
-    for (index, sector) in sectors.enumerated() {
-      lastValue += 1
-      let value = lastValue << 20 | UInt64(sector) << 1 | 1
-      History.fill(region.slice(index * History.sectorBytes, History.sectorBytes), with: value)
-      history.record(step: step, sector: sector, value: value)
-      current[sector] = value
-    }
-    try device?.write(
-      region, at: UInt64(sectors.lowerBound * History.sectorBytes), durable: durable)
-    history.end(step: step, at: position)
-  }
-
-  package func zero(clusters: Range<Int>) throws {
-    let step = history.begin(.change(durable: false), at: position)
-    let sectors = clusters.lowerBound * Self.perCluster..<clusters.upperBound * Self.perCluster
-    for sector in sectors {
-      history.record(step: step, sector: sector, value: 0)
-      current[sector] = 0
-    }
-    try device?.writeZeroes(
-      offset: UInt64(sectors.lowerBound * History.sectorBytes),
-      length: UInt64(sectors.count * History.sectorBytes), keepAllocated: false, onlyIfFast: false,
-      durable: false)
-    history.end(step: step, at: position)
-  }
-
   package func flush() throws {
     let step = history.begin(.flush, at: position)
     try device?.flush()
     history.end(step: step, at: position)
-  }
-
-  /// - Parameter checkpoint: begins at the same instant.
-  @discardableResult
-  package func snapshot(beginning checkpoint: String? = nil) throws -> Int {
-    guard let device else { return 0 }
-    let guid = GUID.random()
-    let values = current
-    // Everything answered before is durable once a snapshot is: its state has to be.
-    let step = history.begin(.flush, at: position)
-    let made = try change.snapshot(
-      device, as: guid, onto: .made, beginning: checkpoint.map(Kept.request),
-      until: .after(seconds: 10))
-    history.end(step: step, at: position)
-    if let checkpoint { keep(checkpoint, values) }
-    frozen.append(
-      Frozen(guid: guid, values: values, clusters: geometry.clusterCount, madeAt: position))
-    try change.end(made)
-    return frozen.count - 1
   }
 
   /// Gives a snapshot up.

@@ -21,10 +21,11 @@ extension ChainScenario {
     }
   }
 
-  /// The calls that it makes.
-  package func calls(path: String) throws -> [IOOperation] {
+  /// The calls that it makes where it is to meet a fault.
+  package func calls(before fault: Fault, path: String) throws -> [IOOperation] {
     let calls = Locked<[IOOperation]>([])
     let recording = try recording(path: path)
+    recording.triesAgain = fault == .noSpace
     recording.watch.use { _, operation in
       calls.withLock { $0.append(operation) }
       return nil
@@ -65,6 +66,7 @@ extension ChainScenario {
       state[name] = try recording.plain.bytes(of: name, limit: 1 << 20)
     }
     let scratch = try ImageFolder(path: path, probe: SteadyFiles()).makeFolder(beneath: "after")
-    return recording.check(state, at: position, in: scratch, mayLose: fault != .kill)
+    return recording.check(
+      state, at: position, in: scratch, mayLose: fault != .kill, whileRunning: false)
   }
 }

@@ -2,18 +2,39 @@ internal import PloopDevice
 
 /// What is done to a chain while it is recorded.
 package struct ChainScenario: Sendable {
-  package let name: String
+  package private(set) var name: String
+  /// Of what snapshots do at the same time.
+  private var order = ChainRecording.Order.late
   private let clusters: ClosedRange<UInt64>
   private let steps: @Sendable (ChainRecording) throws -> Void
 
+  private init(
+    name: String, clusters: ClosedRange<UInt64>,
+    steps: @escaping @Sendable (ChainRecording) throws -> Void
+  ) {
+    self.name = name
+    self.clusters = clusters
+    self.steps = steps
+  }
+
+  private func inOrder(_ order: ChainRecording.Order) -> ChainScenario {
+    var same = self
+    same.name += ", \(order)"
+    same.order = order
+    return same
+  }
+
   /// - Parameter path: an empty folder.
   package func recording(path: String) throws -> ChainRecording {
-    try ChainRecording(path: path, clusters: clusters)
+    try ChainRecording(path: path, order, clusters: clusters)
   }
 
   package func run(_ recording: ChainRecording) throws { try steps(recording) }
 
-  package static let all = [changes, backward, growth, flipping, checkpoints, resize]
+  /// The first has guests at every moment of its snapshots, and is looked at in all orders.
+  package static let all =
+    ChainRecording.Order.all.map(changes.inOrder) + [backward, growth, flipping, resize]
+    + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -22,17 +43,25 @@ package struct ChainScenario: Sendable {
     try disk.write(0..<30)
     try disk.flush()
     try disk.write(3..<5)
-    let first = try disk.snapshot()
+    // In place, and a first touch; then a copy of what is not yet in any file, and one that is.
+    let first = try disk.snapshot(
+      .init(ahead: [2..<4, 72..<74], opening: [73..<74, 17..<18], flushes: true, later: 86..<88))
     try disk.write(8..<12)
     try disk.write(40..<41, durable: true)
     try disk.zero(clusters: 2..<3)
-    let second = try disk.snapshot()
+    // First touches, and a copy from below, one of which is overwritten and trimmed at once.
+    let second = try disk.snapshot(
+      .init(
+        ahead: [24..<34, 56..<58], opening: [56..<57], trimmed: 7..<8, flushes: true,
+        later: 90..<92))
     try disk.write(16..<20)
     try disk.write(50..<60)
     try disk.merge(second) { try disk.write(45..<47) }
-    let third = try disk.snapshot()
+    try disk.write(46..<47)
+    let third = try disk.snapshot(.init(ahead: [44..<46], opening: [43..<45], later: 64..<66))
     try disk.write(60..<64)
-    let fourth = try disk.snapshot()
+    let fourth = try disk.snapshot(
+      .init(ahead: [5..<20], opening: [60..<66], trimmed: 0..<1, later: 75..<77))
     try disk.write(0..<2)
     // Of two lower deltas: the receiver is not the top.
     try disk.merge(third) { try disk.write(20..<21) }
@@ -57,7 +86,11 @@ package struct ChainScenario: Sendable {
     let first = try disk.snapshot()
     try disk.write(8..<12)
     try disk.write(40..<41, durable: true)
-    let second = try disk.snapshot(beginning: "two")
+    try disk.write(42..<43)
+    let second = try disk.snapshot(
+      .init(
+        ahead: [41..<42, 48..<50], opening: [49..<50, 8..<9], flushes: true, later: 10..<11),
+      beginning: "two")
     try disk.write(16..<20)
     try disk.zero(clusters: 2..<3)
     try disk.removeCheckpoint("one")
@@ -66,7 +99,7 @@ package struct ChainScenario: Sendable {
     try disk.detach()
     try disk.attach()
     try disk.write(90..<91)
-    let third = try disk.snapshot()
+    let third = try disk.snapshot(.init(ahead: [64..<66], opening: [65..<67], later: 80..<81))
     try disk.write(60..<64)
     try disk.merge(first, .backward) { try disk.write(70..<71) }
     try disk.removeCheckpoint("two")

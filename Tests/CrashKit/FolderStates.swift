@@ -4,15 +4,30 @@ internal import PloopIO
 /// what is in each of them.
 ///
 /// Names that were made, moved or removed since the folder's last sync may be seen as before or as
-/// after, in the order in which it was done; each file's bytes as ``CrashStates`` has them.
+/// after, in the order in which it was done, or on some file systems in any; each file's bytes as
+/// ``CrashStates`` has them.
 struct FolderStates {
   private let folder: String
   private let blockBytes: Int
   /// By the number of their creation.
   private var files: [CrashStates]
   private var syncBegan: [Int: Int] = [:]
-  /// Names after each change since the last sync of the folder; the first is durable.
-  private var names: [[String: Int]]
+  /// As of the last sync of the folder.
+  private var durableNames: [String: Int]
+  /// What was changed since.
+  private var changes: [NameChange] = []
+
+  /// A name means another file, or none, and another one may mean nothing any more.
+  private struct NameChange {
+    let name: String
+    let file: Int?
+    var gone: String?
+
+    func perform(on names: inout [String: Int]) {
+      if let gone { names[gone] = nil }
+      names[name] = file
+    }
+  }
 
   /// - Parameter initial: durable files by name.
   init(_ folder: ImageFolder, initial: [String: [UInt8]], blockBytes: Int) {
@@ -20,15 +35,20 @@ struct FolderStates {
     self.blockBytes = blockBytes
     let sorted = initial.sorted { $0.key < $1.key }
     files = sorted.map { CrashStates(initial: $0.value, blockBytes: blockBytes) }
-    names = [Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1.key, $0) })]
+    durableNames = Dictionary(uniqueKeysWithValues: sorted.enumerated().map { ($1.key, $0) })
   }
 
   private func name(_ path: String) -> String { String(path.dropFirst(folder.count + 1)) }
 
-  private mutating func change(_ body: (inout [String: Int]) -> Void) {
-    var latest = names[names.count - 1]
-    body(&latest)
-    names.append(latest)
+  private var names: [String: Int] { names { _ in true } }
+
+  /// With some of the changes, in their order.
+  private func names(_ isDone: (Int) -> Bool) -> [String: Int] {
+    var names = durableNames
+    for (number, change) in changes.enumerated() where isDone(number) {
+      change.perform(on: &names)
+    }
+    return names
   }
 
   mutating func apply(_ event: IOTrace.Event, at position: Int) {
@@ -36,25 +56,32 @@ struct FolderStates {
     case .create(let path):
       let number = files.count
       files.append(CrashStates(initial: [], blockBytes: blockBytes))
-      let name = name(path)
-      change { $0[name] = number }
+      changes.append(NameChange(name: name(path), file: number))
     case .rename(let path, let other):
-      let (old, new) = (name(path), name(other))
-      change { names in names[new] = names.removeValue(forKey: old) }
+      let old = name(path)
+      changes.append(NameChange(name: name(other), file: names[old], gone: old))
     case .unlink(let path):
-      let name = name(path)
-      change { $0[name] = nil }
-    case .folderSynced: names = [names[names.count - 1]]
+      changes.append(NameChange(name: name(path), file: nil))
+    case .folderSynced:
+      durableNames = names
+      changes = []
     default:
-      guard let path = event.path, let number = names[names.count - 1][name(path)] else { return }
+      guard let path = event.path, let number = names[name(path)] else { return }
       if case .syncStarted = event { syncBegan[number] = position }
       files[number].apply(event, at: position, syncBegan: syncBegan[number])
     }
   }
 
   /// One state, chosen at random: the content of each file by its name.
-  func sample(using random: inout some RandomNumberGenerator) -> [String: [UInt8]] {
-    let names = names[Int.random(in: 0..<names.count, using: &random)]
+  ///
+  /// - Parameter inOrder: whether names become durable in the order in which they were changed.
+  func sample(
+    inOrder: Bool, using random: inout some RandomNumberGenerator
+  ) -> [String: [UInt8]] {
+    let count = Int.random(in: 0...changes.count, using: &random)
+    let chosen = (inOrder ? Array(changes.indices) : changes.indices.shuffled(using: &random))
+      .prefix(count)
+    let names = names(Set(chosen).contains)
     return names.mapValues { files[$0].sample(using: &random) }
   }
 }

@@ -10,15 +10,32 @@ final class Watch: IOProbe {
     var number = 0
     var hit: (operation: IOOperation, path: String)?
     var rule: Rule?
+    var guests: [Guest] = []
+    var renamed: [String] = []
   }
 
   typealias Rule = @Sendable (_ number: Int, _ operation: IOOperation) -> IOFault?
+
+  /// Does something once, ahead of the first call that it waits for.
+  struct Guest: Sendable {
+    /// Asked with the names that were given by renaming since the guest was admitted.
+    let waits: @Sendable (_ operation: IOOperation, _ path: String, _ renamed: [String]) -> Bool
+    let body: @Sendable () -> Void
+  }
 
   let trace = IOTrace()
   private let state = Locked(State())
 
   /// Asked for each call with its number, counted from 0.
   func use(_ rule: Rule?) { state.withLock { $0.rule = rule } }
+
+  /// Those who were admitted before and still wait are sent away.
+  func admit(_ guests: [Guest]) {
+    state.withLock { state in
+      state.guests = guests
+      state.renamed = []
+    }
+  }
 
   /// The first call that a fault was given to.
   var hit: IOOperation? { state.withLock { $0.hit?.operation } }
@@ -31,6 +48,13 @@ final class Watch: IOProbe {
   }
 
   func fault(for operation: IOOperation, path: String) -> IOFault? {
+    let guest = state.withLock { state -> Guest? in
+      guard !state.isPaused,
+        let next = state.guests.firstIndex(where: { $0.waits(operation, path, state.renamed) })
+      else { return nil }
+      return state.guests.remove(at: next)
+    }
+    guest?.body()
     let (rule, number) = state.withLock { state -> (Rule?, Int) in
       guard !state.isPaused else { return (nil, 0) }
       defer { state.number += 1 }
@@ -47,6 +71,7 @@ final class Watch: IOProbe {
 
   func succeeded(_ operation: IOOperation, path: String, bytes: UnsafeRawBufferPointer) {
     trace.succeeded(operation, path: path, bytes: bytes)
+    if case .rename(let name) = operation { state.withLock { $0.renamed.append(name) } }
   }
 }
 

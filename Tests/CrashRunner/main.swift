@@ -79,9 +79,10 @@ func failChanges() throws -> (count: Int, bad: [String]) {
   var total: (count: Int, bad: [String]) = (0, [])
   for scenario in ChainScenario.all {
     let scratch = try ScratchFolder()
-    let calls = try scenario.calls(path: scratch.folder("counted"))
-    for (number, call) in calls.enumerated() {
-      for fault in ChainScenario.Fault.allCases where fault.applies(to: call) {
+    for fault in ChainScenario.Fault.allCases {
+      let calls = try scenario.calls(
+        before: fault, path: scratch.folder("counted, \(fault.rawValue)"))
+      for (number, call) in calls.enumerated() where fault.applies(to: call) {
         let path = scratch.folder("run")
         defer { ScratchFolder.remove(path) }
         total.count += 1

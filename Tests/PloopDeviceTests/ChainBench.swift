@@ -16,12 +16,15 @@ final class ChainBench {
   var content: [UInt8]
   private(set) var frozen: [GUID: [UInt8]] = [:]
   private var random: SeededGenerator
+  private let helpers: Helpers
 
+  /// - Parameter helpers: who does what can be done at the same time; the engine's threads when nil.
   init(
     _ geometry: Geometry = Geometry(version: .v2, clusterShift: 14, sizeBytes: 1 << 20),
-    seed: UInt64 = 1, probe: (any IOProbe)? = nil
+    seed: UInt64 = 1, probe: (any IOProbe)? = nil, helpers: Helpers? = nil
   ) throws {
     self.geometry = geometry
+    self.helpers = helpers ?? .engine(engine)
     random = SeededGenerator(seed: seed)
     fixture = try DiskFixture(probe: probe)
     try fixture.make("root.hds", geometry)
@@ -36,6 +39,7 @@ final class ChainBench {
     growing sizes: [UInt64], clusterShift: Int, steps: Int = 12, seed: UInt64,
     version: ImageVersion = .v2, probe: (any IOProbe)? = nil
   ) throws {
+    helpers = .engine(engine)
     random = SeededGenerator(seed: seed)
     fixture = try DiskFixture(probe: probe)
     let geometries = sizes.map {
@@ -68,19 +72,18 @@ final class ChainBench {
   deinit { engine.stop(until: .after(seconds: 20)) }
 
   var file: DescriptorFile { DescriptorFile(in: fixture.folder) }
+  private var change: ChainChange { ChainChange(of: file, device: "disk", helpers: helpers) }
 
   // MARK: The chain
 
   @discardableResult
-  func snapshot() throws -> GUID {
+  func snapshot(
+    onto source: ChainChange.TopSource = .made, until deadline: Deadline = .after(seconds: 20)
+  ) throws -> GUID {
     let guid = GUID.random()
-    var changed = try file.read()
-    let name = changed.newFileName()
-    try changed.addSnapshot(guid, newTopFile: name)
-    let top = try NewTop(making: name, in: fixture.folder, geometry: device.geometry)
-    _ = try device.snapshot(
-      onto: top, descriptor: file, becoming: changed, until: .after(seconds: 20))
+    let made = try change.snapshot(device, as: guid, onto: source, until: deadline)
     frozen[guid] = content
+    try change.end(made)
     return guid
   }
 
@@ -121,7 +124,6 @@ final class ChainBench {
     let descriptor = try file.read()
     let chain = try descriptor.chain(to: descriptor.topGUID)
     let guid = chain.count > 1 ? chain[chain.count - 2].guid : .none
-    let change = ChainChange(of: file, device: "disk")
     try change.end(try change.flip(device, giving: guid, until: deadline))
     frozen[guid] = nil
     return guid

@@ -101,10 +101,11 @@ struct ChainChangeTests {
     try bench.checkSnapshots()
   }
 
-  @Test("a snapshot that cannot be made leaves the chain as it was", arguments: 0..<24)
-  func faults(number: Int) throws {
+  @Test(
+    "a snapshot that cannot be made leaves the chain as it was", arguments: 0..<40, [false, true])
+  func faults(number: Int, late: Bool) throws {
     let plan = FaultPlan { _, _, _ in nil }
-    let bench = try ChainBench(probe: plan)
+    let bench = try ChainBench(probe: plan, helpers: .nobody { late })
     try bench.exercise(10)
     // What a failed sync loses is another matter.
     try bench.device.flush()
@@ -136,6 +137,80 @@ struct ChainChangeTests {
     }
   }
 
+  @Test("behind a snapshot's moment requests go on, and flushes wait for what it froze")
+  func behind() throws {
+    let plan = FaultPlan { _, _, _ in nil }
+    let pieces = Locked(0)
+    // The flush ahead at once; what follows the moment, once its result is wanted: the gate is open.
+    let bench = try ChainBench(
+      probe: plan,
+      helpers: .nobody {
+        pieces.withLock { pieces in
+          pieces += 1
+          return pieces > 1
+        }
+      })
+    let cluster = Self.cluster
+    try bench.write(0, [UInt8](repeating: 1, count: 2 * cluster))
+    let device = bench.device
+    let stage = Monitor((isRenamed: false, isSyncing: false, mayGoOn: false))
+    plan.replace { _, operation, _ in
+      switch operation {
+      case .rename(let name) where name.hasSuffix(".intent"):
+        // Not flushed ahead: a cluster that the frozen delta's index in the file does not name.
+        return .stall { try? device.put([2], at: UInt64(2 * cluster)) }
+      case .rename(let name) where name.hasSuffix(".xml"):
+        stage.update { $0.isRenamed = true }
+        return nil
+      case .sync where stage.withLock({ $0.isRenamed && !$0.isSyncing }):
+        return .stall {
+          stage.update { $0.isSyncing = true }
+          _ = stage.wait(until: .after(seconds: 600)) { $0.mayGoOn ? true : nil }
+        }
+      default: return nil
+      }
+    }
+    let guests = try Thread(name: "guests") {
+      defer { stage.update { $0.mayGoOn = true } }
+      #expect(stage.wait(until: .after(seconds: 600)) { $0.isSyncing ? true : nil } == true)
+      do {
+        // Requests go on, into the new top.
+        try device.put([3], at: UInt64(2 * cluster))
+        #expect(try device.bytes(UInt64(2 * cluster), 1) == [3])
+        let answers = Monitor<Set<String>>([])
+        let flush = try Thread(name: "flush") {
+          do { try device.flush() } catch { Issue.record("flush: \(error)") }
+          answers.update { _ = $0.insert("flush") }
+        }
+        // What the frozen delta holds below has to be known before anything is unmapped.
+        let trim = try Thread(name: "trim") {
+          do {
+            try device.discard(
+              offset: UInt64(2 * cluster), length: UInt64(cluster), durable: false)
+          } catch { Issue.record("trim: \(error)") }
+          answers.update { _ = $0.insert("trim") }
+        }
+        let early: Bool? = answers.wait(until: .after(milliseconds: 100)) {
+          $0.isEmpty ? nil : true
+        }
+        #expect(early == nil)
+        stage.update { $0.mayGoOn = true }
+        flush.join()
+        trim.join()
+      } catch { Issue.record("\(error)") }
+    }
+    try bench.snapshot()
+    guests.join()
+    plan.replace { _, _, _ in nil }
+    bench.content.replaceSubrange(
+      2 * cluster..<3 * cluster, with: repeatElement(0, count: cluster))
+    try bench.check()
+    try bench.device.close()
+    try bench.reattach()
+    try bench.check()
+    try bench.device.close()
+  }
+
   @Test("a merge that is given up, or of a level that is not there, changes nothing")
   func refused() throws {
     let bench = try ChainBench()
@@ -163,18 +238,16 @@ struct ChainChangeTests {
     try bench.exercise(5)
     let pass = try bench.device.admitted()
     let names = try bench.names()
+    let files = try bench.fixture.folder.names()
     do {
-      var changed = try bench.file.read()
-      try changed.addSnapshot(.random(), newTopFile: "new")
-      let top = try NewTop(making: "new", in: bench.fixture.folder, geometry: bench.geometry)
-      _ = try bench.device.snapshot(
-        onto: top, descriptor: bench.file, becoming: changed, until: .after(milliseconds: 20))
+      try bench.snapshot(until: .after(milliseconds: 20))
       Issue.record("it was made")
     } catch let error as DeviceError {
       guard case .timeout = error.kind else { throw error }
     }
     bench.device.gate.leave(pass)
     #expect(try bench.names() == names)
+    #expect(try Set(bench.fixture.folder.names()) == Set(files))
     try bench.check()
     try bench.device.close()
   }
@@ -207,11 +280,7 @@ struct ChainChangeTests {
     let before = try digest("good")
     try NewTop(taking: "good", in: folder, geometry: bench.geometry).abandon()
     #expect(try digest("good") == before)
-    let top = try NewTop(taking: "good", in: folder, geometry: bench.geometry)
-    var changed = try bench.file.read()
-    try changed.addSnapshot(.random(), newTopFile: "good")
-    _ = try bench.device.snapshot(
-      onto: top, descriptor: bench.file, becoming: changed, until: .after(seconds: 20))
+    try bench.snapshot(onto: .taken(name: "good", in: folder, file: "good"))
     try bench.exercise(10)
     try bench.check()
     try bench.checkSnapshots()

@@ -115,6 +115,99 @@ struct FlushRoundTests {
     try again.close()
   }
 
+  @Test("the last round writes what it has taken, whatever the map says by then, and is the last")
+  func last() throws {
+    let order = Locked<[String]>([])
+    let plan = FaultPlan { _, operation, _ in
+      switch operation {
+      case .sync: order.withLock { $0.append("sync") }
+      case .write(offset: 64, _): order.withLock { $0.append("index") }
+      default: break
+      }
+      return nil
+    }
+    let fixture = try DiskFixture(probe: plan)
+    try fixture.make("top", geometry)
+    let device = try fixture.attach(["top"])
+    let writing = try #require(device.chain.writing)
+    try device.put([1], at: 0)
+    let last = writing.index.beginLast()
+    let place = device.map[0]
+    device.map[0] = nil
+    order.withLock { $0 = [] }
+    try writing.index.end(last, until: .after(seconds: 600))
+    #expect(order.withLock { $0 } == ["sync", "index", "sync"])
+    // Nothing is written any more.
+    writing.index.markDirty(0)
+    try device.flush()
+    #expect(order.withLock { $0 } == ["sync", "index", "sync"])
+    device.map[0] = place
+    try device.close()
+    let again = try fixture.attach(["top"])
+    #expect(try again.bytes(0, 1) == [1])
+    try again.close()
+  }
+
+  @Test("a last round that fails degrades the disk, at whichever call", arguments: 1...3)
+  func lastFails(call: Int) throws {
+    let calls = Locked<Int?>(nil)
+    let plan = FaultPlan { _, operation, _ in
+      let counts =
+        switch operation {
+        case .sync, .write(offset: 64, _): true
+        default: false
+        }
+      guard counts else { return nil }
+      return calls.withLock { count in
+        guard let number = count else { return nil }
+        count = number + 1
+        return number + 1 == call ? .error(EIO) : nil
+      }
+    }
+    let fixture = try DiskFixture(probe: plan)
+    try fixture.make("top", geometry)
+    let device = try fixture.attach(["top"])
+    let index = try #require(device.chain.writing).index
+    try device.put([1], at: 0)
+    let last = index.beginLast()
+    calls.withLock { $0 = 0 }
+    #expect(throws: DeviceError.self) { try index.end(last, until: .after(seconds: 600)) }
+    #expect(device.failure != nil)
+    #expect(throws: DeviceError.self) { try device.flush() }
+    try device.close()
+  }
+
+  @Test("a last round waits for room, and degrades the disk if there is none in time")
+  func lastWithoutRoom() throws {
+    let refusals = Locked(0)
+    let plan = FaultPlan { _, operation, _ in
+      guard case .write(offset: 64, _) = operation else { return nil }
+      return refusals.withLock { left in
+        guard left > 0 else { return nil }
+        left -= 1
+        return .error(ENOSPC)
+      }
+    }
+    for (count, deadline) in [(3, Deadline.after(seconds: 600)), (1, .after(seconds: 0))] {
+      let fixture = try DiskFixture(probe: plan)
+      try fixture.make("top", geometry)
+      let device = try fixture.attach(["top"])
+      let index = try #require(device.chain.writing).index
+      try device.put([1], at: 0)
+      let last = index.beginLast()
+      refusals.withLock { $0 = count }
+      if count == 3 {
+        try index.end(last, until: deadline)
+        #expect(device.failure == nil)
+      } else {
+        #expect(throws: DeviceError.self) { try index.end(last, until: deadline) }
+        #expect(device.failure != nil)
+      }
+      #expect(refusals.withLock { $0 } == 0)
+      try device.close()
+    }
+  }
+
   private func physical(_ device: Device, _ cluster: UInt64) throws -> UInt64? {
     try device.runs(offset: cluster * 4096, length: 4096, limit: 1).first?.physical
   }

@@ -19,7 +19,7 @@ struct ResizeTests {
     between: () throws -> Void = {}
   ) throws -> (total: UInt64, copied: UInt64) {
     let (size, deadline) = (clusters << 12, Deadline.after(seconds: 300))
-    let change = file.map { ChainChange(of: $0, device: "disk") }
+    let change = file.map { ChainChange(of: $0, device: "disk", helpers: .nobody { false }) }
     let resize =
       try change?.beginResize(device, to: size, until: deadline)
       ?? Resize(of: device, to: size, until: deadline)

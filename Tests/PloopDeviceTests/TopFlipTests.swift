@@ -105,7 +105,7 @@ struct TopFlipTests {
     try bench.exercise(10)
     let descriptor = try bench.file.read()
     expect("snapshot-not-possible") {
-      _ = try ChainChange(of: bench.file, device: "disk").flip(
+      _ = try ChainChange(of: bench.file, device: "disk", helpers: .engine(bench.engine)).flip(
         bench.device, giving: descriptor.topGUID, until: .after(seconds: 20))
     }
     var branched = descriptor

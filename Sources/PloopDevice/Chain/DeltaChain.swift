@@ -66,9 +66,10 @@ final class Writing: Sendable {
   /// - Parameters:
   ///   - used: clusters of the file that header, index and entries use.
   ///   - map: has the delta's entries under its number.
+  ///   - below: what has to be durable before anything of this delta is.
   init(
     _ delta: Delta, geometry: Geometry, used: Bitmap, map: ClusterMap, gate: Gate,
-    condition: Condition, canPunch: Bool
+    condition: Condition, canPunch: Bool, above below: SideWork<Void, DeviceError>? = nil
   ) {
     number = delta.number
     file = delta.file
@@ -76,6 +77,7 @@ final class Writing: Sendable {
     file.expectRandomAccess()
     allocator = ClusterAllocator(file: file, geometry: geometry, gate: gate, used: used)
     index = IndexWriter(
-      file: file, map: map, delta: delta.number, allocator: allocator, condition: condition)
+      file: file, map: map, delta: delta.number, allocator: allocator, condition: condition,
+      below: below)
   }
 }

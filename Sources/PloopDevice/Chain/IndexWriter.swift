@@ -33,19 +33,23 @@ final class IndexWriter: Sendable {
   private let delta: Int
   private let allocator: ClusterAllocator
   private let condition: Condition
+  /// The last round of the delta that was the top before. No page is written before it has ended: so
+  /// what lies above is never durable without what lies below, and nobody is told that it is.
+  private let below: SideWork<Void, DeviceError>?
   private let state = Monitor(State())
   /// Set once bytes are in the file and before the reply, cleared when a round begins.
   private let written = Atomic<Bool>(false)
 
   init(
     file: ImageFile, map: ClusterMap, delta: Int, allocator: ClusterAllocator,
-    condition: Condition
+    condition: Condition, below: SideWork<Void, DeviceError>?
   ) {
     self.file = file
     self.map = map
     self.delta = delta
     self.allocator = allocator
     self.condition = condition
+    self.below = below
   }
 
   /// Bytes of the top are in the file and the reply has not been sent.
@@ -67,8 +71,10 @@ final class IndexWriter: Sendable {
       || state.withLock { $0.isRunning || !$0.dirtyPages.isEmpty }
   }
 
-  /// Returns once a round that started after this call has succeeded.
+  /// Returns once a round that started after this call has succeeded, and what the delta below had
+  /// taken before it.
   func flush() throws(DeviceError) {
+    try awaitBelow()
     let target: UInt64? = state.withLock { state in
       let nothing =
         state.isRetired
@@ -83,9 +89,7 @@ final class IndexWriter: Sendable {
         if state.ended >= target { return .ended(state.failures[target]) }
         if state.isRetired { return .ended(nil) }
         guard !state.isRunning else { return nil }
-        state.isRunning = true
-        state.started += 1
-        return .lead(state.started)
+        return .lead(IndexWriter.begin(&state))
       }
       switch turn {
       case .lead(let number): lead(number)
@@ -93,6 +97,39 @@ final class IndexWriter: Sendable {
       case .ended(nil), nil: return try condition.requireWritable()
       }
     }
+  }
+
+  /// Returns once the index of the delta below is in its file, durably.
+  func awaitBelow() throws(DeviceError) { try below?.result() }
+
+  /// Begins the last round of a delta that is the top no longer, and takes everything that it writes:
+  /// from then on the map may name other places. Nobody is inside the gate, and whoever asks for a
+  /// round waits for this one.
+  ///
+  /// Returns when no other round runs. ``end(_:)`` is to follow.
+  func beginLast() -> Round {
+    while true {
+      let number: UInt64? = state.wait { state in state.isRunning ? nil : IndexWriter.begin(&state)
+      }
+      if let number { return begin(number) }
+    }
+  }
+
+  /// Makes the last round durable; none follows, whether it succeeds or not. If it fails the disk
+  /// is degraded: nothing remembers any more what it was to write.
+  ///
+  /// - Parameter deadline: how long it waits for room, which it may need where the file system copies
+  ///   what is overwritten.
+  func end(_ last: Round, until deadline: Deadline) throws(DeviceError) {
+    var failure = write(last)
+    while case .outOfSpace = failure?.kind, !deadline.hasPassed {
+      let _: Void? = state.wait(until: .after(milliseconds: 50)) { _ in nil }
+      failure = write(last)
+    }
+    if let failure { condition.degrade("\(failure); a snapshot could not be made durable") }
+    end(last, failure)
+    retire()
+    if let failure { throw failure }
   }
 
   /// No round writes from now on: whoever asks for one had everything flushed before. Returns when
@@ -105,71 +142,96 @@ final class IndexWriter: Sendable {
     }
   }
 
-  private func lead(_ number: UInt64) {
-    let failure: DeviceError?
-    do {
-      try round()
-      failure = nil
-    } catch {
-      failure = error
-    }
-    state.update { state in
-      state.isRunning = false
-      state.ended = number
-      state.failures[number] = failure
-      if state.failures.count > IndexWriter.failuresKept {
-        state.failures = state.failures.filter { $0.key + 64 > number }
-      }
-    }
+  // MARK: Rounds
+
+  /// What a round makes durable.
+  struct Round: Sendable {
+    fileprivate let number: UInt64
+    fileprivate let freed: [ClusterAllocator.Freed]
+    fileprivate let hadWrites: Bool
+    fileprivate let pages: [Int]
+    fileprivate let copies: ByteRegion
   }
 
-  private func round() throws(DeviceError) {
-    try condition.requireWritable()
+  private static func begin(_ state: inout State) -> UInt64 {
+    state.isRunning = true
+    state.started += 1
+    return state.started
+  }
+
+  private func lead(_ number: UInt64) {
+    let round = begin(number)
+    end(round, write(round))
+  }
+
+  /// Takes along what there is now.
+  private func begin(_ number: UInt64) -> Round {
     // Before any page is copied: these clusters are no longer named by the map.
     let freed = allocator.roundBegins()
-    var succeeded = false
-    defer { allocator.roundEnded(freed, succeeded: succeeded) }
-
     let hadWrites = written.exchange(false, ordering: .sequentiallyConsistent)
     let pages = state.withLock { state -> [Int] in
       defer { state.dirtyPages = [] }
       return state.dirtyPages.sorted()
     }
-    guard hadWrites || !pages.isEmpty else {
-      succeeded = true
-      return
-    }
-    // 1 copies
     let copies = AlignedBuffer(count: pages.count * Geometry.pageBytes)
     for (index, page) in pages.enumerated() {
       map.encode(
         page: page, delta: delta,
         into: copies.region.slice(index * Geometry.pageBytes, Geometry.pageBytes))
     }
-    // 2 data stable
-    try sync()
-    guard !pages.isEmpty else {
-      succeeded = true
-      return
+    return Round(
+      number: number, freed: freed, hadWrites: hadWrites, pages: pages, copies: copies.region)
+  }
+
+  private func end(_ round: Round, _ failure: DeviceError?) {
+    allocator.roundEnded(round.freed, succeeded: failure == nil)
+    state.update { state in
+      state.isRunning = false
+      state.ended = round.number
+      state.failures[round.number] = failure
+      if state.failures.count > IndexWriter.failuresKept {
+        state.failures = state.failures.filter { $0.key + 64 > round.number }
+      }
     }
-    // 3 index written
+  }
+
+  /// - Returns: why it failed.
+  private func write(_ round: Round) -> DeviceError? {
+    do throws(DeviceError) { try makeDurable(round) } catch { return error }
+    return nil
+  }
+
+  private func makeDurable(_ round: Round) throws(DeviceError) {
+    guard condition.isWritable else {
+      // Whatever it has taken along is as it was.
+      keep(round)
+      return try condition.requireWritable()
+    }
+    guard round.hadWrites || !round.pages.isEmpty else { return }
+    // Data stable.
+    try sync()
+    guard !round.pages.isEmpty else { return }
+    // Index written.
     do {
-      for (index, page) in pages.enumerated() {
+      for (index, page) in round.pages.enumerated() {
         let skipped = page == 0 ? Header.byteCount : 0
         try file.write(
-          copies.region.slice(
+          round.copies.slice(
             index * Geometry.pageBytes + skipped, Geometry.pageBytes - skipped),
           at: UInt64(page * Geometry.pageBytes + skipped))
       }
     } catch {
       // A page that was not written stays dirty, and may be half on the disk: written again whole.
-      noteWritten()
-      state.withLock { $0.dirtyPages.formUnion(pages) }
+      keep(round)
       throw DeviceError(error)
     }
-    // 4 index stable
+    // Index stable.
     try sync()
-    succeeded = true
+  }
+
+  private func keep(_ round: Round) {
+    noteWritten()
+    state.withLock { $0.dirtyPages.formUnion(round.pages) }
   }
 
   /// A failed fdatasync is believed: what was written since the last good one is unknown, and the

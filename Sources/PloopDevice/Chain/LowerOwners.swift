@@ -8,6 +8,7 @@ internal import PloopIO
 /// in order.
 struct LowerOwners {
   private let lower: ArraySlice<Delta>
+  private let index: IndexWriter?
   private let geometry: Geometry
   private var page = -1
   private var owned = Bitmap(count: 0)
@@ -16,6 +17,7 @@ struct LowerOwners {
   init(below level: Int, of chain: DeltaChain) {
     lower = chain.deltas[..<level]
     geometry = chain.geometry
+    index = chain.writing?.index
   }
 
   mutating func own(_ cluster: UInt64) throws(DeviceError) -> Bool {
@@ -27,6 +29,8 @@ struct LowerOwners {
 
   private mutating func load(_ number: Int) throws(DeviceError) {
     page = -1
+    // What has been the top a moment ago may not have its index in its file yet.
+    try index?.awaitBelow()
     owned = Bitmap(count: Geometry.entriesPerPage)
     let buffer = AlignedBuffer(count: Geometry.pageBytes)
     for delta in lower {

@@ -16,17 +16,28 @@ package struct ChainChange: Sendable {
     /// Nanoseconds for which requests had to wait; 0 when nobody did.
     package let pauseNanoseconds: UInt64
     let intent: ChainIntent
+    /// The closing of what a snapshot has made a lower delta, beside whatever follows.
+    var closing: SideWork<Void, Never>?
+
+    /// Waits until nothing of the change goes on any more.
+    package func settleDown() { closing?.end() }
   }
 
   package let file: DescriptorFile
   /// The name of the disk, for people who read an intent.
   private let device: String
   private let request: ChainIntent.Request?
+  let helpers: Helpers
 
-  package init(of file: DescriptorFile, device: String, request: ChainIntent.Request? = nil) {
+  /// - Parameter helpers: do what can be done at the same time.
+  package init(
+    of file: DescriptorFile, device: String, request: ChainIntent.Request? = nil,
+    helpers: Helpers
+  ) {
     self.file = file
     self.device = device
     self.request = request
+    self.helpers = helpers
   }
 
   /// What there is once an earlier change has been ended.
@@ -58,64 +69,13 @@ package struct ChainChange: Sendable {
     return Settled(descriptor: descriptor, intent: intent, left: left)
   }
 
-  /// Removes what the change has no use for any more.
+  /// Removes what the change has no use for any more, and returns when nothing of it goes on.
   package func end(_ made: Made) throws(DeviceError) {
+    defer { made.settleDown() }
     _ = try IntentFile(beside: file).settle(made.intent, by: made.descriptor)
   }
 
   // MARK: Changes
-
-  /// Where the empty delta of a new top comes from.
-  package enum TopSource: Sendable {
-    case made
-    /// An image that is there, and how the descriptor is to name it.
-    case taken(name: String, in: ImageFolder, file: String)
-  }
-
-  /// A snapshot of an attached disk (``Device/snapshot(onto:descriptor:becoming:until:)``).
-  ///
-  /// - Parameters:
-  ///   - guid: its name.
-  ///   - checkpoint: begins at the same instant.
-  package func snapshot(
-    _ device: Device, as guid: GUID, onto source: TopSource,
-    beginning checkpoint: NewCheckpoint? = nil, until deadline: Deadline
-  ) throws(DeviceError) -> Made {
-    let before = try ChainChange.settle(file)
-    var changed = before.descriptor
-    let name = changed.newFileName()
-    let (top, made) =
-      switch source {
-      case .made: (name, [name])
-      case .taken(_, _, let file): (file, [])
-      }
-    try describing { () throws(DescriptorError) in
-      try changed.addSnapshot(guid, newTopFile: top)
-    }
-    // Of the checkpoints beside the two tops, those of the one that is no top are removed.
-    let tops = [before.descriptor.shot(before.descriptor.topGUID)?.file, top].compactMap { $0 }
-    let intent = self.intent(
-      .snapshot, guid, before, files: made + CheckpointMove.leftovers(beside: tops))
-    return try making(intent) { () throws(DeviceError) in
-      let top =
-        switch source {
-        case .made: try NewTop(making: name, in: file.folder, geometry: device.geometry)
-        case .taken(let name, let folder, _):
-          try NewTop(taking: name, in: folder, geometry: device.geometry)
-        }
-      do throws(DeviceError) {
-        let pause = try device.snapshot(
-          onto: top, descriptor: file, becoming: changed, beginning: checkpoint, until: deadline)
-        return Made(descriptor: changed, pauseNanoseconds: pause, intent: intent)
-      } catch {
-        // Where it is unknown which descriptor a crash leaves, either has its files.
-        if device.failure == nil { top.abandon() }
-        throw error
-      }
-    } keepIf: {
-      device.failure != nil
-    }
-  }
 
   /// Begins to give a snapshot up: its delta and the one above it become one.
   ///

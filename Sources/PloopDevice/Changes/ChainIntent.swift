@@ -79,12 +79,18 @@ package struct IntentFile: Sendable {
 
   /// Makes it durable: from now on the change may write.
   package func begin(_ intent: ChainIntent) throws(DeviceError) {
+    try prepare(intent)
+    try converting { () throws(IOError) in try folder.commit(name) }
+  }
+
+  /// The first half of ``begin(_:)``; a rename and a sync of the folder are the second.
+  func prepare(_ intent: ChainIntent) throws(DeviceError) {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     guard let bytes = try? encoder.encode(intent) else {
       throw DeviceError(.io(IOError("encode", path: name, code: 22)), "an intent has no text")
     }
-    try converting { () throws(IOError) in try folder.replace(name, with: Array(bytes)) }
+    try converting { () throws(IOError) in try folder.prepare(name, with: Array(bytes)) }
   }
 
   /// - Returns: nil when there is none, or nothing that we have written whole.
@@ -106,8 +112,7 @@ package struct IntentFile: Sendable {
     _ intent: ChainIntent, by descriptor: Descriptor
   ) throws(DeviceError) -> [String] {
     let left = intent.files.filter { !descriptor.names($0) && !remove($0) }
-    try self.descriptor.abandon()
-    if left.isEmpty { try clear() }
+    if left.isEmpty { try clear() } else { try discard() }
     return left
   }
 
@@ -123,12 +128,19 @@ package struct IntentFile: Sendable {
     return (try? folder.unlink(name)) != nil
   }
 
+  /// Removes what was written ahead and did not get its name.
+  private func discard() throws(DeviceError) {
+    try descriptor.abandon()
+    try NewTop.discard(beside: descriptor)
+    try converting { () throws(IOError) in try folder.removeIfThere("\(name).tmp") }
+  }
+
   /// The change is over. An intent that is seen again after a crash has nothing left to do.
   package func clear() throws(DeviceError) {
-    let left = ["\(name).tmp", name].filter { folder.contains($0) }
-    guard !left.isEmpty else { return }
+    try discard()
+    guard folder.contains(name) else { return }
     try converting { () throws(IOError) in
-      for file in left { try folder.unlink(file) }
+      try folder.unlink(name)
       try folder.sync()
     }
   }

@@ -18,7 +18,7 @@ extension DeltaMerge {
   /// remove.
   ///
   /// - Returns: nanoseconds for which requests had to wait.
-  /// - Throws: as ``Device/snapshot(onto:descriptor:becoming:until:)``, with the chain as it was.
+  /// - Throws: as ``Device/snapshot(onto:descriptor:using:until:)``, with the chain as it was.
   package func finish(
     descriptor file: DescriptorFile, becoming changed: Descriptor, until deadline: Deadline
   ) throws(DeviceError) -> UInt64 {

@@ -1,32 +1,33 @@
-package import PloopFormat
+internal import PloopFormat
 package import PloopIO
 
 extension Device {
   /// Freezes the state so far below a new, empty top, while requests go on.
   ///
-  /// The order (docs/crash-safety.md, "Snapshot"): the new descriptor is durable beside the old one;
-  /// the old top is flushed once ahead, so that little is left to do while requests wait; the gate is
-  /// closed and what is left is flushed; the descriptor is renamed, durably; the chain is replaced;
-  /// the gate is opened. Only then is the old top closed, as a lower delta.
+  /// The order (docs/crash-safety.md, "Snapshot"): the gate is closed; the descriptor is renamed, what the
+  /// old top has not written yet is taken, the chain is replaced; the gate is opened. Then the renaming
+  /// and what was taken are made durable; until they are, no flush of the disk ends, and nothing that
+  /// the new top maps is written. Only then may the old top be closed, as a lower delta
+  /// (``closeFrozen()``).
   ///
   /// - Parameters:
   ///   - top: the new top; it stays the caller's if this throws.
-  ///   - file: the disk's descriptor, whose lock the caller holds.
-  ///   - changed: what it is to be.
+  ///   - file: the disk's descriptor, whose lock the caller holds; what it is to be is prepared.
   ///   - checkpoint: begins at the same instant.
+  ///   - helpers: do at the same time what can be.
   ///   - deadline: by when requests in flight have to end.
   /// - Returns: nanoseconds for which requests had to wait.
   /// - Throws: with the chain as it was; `.timeout` when requests did not end in time. If it cannot
-  ///   be told which descriptor is there, the disk takes no more writes (``failure``).
+  ///   be made durable, the disk takes no more writes (``failure``).
   package func snapshot(
-    onto top: NewTop, descriptor file: DescriptorFile, becoming changed: Descriptor,
-    beginning checkpoint: NewCheckpoint? = nil, until deadline: Deadline
+    onto top: NewTop, descriptor file: DescriptorFile, beginning checkpoint: NewCheckpoint? = nil,
+    using helpers: Helpers, until deadline: Deadline
   ) throws(DeviceError) -> UInt64 {
     try checkpointing.withLock { _ throws(DeviceError) in
       let move = try CheckpointMove(of: self, to: top.source, beginning: checkpoint)
       let pause: UInt64
       do throws(DeviceError) {
-        pause = try freeze(under: top, file, becoming: changed, move, until: deadline)
+        pause = try freeze(under: top, file, move, using: helpers, until: deadline)
       } catch {
         // Where it is unknown which top a crash leaves, either has its file.
         if failure == nil { move?.abandon() }
@@ -37,9 +38,10 @@ extension Device {
     }
   }
 
+  /// - Returns: when it is durable, and so nobody needs the old top's checkpoints any more.
   private func freeze(
-    under top: NewTop, _ file: DescriptorFile, becoming changed: Descriptor,
-    _ move: CheckpointMove?, until deadline: Deadline
+    under top: NewTop, _ file: DescriptorFile, _ move: CheckpointMove?, using helpers: Helpers,
+    until deadline: Deadline
   ) throws(DeviceError) -> UInt64 {
     guard let old = chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
@@ -48,28 +50,44 @@ extension Device {
     guard chain.deltas.count < ChainOpener.levelLimit else {
       throw DeviceError(.tooManyDeltas, "there are \(chain.deltas.count) deltas; that is the limit")
     }
-    let pause: UInt64
-    do throws(DeviceError) {
-      try file.prepare(with: changed)
-      try old.index.flush()
-      let canPunch = Device.canPunch(top.source.file, at: geometry.headerBytes)
-      pause = try change(until: deadline) { (chain) throws(DeviceError) in
-        try old.index.flush()
-        try publish(file)
-        move?.begin()
-        old.index.retire()
-        return grown(chain, by: top.source, canPunch: canPunch)
+    let canPunch = Device.canPunch(top.source.file, at: geometry.headerBytes)
+    var moment: SideWork<Void, DeviceError>?
+    let pause = try change(until: deadline) { (chain) throws(DeviceError) in
+      try file.publish()
+      move?.begin()
+      let last = old.index.beginLast()
+      let durable = helpers.begin { [self] () throws(DeviceError) in
+        try makeDurable(file, last, of: old.index, using: helpers, until: deadline)
       }
-    } catch {
-      try? file.abandon()
-      throw error
+      moment = durable
+      unclosed.withLock { $0.append(old) }
+      return grown(chain, by: top.source, above: durable, canPunch: canPunch)
     }
-    freeze(old)
+    try moment?.result()
     return pause
   }
 
+  /// Makes the renaming of the descriptor durable, and what the old top has taken until then. Neither
+  /// waits for the other: whichever a power failure leaves undone, the new top is still empty on the
+  /// disk, and both chains read the same.
+  private func makeDurable(
+    _ file: DescriptorFile, _ last: IndexWriter.Round, of index: IndexWriter,
+    using helpers: Helpers, until deadline: Deadline
+  ) throws(DeviceError) {
+    let folder = helpers.begin { [self] () throws(DeviceError) in try syncFolder(of: file) }
+    defer { folder.end() }
+    try index.end(last, until: deadline)
+    try folder.result()
+  }
+
+  /// Makes durable what was written so far, so that little is left to do while requests wait.
+  func flushAhead() throws(DeviceError) { try chain.writing?.index.flush() }
+
   /// The chain with another delta above its top.
-  private func grown(_ chain: DeltaChain, by source: DeltaSource, canPunch: Bool) -> DeltaChain {
+  private func grown(
+    _ chain: DeltaChain, by source: DeltaSource, above below: SideWork<Void, DeviceError>,
+    canPunch: Bool
+  ) -> DeltaChain {
     var deltas = chain.deltas
     let (old, geometry) = (chain.top, chain.geometry)
     deltas[deltas.count - 1] = Delta(
@@ -82,7 +100,7 @@ extension Device {
     for cluster in 0..<used.count { used[cluster] = true }
     let writing = Writing(
       top, geometry: geometry, used: used, map: map, gate: gate, condition: condition,
-      canPunch: canPunch)
+      canPunch: canPunch, above: below)
     return DeltaChain(deltas, geometry: geometry, writing: writing)
   }
 
@@ -92,10 +110,24 @@ extension Device {
   /// name chains with the same content, and it stays the same: the disk takes no more writes.
   func publish(_ file: DescriptorFile) throws(DeviceError) {
     try file.publish()
+    try syncFolder(of: file)
+  }
+
+  private func syncFolder(of file: DescriptorFile) throws(DeviceError) {
     do throws(IOError) { try file.folder.sync() } catch {
       condition.degrade("\(error); it is unknown which chain \(file.path) names after a crash")
       throw DeviceError(error)
     }
+  }
+
+  /// Closes what snapshots have made lower deltas. Requests go on.
+  func closeFrozen() {
+    let left = unclosed.withLock { unclosed in
+      defer { unclosed = [] }
+      return unclosed
+    }
+    // Those that a merge has dropped since are nobody's any more.
+    for writing in left where chain.level(of: writing.number) != nil { freeze(writing) }
   }
 
   /// Closes what has been a top, as the lower delta that it is now: cut to what is referenced, its

@@ -8,19 +8,42 @@ package struct NewTop: Sendable {
   /// Whether this service made it, and removes it if it does not become the top.
   private let isMade: Bool
 
-  /// Makes a new file in `folder`.
+  /// How a file is called that is to become a top, before it has its own name: as any file that is
+  /// written ahead (``ImageFolder/prepare(_:with:mode:)``) it means nothing.
+  private static func temporaryName(beside descriptor: DescriptorFile) -> String {
+    "\(descriptor.name).top.tmp"
+  }
+
+  /// Writes a new file beside the descriptor, durably, under a name that means nothing.
   ///
   /// - Parameter geometry: of the disk as it is now.
-  package init(
-    making name: String, in folder: ImageFolder, geometry: Geometry
+  static func prepare(
+    beside descriptor: DescriptorFile, geometry: Geometry
   ) throws(DeviceError) {
-    try ImageCreator.create(in: folder, name: name, geometry: geometry, inUse: true)
-    do throws(DeviceError) {
-      source = try NewTop.open(name, in: folder)
-    } catch {
-      try? folder.unlink(name)
-      throw error
+    try discard(beside: descriptor)
+    var header = Header(new: geometry)
+    header.inUse = Header.InUse.open
+    try ImageCreator.write(
+      in: descriptor.folder, name: temporaryName(beside: descriptor), header: header, geometry)
+  }
+
+  /// Removes what was prepared, if anything was.
+  static func discard(beside descriptor: DescriptorFile) throws(DeviceError) {
+    try converting { () throws(IOError) in
+      try descriptor.folder.removeIfThere(temporaryName(beside: descriptor))
     }
+  }
+
+  /// Gives what was prepared its name. The folder is the caller's to sync.
+  static func name(_ name: String, beside descriptor: DescriptorFile) throws(DeviceError) {
+    try converting { () throws(IOError) in
+      try descriptor.folder.rename(temporaryName(beside: descriptor), to: name)
+    }
+  }
+
+  /// Takes the new file that was prepared and named, both durably.
+  init(made name: String, in folder: ImageFolder) throws(DeviceError) {
+    source = try NewTop.open(name, in: folder)
     isMade = true
   }
 

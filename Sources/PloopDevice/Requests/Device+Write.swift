@@ -18,7 +18,7 @@ extension Device {
     let start = monotonicNanoseconds()
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
-    // Inside: a change of the chain that fails degrades the disk before it opens the gate.
+    // Inside: a change of the chain that fails with the gate closed degrades the disk before it opens.
     guard condition.isWritable else { return false }
     let range = offset..<offset + UInt64(region.count)
     let isRecorded = !recorders.use { $0.isEmpty }

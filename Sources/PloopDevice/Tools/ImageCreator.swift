@@ -15,14 +15,24 @@ package enum ImageCreator {
   package static func create(
     in folder: ImageFolder, name: String, geometry: Geometry, inUse: Bool = false
   ) throws(DeviceError) {
-    let file = try converting { () throws(IOError) in try folder.create(name) }
     var header = Header(new: geometry)
     if inUse { header.inUse = Header.InUse.open }
+    try write(in: folder, name: name, header: header, geometry)
+    do throws(IOError) { try folder.sync() } catch {
+      try? folder.unlink(name)
+      throw DeviceError(error)
+    }
+  }
+
+  /// The same under a name that is not durable yet, for a file that is to be named later.
+  static func write(
+    in folder: ImageFolder, name: String, header: Header, _ geometry: Geometry
+  ) throws(DeviceError) {
+    let file = try converting { () throws(IOError) in try folder.create(name) }
     do throws(IOError) {
       if geometry.headerClusters > 1 { try reserve(file, geometry) }
       try writeFirstCluster(file, header, geometry)
       try file.sync()
-      try folder.sync()
     } catch {
       try? folder.unlink(name)
       throw DeviceError(error)
