@@ -7,7 +7,11 @@ extension ChainRecording {
   struct Kept {
     static let granularityShift = 12
 
-    let name: String
+    /// By which it is known whatever it is called.
+    let number: Int
+    /// The last that it has been given, and the one before.
+    var name: String
+    var oldName: String?
     let values: [UInt64]
     var madeAt: Int
     /// Of the instant of a snapshot, which is what a crash leaves of it until somebody is told of both.
@@ -16,27 +20,46 @@ extension ChainRecording {
     /// From here on it need not say anything.
     var spoiltFrom = Int.max
 
-    static func request(_ name: String) -> NewCheckpoint {
-      NewCheckpoint(name, granularityShift: granularityShift, createdAt: 0)
-    }
+    func isCalled(_ name: String) -> Bool { name == self.name || name == oldName }
+  }
+
+  func newCheckpoint(_ name: String) -> NewCheckpoint {
+    NewCheckpoint(
+      name, granularityShift: Kept.granularityShift, createdAt: Double(kept.count))
   }
 
   func keep(_ name: String, _ values: [UInt64]) {
-    kept.append(Kept(name: name, values: values, madeAt: position))
+    kept.append(Kept(number: kept.count, name: name, values: values, madeAt: position))
   }
 
   package func checkpoint(_ name: String) throws {
     guard let device else { return }
     // Everything answered before is durable once it is made.
     let step = history.begin(.flush, at: position)
-    _ = try device.makeCheckpoint(Kept.request(name), until: .after(seconds: 10))
+    _ = try device.makeCheckpoint(newCheckpoint(name), until: .after(seconds: 10))
     history.end(step: step, at: position)
     keep(name, current)
   }
 
   package func removeCheckpoint(_ name: String) throws {
-    if let index = kept.firstIndex(where: { $0.name == name }) { kept[index].goneFrom = position }
+    let index = kept.firstIndex { $0.name == name && $0.goneFrom == .max }
+    if let index { kept[index].goneFrom = position }
+    for index in steadyNames.indices where steadyNames[index].name == name {
+      steadyNames[index].until = position
+    }
     try device?.removeCheckpoint(name, until: .after(seconds: 10))
+  }
+
+  /// One takes the name of another, which is forgotten: there is always one of the name.
+  package func renameCheckpoint(_ name: String, to new: String) throws {
+    guard let old = kept.firstIndex(where: { $0.name == new && $0.goneFrom == .max }),
+      let index = kept.firstIndex(where: { $0.name == name })
+    else { return }
+    kept[old].goneFrom = position
+    kept[index].oldName = name
+    kept[index].name = new
+    try device?.renameCheckpoint(name, to: new, until: .after(seconds: 10))
+    steadyNames.append((new, from: kept[old].madeAt, until: Int.max))
   }
 
   /// Every checkpoint that has to be there is, and covers each sector whose value is not that of its
@@ -48,10 +71,19 @@ extension ChainRecording {
   func checkpointFault(
     _ device: Device, _ values: [UInt64?], at position: Int, mayLose: Bool
   ) -> String? {
+    let names = device.checkpoints.map(\.name)
+    for name in steadyNames where !mayLose && name.from <= position && position < name.until {
+      guard names.contains(name.name) else { return "no checkpoint is called \(name.name)" }
+    }
     for kept in self.kept {
-      guard let found = device.checkpoints.first(where: { $0.name == kept.name }) else {
+      guard
+        let found = device.checkpoints.first(where: { $0.createdAt == Double(kept.number) })
+      else {
         guard !mayLose, kept.madeAt <= position, position < kept.goneFrom else { continue }
         return "the checkpoint \(kept.name) is gone"
+      }
+      guard kept.isCalled(found.name) else {
+        return "the checkpoint \(kept.name) is called \(found.name)"
       }
       if let reason = found.inconsistency {
         let mayFail =

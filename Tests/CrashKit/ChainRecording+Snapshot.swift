@@ -151,14 +151,16 @@ extension ChainRecording {
     frozen.append(
       Frozen(
         guid: guid, values: values, clusters: geometry.clusterCount, madeAt: .max, isLive: true))
+    let new = checkpoint.map(newCheckpoint)
     if let checkpoint {
-      kept.append(Kept(name: checkpoint, values: values, madeAt: .max, isLive: true))
+      kept.append(
+        Kept(number: kept.count, name: checkpoint, values: values, madeAt: .max, isLive: true))
     }
     let beganAt = position
     let made: ChainChange.Made
     do {
       made = try change.snapshot(
-        device, as: guid, onto: .made, beginning: checkpoint.map(Kept.request),
+        device, as: guid, onto: .made, beginning: new,
         notes: .init(of: Self.notesName, with: notes[notes.count - 1].bytes),
         until: .after(seconds: 10))
     } catch {

@@ -86,6 +86,8 @@ package final class ChainRecording {
   /// Files that are another program's to remove.
   var foreign: Set<String> = []
   var kept: [Kept] = []
+  /// Names of which there always is a checkpoint, whichever it is.
+  var steadyNames: [(name: String, from: Int, until: Int)] = []
   /// While a disk is being closed its checkpoints may be lost, but not be wrong.
   var closings: [Range<Int>] = []
   /// That a sector was given; each is given once.

@@ -104,6 +104,8 @@ package struct ChainScenario: Sendable {
     try disk.merge(first, .backward) { try disk.write(70..<71) }
     try disk.removeCheckpoint("two")
     try disk.checkpoint("four")
+    try disk.write(36..<37)
+    try disk.renameCheckpoint("four", to: "three")
     let fourth = try disk.snapshot()
     try disk.write(33..<34)
     try disk.flip(fourth)

@@ -88,6 +88,33 @@ struct CheckpointTests {
     try detach(device)
   }
 
+  @Test(
+    "One takes another's name and place, and goes on with its own bits, also after the next attach")
+  func renamed() throws {
+    var device = try attach()
+    try make("kept", on: device)
+    try write(device, 1)
+    try make("new", on: device)
+    try make("later", on: device)
+    try write(device, 2)
+    try device.renameCheckpoint("new", to: "kept", until: .after(seconds: 600))
+    try write(device, 70)
+    #expect(device.checkpoints.map(\.name) == ["kept", "later"])
+    #expect(try device.checkpoint("kept").parent == nil)
+    #expect(try device.checkpoint("later").parent == "kept")
+    #expect(try dirty("kept", of: device) == [2, 70])
+    #expect(throws: DeviceError.self) {
+      try device.renameCheckpoint("new", to: "kept", until: .after(seconds: 600))
+    }
+    try device.renameCheckpoint("later", to: "other", until: .after(seconds: 600))
+    try detach(device)
+    device = try attach()
+    #expect(device.checkpoints.map(\.name) == ["kept", "other"])
+    #expect(try dirty("kept", of: device) == [2, 70])
+    #expect(try dirty("other", of: device) == [2, 70])
+    try detach(device)
+  }
+
   @Test("A clean detach keeps every bit and no more, attach after attach")
   func kept() throws {
     var device = try attach()

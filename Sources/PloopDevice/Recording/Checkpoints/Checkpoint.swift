@@ -1,5 +1,5 @@
-internal import PloopFormat
-internal import PloopIO
+package import PloopFormat
+package import PloopIO
 
 /// What was written to a disk since an instant, as long as the disk is attached.
 package final class Checkpoint: Sendable {
@@ -29,6 +29,28 @@ package final class Checkpoint: Sendable {
     bits = AtomicBits(
       count: stored.inconsistency == nil ? Int((diskBytes - 1) / granularity + 1) : 0)
     bits.formUnion(stored.bits)
+  }
+
+  private init(_ other: Checkpoint, _ name: String, parent: String?) {
+    self.name = name
+    self.parent = parent
+    createdAt = other.createdAt
+    granularityShift = other.granularityShift
+    bits = other.bits
+    reason = other.reason
+    diskBytes = other.diskBytes
+  }
+
+  /// The same bitmap, with what is recorded in it from now on, under another name.
+  ///
+  /// - Parameters:
+  ///   - old: the name that a checkpoint gives up for `new`; of any other it is the parent's.
+  ///   - forgotten: what was the parent of the one that gets the name, if that one had it.
+  func renamed(_ old: String, to new: String, forgetting forgotten: Checkpoint?) -> Checkpoint {
+    var parent = self.parent
+    if parent == forgotten?.name { parent = forgotten?.parent }
+    if parent == old { parent = new }
+    return Checkpoint(self, name == old ? new : name, parent: parent)
   }
 
   /// Why it says nothing, if it does not: all of the disk counts as written then.
@@ -71,7 +93,7 @@ package final class Checkpoint: Sendable {
   }
 
   /// The clusters of the disk that may have been written, in part or whole.
-  func clusters(_ geometry: Geometry) -> Bitmap {
+  package func clusters(_ geometry: Geometry) -> Bitmap {
     var clusters = Bitmap(count: Int(geometry.clusterCount))
     var offset: UInt64 = 0
     for run in runs(of: 0..<geometry.sizeBytes, limit: .max) {

@@ -108,12 +108,37 @@ extension Device {
 
   /// Forgets a checkpoint, durably.
   package func removeCheckpoint(_ name: String, until deadline: Deadline) throws(DeviceError) {
-    try checkpointing.withLock { _ throws(DeviceError) in
+    try replaceCheckpoints(until: deadline) { (all) throws(DeviceError) in
       let gone = try checkpoint(name)
+      return all.filter { $0 !== gone }
+    }
+  }
+
+  /// Gives a checkpoint another name. One that has that name is forgotten by the same step: whatever a crash
+  /// leaves, there is one of the name if there was one before.
+  ///
+  /// - Throws: with both as they were, but if it is unknown which file a crash would leave.
+  package func renameCheckpoint(
+    _ name: String, to new: String, until deadline: Deadline
+  ) throws(DeviceError) {
+    try replaceCheckpoints(until: deadline) { (all) throws(DeviceError) in
+      _ = try checkpoint(name)
+      let forgotten = name == new ? nil : all.first { $0.name == new }
+      return all.filter { $0 !== forgotten }.map {
+        $0.renamed(name, to: new, forgetting: forgotten)
+      }
+    }
+  }
+
+  /// - Parameter choose: of all that there are, those that there are to be.
+  private func replaceCheckpoints(
+    until deadline: Deadline, _ choose: ([Checkpoint]) throws(DeviceError) -> [Checkpoint]
+  ) throws(DeviceError) {
+    try checkpointing.withLock { _ throws(DeviceError) in
+      let rest = try choose(checkpoints)
       guard let recorder, !isReadOnly else {
         throw DeviceError(.readOnly, "the disk is read-only")
       }
-      let rest = recorder.checkpoints.filter { $0 !== gone }
       recorder.beginAnew()
       if rest.isEmpty {
         try MarkFile.remove(beside: chain.top.source)
