@@ -101,7 +101,8 @@ let package = Package(
     .testTarget(
       name: "PloopControlTests",
       dependencies: [
-        "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb, logging,
+        "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb,
+        logging,
       ],
       swiftSettings: settings),
     .testTarget(

@@ -25,6 +25,16 @@ package struct BackupChain: Sendable {
     return try onImages { () throws(DeviceError) in try descriptorFile.read() }
   }
 
+  /// Whether a point was begun here, and is not removed; it may be whole.
+  package func has(_ id: String) -> Bool {
+    BackupNames.isValid(id) && folder.contains(id + BackupNames.manifest)
+  }
+
+  /// Whether the descriptor names a point.
+  package func isWhole(_ id: String) throws(BackupError) -> Bool {
+    try ids(descriptor()).contains(id)
+  }
+
   /// The whole points, oldest first.
   func ids(_ descriptor: Descriptor?) throws(BackupError) -> [String] {
     guard let descriptor else { return [] }

@@ -9,6 +9,25 @@ package enum FileTarget {
   /// The journal of a file.
   package static func journal(of name: String) -> String { "\(name).sums" }
 
+  /// Removes a file that was begun and is not whole, with its journal; a file that has none is not touched.
+  ///
+  /// - Throws: `.locked` when somebody writes it; `.target`.
+  package static func discard(
+    _ name: String, in folder: ImageFolder
+  ) throws(BackupError) {
+    let journal = JournalFile(folder: folder, name: journal(of: name))
+    guard journal.exists else { return }
+    if folder.contains(name) {
+      let file = try onTarget { () throws(IOError) in try folder.open(name, writable: true) }
+      do { try ImageLock.acquire(file, for: .write) } catch { throw BackupError(error) }
+      try onTarget { () throws(IOError) in
+        try folder.unlink(name)
+        try folder.sync()
+      }
+    }
+    try journal.remove()
+  }
+
   /// Begins an image of version 2, or goes on with one that was begun.
   ///
   /// - Parameter geometry: of the disk.

@@ -37,6 +37,9 @@ package struct PointManifest: Codable, Sendable, Equatable {
   /// The snapshot that was copied, and the checkpoint from which the clusters were taken, by their names.
   package var snapshot: String?
   package var checkpoint: String?
+  /// The checkpoint that begins at the instant, with what is written from then on. It was made at the same
+  /// time as this says (``pointInTime``): one of the same name and another time is another one.
+  package var nextCheckpoint: String?
   package var sizeBytes: UInt64
   package var clusterBytes: UInt64
   /// The SHA-256 of the bits of the clusters that were wanted; nil for all of them.

@@ -25,6 +25,11 @@ package struct StepJournal: Sendable, Equatable {
     package var bytesRead: UInt64 = 0
     /// Bytes of the disk that are zero, whether that was known before or seen.
     package var zeroBytes: UInt64 = 0
+
+    package init(bytesRead: UInt64 = 0, zeroBytes: UInt64 = 0) {
+      self.bytesRead = bytesRead
+      self.zeroBytes = zeroBytes
+    }
   }
 
   /// In the order of the file.

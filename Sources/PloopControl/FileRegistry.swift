@@ -9,10 +9,12 @@ struct FileRegistry {
     case device(String)
     /// One that reads a snapshot of a device.
     case export(String, of: String)
+    /// The same.
+    case job(String, of: String)
 
     var device: String {
       switch self {
-      case .device(let id), .export(_, of: let id): id
+      case .device(let id), .export(_, of: let id), .job(_, of: let id): id
       }
     }
 
@@ -20,6 +22,7 @@ struct FileRegistry {
       switch self {
       case .device(let id): ServiceError.Holder(kind: "device", id: id)
       case .export(let name, _): ServiceError.Holder(kind: "export", id: name)
+      case .job(let id, _): ServiceError.Holder(kind: "job", id: id)
       }
     }
   }

@@ -37,7 +37,8 @@ extension Service {
       return try answer(guid, pause: nil, controller, keeper)
     }
     try request.note.check()
-    let (device, chain) = try changeable(controller, ifRevision: ifRevision)
+    let (device, chain) = try changeable(
+      controller, ifRevision: ifRevision, isBesideBackup: true)
     if let key = keeper?.key, let guid = try outcome(of: key, for: controller.id) {
       // It was made, and could not be written down.
       return try answer(guid, pause: nil, controller, keeper)

@@ -11,10 +11,10 @@ extension Service {
     let controller = try controller(id)
     defer { jobs.admit(device: id) }
     if change.suspended == true {
-      // A job's step would wait at the closed gate, and nothing could end it: it waits for its turn
-      // instead, until the disk is resumed. Not on the controller's thread, which its end needs.
+      // A job's step would wait at the closed gate, and nothing could end it: it waits for its turn, or
+      // between two steps, until the disk is resumed. Not on the controller's thread, which its end needs.
       let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
-      await clerk.wait { self.jobs.interrupt(device: id, until: deadline) }
+      await clerk.wait { self.jobs.rest(device: id, until: deadline) }
     }
     try await controller.run { () throws(ServiceError) in
       try self.apply(change, to: controller, ifRevision: ifRevision)

@@ -17,13 +17,21 @@ extension Service {
   /// The disk, and the descriptor by which its chain is changed. A disk that was attached by a list of
   /// files gets one.
   ///
-  /// - Parameter job: the one that changes it; nobody else may have it.
+  /// - Parameters:
+  ///   - job: the one that changes it; nobody else may have it.
+  ///   - isBesideBackup: whether a backup that copies it is in nobody's way.
   func changeable(
-    _ controller: DeviceController, ifRevision: UInt64?, by job: String? = nil
+    _ controller: DeviceController, ifRevision: UInt64?, by job: String? = nil,
+    isBesideBackup: Bool = false
   ) throws(ServiceError) -> (Device, ChangeableChain) {
-    try requireFree(controller, but: job)
+    try requireFree(controller, but: job ?? (isBesideBackup ? backup(of: controller) : nil))
     if let record = controller.now.record { try Service.require(ifRevision, is: record.revision) }
     return try described(controller)
+  }
+
+  /// The job, if any, that copies a device. What it reads stays where it is when a snapshot is taken.
+  private func backup(of controller: DeviceController) -> String? {
+    jobs.holder(of: controller.id).flatMap { $0.type == BackupJob.type ? $0.id : nil }
   }
 
   /// The same, whoever has the device.

@@ -65,6 +65,10 @@ package final class Service: ServiceAPI {
   let claims = Locked<[String: RequestKey]>([:])
   let waiting: WaitingRoom
   let transients = TransientEvents()
+  /// Disks that jobs hold still, by their devices.
+  let frozen = Locked<[String: FrozenDisk]>([:])
+  /// Bytes of backups that have become whole in this life, by their targets.
+  let backedUp = Locked<[String: (read: UInt64, written: UInt64)]>([:])
   /// Since when hardly anything is free for a device.
   let shortages = Locked<[String: Double]>([:])
   let clerk: Clerk

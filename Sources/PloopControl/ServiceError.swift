@@ -146,6 +146,7 @@ extension ServiceError.Code {
   package static let backupIncomplete = Self("backup-incomplete")
   package static let backupMismatch = Self("backup-mismatch")
   package static let backupHasDependents = Self("backup-has-dependents")
+  package static let incrementNotPossible = Self("increment-not-possible")
   package static let rangeInvalid = Self("range-invalid")
   package static let drainTimeout = Self("drain-timeout")
 }

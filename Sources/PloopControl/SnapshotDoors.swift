@@ -34,31 +34,25 @@ struct SnapshotDoors: Sendable {
 }
 
 extension Service {
-  /// Opens a snapshot for reading, beside whatever else uses its disk.
+  /// Opens a snapshot for an export, beside whatever else uses its disk.
   func openSnapshot(
     _ guid: GUID, for export: String, of controller: DeviceController
   ) throws(ServiceError) -> Device {
-    guard let record = controller.now.record, let path = record.descriptor else {
-      throw ServiceError(
-        .snapshotNotFound, "the device \(controller.id) has no snapshot \(guid)", errno: "ENOENT",
-        pointer: "/snapshot")
-    }
-    let chain: ChainPlan
-    do throws(ServiceError) {
-      chain = try plan(descriptor: path, at: guid, readonly: true)
-    } catch {
-      var error = error
-      if error.pointer == "/at" { error.pointer = "/snapshot" }
-      throw error
-    }
-    let descriptor = try read(
-      try roots.locate(path, pointer: ""),
-      in: try roots.folder(of: try roots.locate(path, pointer: ""), pointer: ""))
-    guard guid != descriptor.topGUID else {
-      throw ServiceError(
-        .snapshotNotPossible, "\(guid) is the top; export the device itself", pointer: "/snapshot")
-    }
-    let sources = try claim(chain, for: .export(export, of: controller.id))
+    let (device, shots) = try openSnapshot(
+      guid, for: .export(export, of: controller.id), of: controller, pointer: "/snapshot")
+    state.withLock { $0.snapshotDoors.add(device, export, of: controller.id, shots) }
+    return device
+  }
+
+  /// Opens a snapshot for reading.
+  ///
+  /// - Parameter pointer: to the member of a request that names it.
+  /// - Returns: also all snapshots that it builds on, itself included.
+  func openSnapshot(
+    _ guid: GUID, for user: FileRegistry.User, of controller: DeviceController, pointer: String
+  ) throws(ServiceError) -> (Device, Set<GUID>) {
+    let chain = try snapshotChain(guid, of: controller, pointer: pointer)
+    let sources = try claim(chain, for: user)
     var options = AttachOptions()
     options.readonly = true
     options.clusterBytes = chain.clusterBytes
@@ -66,9 +60,34 @@ extension Service {
     let device = try converting { [options] () throws(DeviceError) in
       try Device.attach(sources, options)
     }
-    let shots = Set(chain.deltas.compactMap { $0.guid.flatMap { GUID($0) } })
-    state.withLock { $0.snapshotDoors.add(device, export, of: controller.id, shots) }
-    return device
+    return (device, Set(chain.deltas.compactMap { $0.guid.flatMap { GUID($0) } }))
+  }
+
+  /// The files of a snapshot.
+  func snapshotChain(
+    _ guid: GUID, of controller: DeviceController, pointer: String
+  ) throws(ServiceError) -> ChainPlan {
+    guard let record = controller.now.record, let path = record.descriptor else {
+      throw ServiceError(
+        .snapshotNotFound, "the device \(controller.id) has no snapshot \(guid)", errno: "ENOENT",
+        pointer: pointer)
+    }
+    let chain: ChainPlan
+    do throws(ServiceError) {
+      chain = try plan(descriptor: path, at: guid, readonly: true)
+    } catch {
+      var error = error
+      if error.pointer == "/at" { error.pointer = pointer }
+      throw error
+    }
+    let descriptor = try read(
+      try roots.locate(path, pointer: ""),
+      in: try roots.folder(of: try roots.locate(path, pointer: ""), pointer: ""))
+    guard guid != descriptor.topGUID else {
+      throw ServiceError(
+        .snapshotNotPossible, "\(guid) is the top; take the device itself", pointer: pointer)
+    }
+    return chain
   }
 
   /// Opens the files of a snapshot's chain and keeps others from writing them. A file that cannot be

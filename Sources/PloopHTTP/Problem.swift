@@ -110,6 +110,10 @@ package enum ProblemCatalogue {
     ("push-backup-uuid-mismatch", 409, "Another push backup", "GET the device's push-backup"),
     ("push-backup-incomplete", 409, "Not everything is confirmed", "copy the rest, or abort"),
     ("push-backup-expired", 410, "The push backup is over", "stop it, and begin another"),
+    (
+      "increment-not-possible", 409, "Nothing that an increment can build on",
+      "take mode auto or full"
+    ),
     ("cluster-released", 409, "The cluster is not frozen any more", "read before you confirm"),
     ("cluster-out-of-range", 422, "No such cluster", "see clusters.total of the device"),
     ("range-invalid", 416, "The range cannot be read", "Range: bytes=0-1048575"),
@@ -131,7 +135,7 @@ package enum ProblemCatalogue {
     ("checkpoint-exists", 409, "The checkpoint exists", "choose another name, or DELETE it first"),
     (
       "checkpoint-in-use", 409, "The checkpoint is needed",
-      "end the push backup that needs it, the holder, first"
+      "end what needs it, the holder, first"
     ),
     (
       "checkpoint-unsupported", 422, "The disk cannot have this checkpoint",

@@ -101,4 +101,15 @@ package struct Bitmap: Sendable {
   }
 
   package var setCount: Int { words.reduce(0) { $0 + $1.nonzeroBitCount } }
+
+  /// How many bits of a range are set.
+  package func setCount(in range: Range<Int>) -> Int {
+    var count = 0
+    var place = range.lowerBound
+    while let start = firstSet(from: place), start < range.upperBound {
+      place = min(firstClear(from: start) ?? self.count, range.upperBound)
+      count += place - start
+    }
+    return count
+  }
 }

@@ -64,6 +64,27 @@ struct MetricsTests {
     #expect(value("ploopd_device_recording_waits_total{device=\"vm\"}", in: text) ?? 0 > 0)
   }
 
+  @Test("what jobs back up is counted, and the last instant is seen")
+  func backupJob() throws {
+    try Tool.shell("qemu-io -f raw -c 'write 0 4M' '\(service.uri("vm"))'")
+    #expect(
+      try service.post(
+        "/v1/targets", "{\"name\":\"nas\",\"type\":\"directory\",\"path\":\"backups\"}"
+      ).status == 201)
+    let request = "{\"type\":\"backup\",\"device\":\"vm\",\"params\":{\"target\":\"nas\"}"
+    let done = try service.post("/v1/jobs", request + "}", ["Prefer: wait=60"])
+    #expect(done.json["state"] as? String == "succeeded", "\(done.text)")
+    let text = try scrape()
+    let bytes = "ploopd_backup_bytes_total{target=\"nas\",direction="
+    #expect(value(bytes + "\"read\"}", in: text) == 4_194_304)
+    #expect(value(bytes + "\"written\"}", in: text) == 4_194_304)
+    let last = "ploopd_device_last_backup_timestamp_seconds{device=\"vm\",target=\"nas\"}"
+    #expect(value(last, in: text) ?? 0 > 1_700_000_000)
+    try Tool.shell("qemu-io -f raw -c 'write 0 4M' '\(service.uri("vm"))'")
+    _ = try service.post("/v1/jobs", request + ",\"limits\":{\"bps\":65536}}")
+    while try value("ploopd_push_backup_clusters{device=\"vm\"}", in: scrape()) != 4 {}
+  }
+
   @Test("a backup and the guest that waits for it are seen, and gone when it is over")
   func backup() throws {
     let path = "/v1/devices/vm/push-backup"

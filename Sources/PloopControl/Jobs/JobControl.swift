@@ -9,6 +9,9 @@ final class JobControl: Sendable {
     var isPaused: Bool
     var isCancelled = false
     var isInterrupted = false
+    /// Between two steps it is to wait until it may go on, and it does.
+    var isHeld = false
+    var isAtRest = false
     /// Behind its commit point a job is finished, whatever anybody wants.
     var isCommitted = false
     var throttle: JobThrottle
@@ -31,11 +34,15 @@ final class JobControl: Sendable {
     case paused(Bool)
     /// Whether it is finished now, whatever anybody wants.
     case committed(Bool)
+    /// It waits between two steps, since that is wanted.
+    case resting
   }
 
   static let stallNanoseconds: UInt64 = 120 * 1_000_000_000
 
   let id: String
+  /// Whether a life of the service before this one has got to the work itself.
+  let hasProgressedBefore: Bool
   private let state: Monitor<State>
   /// What it has together with others: the queue's, and its target's.
   private let sharedThrottles: [Locked<JobThrottle>]
@@ -46,6 +53,7 @@ final class JobControl: Sendable {
     note: @escaping @Sendable (Note) -> Void
   ) {
     id = record.id
+    hasProgressedBefore = record.interruptions > 0 && record.progress.totalClusters > 0
     let now = monotonicNanoseconds()
     var progress = JobProgress()
     progress.lastProgressAt = record.progress.lastProgressAt
@@ -101,6 +109,16 @@ final class JobControl: Sendable {
     }
   }
 
+  /// What is not to be exceeded now; 0 is no limit.
+  var rates: JobLimits {
+    let all =
+      [state.withLock { $0.throttle.limits }] + sharedThrottles.map { $0.withLock { $0.limits } }
+    var tightest = JobLimits()
+    tightest.bytesPerSecond = all.map(\.bytesPerSecond).filter { $0 > 0 }.min() ?? 0
+    tightest.operationsPerSecond = all.map(\.operationsPerSecond).filter { $0 > 0 }.min() ?? 0
+    return tightest
+  }
+
   /// What was done up to a step ago is durable: it is written down how far the job is.
   func persist() { note(.progress(state.withLock { $0.progress })) }
 
@@ -113,11 +131,12 @@ final class JobControl: Sendable {
     var wasPaused = false
     defer { if wasPaused { note(.paused(false)) } }
     while true {
-      enum Turn { case go, cancelled, interrupted, paused, wait(UInt64) }
+      enum Turn { case go, cancelled, interrupted, held, paused, wait(UInt64) }
       let turn: Turn = state.withLock { state in
         // What was wanted for good comes before what is only put off.
         if state.isCancelled, !state.isCommitted { return .cancelled }
         if state.isInterrupted { return .interrupted }
+        if state.isHeld { return .held }
         if state.isPaused { return .paused }
         let now = monotonicNanoseconds()
         let delay = sharedThrottles.reduce(state.throttle.wait(now: now)) { delay, throttle in
@@ -129,20 +148,31 @@ final class JobControl: Sendable {
       case .go: return
       case .cancelled: throw .cancelled
       case .interrupted: throw .interrupted
+      case .held: rest()
       case .paused:
         if !wasPaused { note(.paused(true)) }
         wasPaused = true
         _ = state.wait { state in
-          state.isPaused && !state.isInterrupted && !state.isCancelled ? nil : true
+          state.isPaused && !state.isHeld && !state.isInterrupted && !state.isCancelled
+            ? nil : true
         }
       case .wait(let nanoseconds):
         // Looked at again when something changes, and often enough for a change of the limit.
         let milliseconds = min(200, Int(clamping: nanoseconds / 1_000_000) + 1)
         _ = state.wait(until: .after(milliseconds: milliseconds)) { state in
-          state.isPaused || state.isInterrupted || state.isCancelled ? true : nil
+          state.isPaused || state.isHeld || state.isInterrupted || state.isCancelled ? true : nil
         }
       }
     }
+  }
+
+  private func rest() {
+    state.withLock { $0.isAtRest = true }
+    note(.resting)
+    _ = state.wait { state in
+      state.isHeld && !state.isInterrupted && !state.isCancelled ? nil : true
+    }
+    state.withLock { $0.isAtRest = false }
   }
 
   /// Waits until `isOver`, asking again and again, and says what for. It waits a moment in any case:
@@ -185,22 +215,35 @@ final class JobControl: Sendable {
   func untilThereIsRoom<Result>(
     _ body: () throws(ServiceError) -> Result
   ) throws(JobStop) -> Result {
+    try retrying(
+      waitingFor: { error in
+        error.code == .insufficientSpace
+          ? JobBlocker(kind: .space, id: nil, detail: error.detail) : nil
+      }, body)
+  }
+
+  /// The same for whatever passes.
+  ///
+  /// - Parameter blocker: what is waited for after a failure; nil for one that does not pass.
+  func retrying<Result>(
+    waitingFor blocker: (ServiceError) -> JobBlocker?,
+    _ body: () throws(ServiceError) -> Result
+  ) throws(JobStop) -> Result {
     let wasCommitted = state.withLock { $0.isCommitted }
     func attempt() -> Swift.Result<Result, ServiceError> {
       do throws(ServiceError) { return .success(try body()) } catch { return .failure(error) }
     }
     var outcome = attempt()
-    if case .failure(let error) = outcome, error.code == .insufficientSpace {
+    while case .failure(let error) = outcome, let obstacle = blocker(error) {
       if wasCommitted { withdrawCommit() }
-      try wait(for: JobBlocker(kind: .space, id: nil, detail: error.detail)) {
+      try wait(for: obstacle) {
         // Who wants it to end is heard before the next look.
         if wasCommitted, (try? commit()) == nil { return false }
         outcome = attempt()
-        guard case .failure(let error) = outcome, error.code == .insufficientSpace else {
-          return true
-        }
+        guard case .failure(let error) = outcome, let now = blocker(error) else { return true }
         if wasCommitted { withdrawCommit() }
-        return false
+        // What it waits for now may be something else.
+        return now != obstacle
       }
     }
     switch outcome {
@@ -218,6 +261,7 @@ final class JobControl: Sendable {
 
   func pause(_ isPaused: Bool) { state.update { $0.isPaused = isPaused } }
   func interrupt() { state.update { $0.isInterrupted = true } }
+  func hold(_ isHeld: Bool) { state.update { $0.isHeld = isHeld } }
 
   /// - Returns: false when it is too late.
   func cancel() -> Bool {

@@ -121,6 +121,7 @@ extension JobEngine {
         try update(id) { job in
           if job.state != .cancelling { job.state = isPaused ? .paused : .running }
         }
+      case .resting: state.update { $0.changes += 1 }
       case .committed(let isCommitted):
         try update(id, event: false) { $0.isCommitted = isCommitted }
       case .log(let level, let message):

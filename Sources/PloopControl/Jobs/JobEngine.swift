@@ -134,26 +134,6 @@ final class JobEngine: Sendable {
     _ = state.wait(until: deadline) { $0.controls.isEmpty ? true : nil }
   }
 
-  /// Has the job of a device end at its next step, and waits for it; it waits for its device then.
-  /// None begins until ``admit(device:)``.
-  func interrupt(device: String, until deadline: Deadline) {
-    let control = state.withLock { state in
-      state.leaving.insert(device)
-      // One that is just being begun is not written down as running yet.
-      return state.controls.values.first { state.jobs[$0.id]?.device == device }
-    }
-    guard let control else { return }
-    control.interrupt()
-    _ = state.wait(until: deadline) { $0.controls[control.id] !== control ? true : nil }
-  }
-
-  func admit(device: String) {
-    state.update { state in
-      state.leaving.remove(device)
-      state.changes += 1
-    }
-  }
-
   /// Something has changed outside that jobs may wait for.
   func lookAgain() { state.update { $0.changes += 1 } }
 
@@ -275,7 +255,9 @@ final class JobEngine: Sendable {
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 
-  func isResumable(_ type: String) -> Bool { (try? registry.type(type).isResumable) ?? false }
+  func isResumable(_ job: JobRecord) -> Bool {
+    (try? registry.type(job.type).isResumable(with: job.parameters)) ?? false
+  }
 
   /// Whether no job of a device waits or runs; of none, always.
   func isIdle(device: String?) -> Bool {

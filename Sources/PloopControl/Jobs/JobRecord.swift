@@ -233,8 +233,11 @@ package struct JobPlan: Sendable {
   /// As long as it takes at the limits that hold; nil where nothing limits it.
   package var estimatedSeconds: UInt64?
   package var blockers: [JobBlocker] = []
-  /// Of a merge: forward or backward, and why.
+  /// Of a merge: forward or backward.
   package var direction: String?
+  /// Of a backup: full or incremental.
+  package var mode: String?
+  /// Why that direction, or why all is copied.
   package var reason: String?
 }
 

@@ -16,8 +16,12 @@ protocol QueuedWork: Sendable {
   static var phases: [String] { get }
   /// Whether it goes on where it was after it was interrupted, or begins anew.
   static var isResumable: Bool { get }
+  /// Whether it waits while its disk is suspended, and does nothing with it; else it is interrupted.
+  static var waitsForResume: Bool { get }
   /// Whether its request names a device: an attached one, which nobody else changes meanwhile.
   static var hasDevice: Bool { get }
+  /// The same of a job with these parameters.
+  static func isResumable(with parameters: [String: JobValue]) -> Bool
 
   /// - Parameter device: that the request names; there is one exactly where ``hasDevice`` says so.
   /// - Throws: `invalid-value` or `unknown-field` with a pointer beneath `/params`.
@@ -49,6 +53,8 @@ protocol QueuedWork: Sendable {
 }
 
 extension QueuedWork {
+  static func isResumable(with parameters: [String: JobValue]) -> Bool { isResumable }
+  static var waitsForResume: Bool { false }
   var newDevice: String? { nil }
   func discard(job: String, _ service: Service) {}
 }
@@ -80,8 +86,8 @@ struct JobRegistry: Sendable {
   }
 
   static let standard = JobRegistry([
-    MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, RestoreJob.self,
-    VerifyJob.self,
+    MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
+    RestoreJob.self, VerifyJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

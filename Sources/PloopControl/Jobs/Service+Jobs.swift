@@ -54,7 +54,7 @@ extension Service {
     let saved = try jobs.add(job) { (saved, transaction) throws(ServiceError) in
       var info = JobInfo(record: saved)
       info.isKnown = saved.id != job.id
-      info.isResumable = jobs.isResumable(saved.type)
+      info.isResumable = jobs.isResumable(saved)
       try keeper?.keep(info, in: transaction)
     }
     var info = info(of: saved)
@@ -141,7 +141,7 @@ extension Service {
 
   func info(of record: JobRecord) -> JobInfo {
     var info = JobInfo(record: record)
-    info.isResumable = jobs.isResumable(record.type)
+    info.isResumable = jobs.isResumable(record)
     let (control, waiting) = jobs.state.withLock {
       ($0.controls[record.id], $0.waitingFor[record.id])
     }

@@ -61,6 +61,13 @@ struct JobThrottle {
     operations = Throttle(perSecond: limits.operationsPerSecond, now: now)
   }
 
+  var limits: JobLimits {
+    var limits = JobLimits()
+    limits.bytesPerSecond = bytes.perSecond
+    limits.operationsPerSecond = operations.perSecond
+    return limits
+  }
+
   mutating func change(_ limits: JobLimits, now: UInt64) {
     bytes.change(perSecond: limits.bytesPerSecond, now: now)
     operations.change(perSecond: limits.operationsPerSecond, now: now)

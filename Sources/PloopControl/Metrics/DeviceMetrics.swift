@@ -6,6 +6,7 @@ struct DeviceMeasures {
   /// Nil unless it is attached.
   var statistics: DeviceStatistics?
   var tracking: TrackingInfo?
+  /// Somebody else's, or that of a job.
   var pushBackup: PushBackupInfo?
   var checkpoints: [CheckpointInfo]
 }
@@ -139,6 +140,16 @@ extension DeviceMetric {
       },
       pushBackup("push_backup_failed", "1 for one that is over and has not been stopped.") {
         .init($0.state == .failed)
+      },
+      DeviceMetric(
+        .gauge, "device_last_backup_timestamp_seconds",
+        "The instant of the last backup that the next one can build on, in seconds since 1970."
+      ) { device in
+        device.checkpoints.compactMap { checkpoint in
+          BackupCheckpoints.target(of: checkpoint.name).map {
+            .init(checkpoint.createdAt, [("target", $0)])
+          }
+        }
       },
       checkpoint("checkpoint_dirty_bytes", "What may have been written since.") {
         .init($0.dirtyBytes)

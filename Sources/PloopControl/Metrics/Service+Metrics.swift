@@ -10,7 +10,7 @@ extension Service {
     let devices = controllers.map(measures)
     return await serviceMetrics(devices.map(\.info.state))
       + DeviceMetric.all.map { $0.metric(of: devices) } + [clientMetric(devices)]
-      + jobMetrics() + ProcessMetrics.now()
+      + jobMetrics() + [backupMetric()] + ProcessMetrics.now()
   }
 
   private func measures(of controller: DeviceController) -> DeviceMeasures {
@@ -23,7 +23,10 @@ extension Service {
     switch facts.maintenance {
     case .tracking(let tracker, _)?: measures.tracking = TrackingInfo(tracker)
     case .pushBackup(let session)?: measures.pushBackup = PushBackupInfo(session)
-    case nil: break
+    case nil:
+      measures.pushBackup = frozen.withLock { $0[controller.id] }.map {
+        PushBackupInfo(PushBackupSession($0))
+      }
     }
     return measures
   }
@@ -58,6 +61,17 @@ extension Service {
       devices.flatMap { device in
         device.info.exports.map {
           .init($0.clients.count, [("export", $0.name), ("device", device.info.id)])
+        }
+      })
+  }
+
+  private func backupMetric() -> Metric {
+    let done = backedUp.withLock { $0 }.sorted { $0.key < $1.key }
+    return Metric(
+      .counter, "ploopd_backup_bytes_total", "What backups have read and written.",
+      done.flatMap { target, bytes in
+        [("read", bytes.read), ("written", bytes.written)].map { direction, count in
+          Metric.Sample(count, [("target", target), ("direction", direction)])
         }
       })
   }

@@ -25,7 +25,7 @@ package struct CheckpointInfo: Sendable, Equatable {
   package var inconsistency: String?
   /// The newest that there was when it was made.
   package var parent: String?
-  /// Push backups that need it, by their names.
+  /// Push backups and jobs that need it, by their names.
   package var usedBy: [String]
   /// Seconds since 1970.
   package var createdAt: Double

@@ -103,6 +103,16 @@ struct PushBackupSession: Sendable {
   var geometry: Geometry { backup.geometry }
 }
 
+extension PushBackupSession {
+  /// As that of a job is shown.
+  init(_ frozen: FrozenDisk) {
+    self.init(
+      backup: frozen.backup, export: nil, since: frozen.backup.since?.name,
+      fullReason: frozen.backup.fullReason, checkpoint: frozen.checkpoints.kept,
+      pauseNanoseconds: frozen.pauseNanoseconds)
+  }
+}
+
 extension PushBackupInfo {
   init(_ session: PushBackupSession) {
     let backup = session.backup

@@ -85,9 +85,8 @@ extension Service {
       let found = try converting { () throws(DeviceError) in try device.checkpoint(name) }
       if let user = self.users(of: found.name, controller).first {
         throw ServiceError(
-          .checkpointInUse, "the checkpoint \(name) is needed by the push backup \(user)",
-          remedy: "end that first", errno: "EBUSY",
-          holder: ServiceError.Holder(kind: "push_backup", id: user))
+          .checkpointInUse, "the checkpoint \(name) is needed by \(user.words)",
+          remedy: "end that first", errno: "EBUSY", holder: user)
       }
       try converting { () throws(DeviceError) in
         try device.removeCheckpoint(
@@ -139,12 +138,19 @@ extension Service {
     }
   }
 
-  /// Push backups that copy what was written since a checkpoint, or began with it.
-  private func users(of checkpoint: String, _ controller: DeviceController) -> [String] {
+  /// Backups that copy what was written since a checkpoint, or began with it.
+  private func users(
+    of checkpoint: String, _ controller: DeviceController
+  ) -> [ServiceError.Holder] {
+    if let frozen = frozen.withLock({ $0[controller.id] }) {
+      let names = [frozen.backup.since?.name, frozen.checkpoints.base, frozen.checkpoints.working]
+      guard names.contains(checkpoint) else { return [] }
+      return [ServiceError.Holder(kind: "job", id: frozen.backup.uuid)]
+    }
     guard case .pushBackup(let session)? = controller.now.maintenance,
       session.since == checkpoint || session.checkpoint == checkpoint
     else { return [] }
-    return [session.backup.uuid]
+    return [ServiceError.Holder(kind: "push_backup", id: session.backup.uuid)]
   }
 
   func info(
@@ -155,7 +161,7 @@ extension Service {
       device: controller.id, name: checkpoint.name,
       granularityBytes: checkpoint.granularityBytes, dirtyBytes: checkpoint.dirtyBytes,
       isRecording: reason == nil && !device.isReadOnly, inconsistency: reason,
-      parent: checkpoint.parent, usedBy: users(of: checkpoint.name, controller),
+      parent: checkpoint.parent, usedBy: users(of: checkpoint.name, controller).map(\.id),
       createdAt: checkpoint.createdAt, revision: controller.now.record?.revision ?? 0)
   }
 }

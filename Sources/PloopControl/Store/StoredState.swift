@@ -96,6 +96,8 @@ package enum EventType: String, Sendable {
   case targetDeleted = "target.deleted"
   case backupVerified = "backup.verified"
   case backupDeleted = "backup.deleted"
+  /// A point is whole: it can be restored, and built on.
+  case backupComplete = "backup.complete"
   case exportCreated = "export.created"
   case exportDeleted = "export.deleted"
   case clientConnected = "client.connected"

@@ -252,7 +252,7 @@ extension JobPlan {
         "space_free_bytes": freeBytes.map(JSON.count) ?? .null,
         "estimated_seconds": estimatedSeconds.map(JSON.count) ?? .null,
         "blockers": .array(blockers.map(\.json)),
-        "direction": direction.map(JSON.string) ?? .null,
+        "direction": direction.map(JSON.string) ?? .null, "mode": mode.map(JSON.string) ?? .null,
         "reason": reason.map(JSON.string) ?? .null,
       ]),
     ])

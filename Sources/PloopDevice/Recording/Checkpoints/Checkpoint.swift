@@ -35,6 +35,7 @@ package final class Checkpoint: Sendable {
     self.name = name
     self.parent = parent
     createdAt = other.createdAt
+    request = other.request
     granularityShift = other.granularityShift
     bits = other.bits
     reason = other.reason

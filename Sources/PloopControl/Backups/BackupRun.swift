@@ -1,0 +1,246 @@
+internal import PloopBackup
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// One attempt at a backup, from what an earlier one has left to the durable point.
+struct BackupRun {
+  let job: BackupJob
+  let control: JobControl
+  let controller: DeviceController
+  let service: Service
+
+  var id: String { control.id }
+
+  func run() throws(JobStop) -> [String: JobValue] {
+    control.enter(phase: BackupJob.phases[0])
+    do throws(JobStop) {
+      try control.checkpoint()
+      let target = try waiting { () throws(ServiceError) in try service.open(target: job.target) }
+      switch target {
+      case .directory: return try copyToChain()
+      case .file: return try copyToFile()
+      case .nbd:
+        throw .failed(
+          ServiceError(.targetUnsuitable, "the target \(job.target) cannot be copied to"))
+      }
+    } catch {
+      // What fails since the device, or the service, goes away goes on later.
+      if case .failed = error, control.now.isInterrupted { throw .interrupted }
+      throw error
+    }
+  }
+
+  func waiting<Result>(
+    _ body: () throws(ServiceError) -> Result
+  ) throws(JobStop) -> Result {
+    let target = job.target
+    return try control.retrying(
+      waitingFor: { error in
+        error.code == .targetUnreachable || error.code == .imageInUse
+          ? JobBlocker(kind: .target, id: target, detail: error.detail) : nil
+      }, body)
+  }
+
+  // MARK: A point of a chain
+
+  /// The point that an earlier attempt at this job has begun.
+  private struct Earlier {
+    let folder: BackupChain
+    let chain: String
+    let manifest: PointManifest
+    let isWhole: Bool
+  }
+
+  private func copyToChain() throws(JobStop) -> [String: JobValue] {
+    let history = try waiting { () throws(ServiceError) in try self.history() }
+    let earlier = try waiting { () throws(ServiceError) in try point(in: history) }
+    var facts = BackupFacts()
+    if let earlier, earlier.isWhole {
+      control.log("an earlier attempt has made the backup whole")
+      if job.snapshot == nil { try settle(history) }
+      facts.mode = earlier.manifest.mode
+      facts.isCompletedEarlier = true
+      return try result(of: earlier.manifest, in: earlier.chain, facts)
+    }
+    guard let snapshot = job.snapshot else {
+      facts.isRestarted = earlier != nil || control.hasProgressedBefore
+      if let earlier { try remove(earlier) }
+      try settle(history, isRestarted: facts.isRestarted)
+      return try copyLive(history, facts)
+    }
+    return try service.withSnapshot(
+      snapshot, for: id, of: controller, failing: { .failed($0) }
+    ) { (device) throws(JobStop) in
+      let choice = try choose(history, nil)
+      facts.reason = choice.reason
+      let manifest = resumed(earlier) ?? manifest(choice, DeviceSource(device), at: nil)
+      let place = PointPlace(
+        service, job.target, earlier?.chain ?? choice.chain, manifest)
+      try copyStill(DeviceSource(device), to: place)
+      return try result(of: manifest, in: place.chain, facts)
+    }
+  }
+
+  private func history() throws(ServiceError) -> BackupHistory {
+    let directory = try service.openDirectory(target: job.target)
+    return try backingUp { () throws(BackupError) in
+      try BackupHistory(of: job.device, on: directory)
+    }
+  }
+
+  private func point(in history: BackupHistory) throws(ServiceError) -> Earlier? {
+    try backingUp { () throws(BackupError) in
+      for name in try history.target.chains(of: job.device).reversed() {
+        let folder = try history.target.chain(name, of: job.device)
+        guard folder.has(id) else { continue }
+        return Earlier(
+          folder: folder, chain: name, manifest: try folder.manifest(id),
+          isWhole: try folder.isWhole(id))
+      }
+      return nil
+    }
+  }
+
+  private func resumed(_ earlier: Earlier?) -> PointManifest? {
+    guard var manifest = earlier?.manifest else { return nil }
+    manifest.result = nil
+    return manifest
+  }
+
+  private func remove(_ earlier: Earlier) throws(JobStop) {
+    control.log(
+      "the backup is begun anew, at a new instant: what guests have overwritten since is lost",
+      level: "warning")
+    try waiting { () throws(ServiceError) in
+      try backingUp { () throws(BackupError) in try earlier.folder.remove(id) }
+    }
+  }
+
+  private func settle(_ history: BackupHistory, isRestarted: Bool = false) throws(JobStop) {
+    let (service, controller, checkpoints) = (service, controller, job.checkpoints)
+    try control.untilThereIsRoom { () throws(ServiceError) in
+      try controller.runAndWait { () throws(ServiceError) in
+        try service.settleCheckpoints(
+          checkpoints, history, controller, isRestarted: isRestarted)
+      }
+    }
+  }
+
+  func choose(_ history: BackupHistory?, _ disk: Device?) throws(JobStop) -> BackupChoice {
+    try failing { () throws(ServiceError) in try job.choose(history, disk, named: id) }
+  }
+
+  /// - Parameter instant: nil for a snapshot.
+  func manifest(
+    _ choice: BackupChoice, _ source: any BackupSource, at frozen: FrozenDisk?
+  ) -> PointManifest {
+    var manifest = PointManifest(
+      id, device: job.device, mode: choice.mode, parent: choice.parent, geometry: source.geometry,
+      wanted: source.wanted, pointInTime: frozen?.pointInTime ?? wallClockSeconds())
+    manifest.snapshot = job.snapshot?.description
+    manifest.checkpoint = choice.checkpoint.map { _ in job.checkpoints.base ?? "" }
+    manifest.nextCheckpoint = frozen?.checkpoints.kept
+    return manifest
+  }
+
+  // MARK: One file
+
+  private func copyToFile() throws(JobStop) -> [String: JobValue] {
+    var facts = BackupFacts()
+    facts.isRestarted = control.hasProgressedBefore
+    guard let snapshot = job.snapshot else { return try copyLive(nil, facts) }
+    return try service.withSnapshot(
+      snapshot, for: id, of: controller, failing: { .failed($0) }
+    ) { (device) throws(JobStop) in
+      facts.reason = try choose(nil, nil).reason
+      let source = DeviceSource(device)
+      let totals = try copyStill(
+        source, to: FilePlace(service, job.target, of: source.geometry))
+      return result(of: source, totals, facts)
+    }
+  }
+
+  // MARK: What comes of it
+
+  /// Copies a disk that nobody writes; who is cancelled leaves nothing.
+  @discardableResult
+  func copyStill(
+    _ source: any BackupSource, to place: any BackupPlace,
+    awaiting disk: () throws(JobStop) -> Void = {}
+  ) throws(JobStop) -> StepJournal.Totals {
+    let copying = BackupCopying(source, to: place, control, on: service.engine)
+    do throws(JobStop) {
+      return try copying.run(awaiting: disk)
+    } catch {
+      if case .cancelled = error {
+        service.removeBegunBackup(id, of: job.device, on: job.target)
+      }
+      throw error
+    }
+  }
+
+  func result(
+    of manifest: PointManifest, in chain: String, _ facts: BackupFacts
+  ) throws(JobStop) -> [String: JobValue] {
+    let whole = try waiting { () throws(ServiceError) in
+      let directory = try service.openDirectory(target: job.target)
+      return try backingUp { () throws(BackupError) in
+        try directory.chain(chain, of: job.device).manifest(manifest.id)
+      }
+    }
+    let (read, written) = (whole.result?.bytesRead ?? 0, whole.result?.bytesWritten ?? 0)
+    tell(read, written)
+    var result = facts.values
+    result["backup"] = .text(manifest.id)
+    result["bytes_read"] = .number(read)
+    result["bytes_written"] = .number(written)
+    result["zero_bytes"] = .number(whole.result?.zeroBytes ?? 0)
+    return result
+  }
+
+  private func tell(_ read: UInt64, _ written: UInt64) {
+    do throws(ServiceError) {
+      try service.tellBackup(
+        id, of: job.device, on: job.target, read: read, written: written)
+    } catch {
+      control.log("nobody could be told of the backup: \(error.detail)", level: "warning")
+    }
+  }
+
+  func result(
+    of source: any BackupSource, _ totals: StepJournal.Totals, _ facts: BackupFacts
+  ) -> [String: JobValue] {
+    var result = facts.values
+    let bytes = source.geometry.clusterCount * source.geometry.clusterBytes
+    let written = bytes - min(bytes, totals.zeroBytes)
+    tell(totals.bytesRead, written)
+    result["bytes_read"] = .number(totals.bytesRead)
+    result["bytes_written"] = .number(written)
+    result["zero_bytes"] = .number(totals.zeroBytes)
+    return result
+  }
+}
+
+/// What is told of a backup beside its numbers.
+struct BackupFacts {
+  var mode = PointManifest.Mode.full
+  /// Why all was copied, where less was asked for.
+  var reason: String?
+  var guestWaitNanoseconds: UInt64 = 0
+  var spilledBytes: UInt64 = 0
+  /// At a new instant, after an interruption.
+  var isRestarted = false
+  var isCompletedEarlier = false
+
+  var values: [String: JobValue] {
+    var values: [String: JobValue] = [
+      "mode_used": .text(mode.rawValue),
+      "guest_wait_ms_max": .number(guestWaitNanoseconds / 1_000_000),
+      "spilled_bytes": .number(spilledBytes), "restarted": .flag(isRestarted),
+    ]
+    values["degraded_reason"] = reason.map(JobValue.text)
+    if isCompletedEarlier { values["completed_earlier"] = .flag(true) }
+    return values
+  }
+}

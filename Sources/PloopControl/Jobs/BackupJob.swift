@@ -1,0 +1,223 @@
+internal import PloopBackup
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+
+/// Copies a disk as it is at one instant, or a snapshot of it, to a target: all of it, or what was written
+/// since a checkpoint (docs/crash-safety.md, "A backup of a live disk").
+struct BackupJob: JobWork {
+  static let type = "backup"
+  static let phases = ["freezing", "copying", "finalizing"]
+  static let isResumable = true
+  /// Its instant would be over.
+  static let waitsForResume = true
+
+  enum Mode: String, Sendable {
+    case full, incremental
+    /// An increment where one is possible.
+    case auto
+  }
+
+  let device: String
+  /// By name.
+  let target: String
+  let mode: Mode
+  /// Nil for the disk as it is.
+  let snapshot: GUID?
+  let checkpoints: BackupCheckpoints
+  let spill: BackupSpill
+
+  init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
+    self.device = device
+    var parameters = JobParameters(parameters)
+    target = try parameters.requiredText("target")
+    mode = try parameters.backupMode()
+    snapshot = try parameters.guid("snapshot")
+    let (base, new) = (
+      try parameters.text("base_checkpoint"), try parameters.text("new_checkpoint")
+    )
+    checkpoints =
+      base == nil && new == nil
+      ? BackupCheckpoints(keptFor: target) : BackupCheckpoints(base: base, kept: new)
+    var spill = BackupSpill()
+    if var fields = try parameters.object("spill") {
+      spill.path = try fields.text("path")
+      spill.limitBytes = try fields.number("max_bytes")
+      try fields.finish()
+    }
+    self.spill = spill
+    if snapshot != nil, base != nil || new != nil || spill != BackupSpill() {
+      throw parameters.wrong("snapshot", "a snapshot needs no checkpoint and no spill")
+    }
+    try parameters.finish()
+  }
+
+  /// Where it goes on is the cursor of its point; the instant of a live disk is over.
+  static func isResumable(with parameters: [String: JobValue]) -> Bool {
+    parameters["snapshot"] != nil
+  }
+
+  // MARK: Before it begins
+
+  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
+    var pinned: [String: JobValue] = ["target": .text(target), "mode": .text(mode.rawValue)]
+    let place = try service.existing(target: target, pointer: "/params/target").place
+    let controller = try service.controller(device)
+    if let snapshot {
+      pinned["snapshot"] = .text(snapshot.description)
+      try service.requireSnapshot(snapshot, of: controller)
+    } else {
+      try requireCheckpoints(try controller.device(), service)
+      if checkpoints != BackupCheckpoints(keptFor: target) {
+        pinned["base_checkpoint"] = checkpoints.base.map(JobValue.text)
+        pinned["new_checkpoint"] = checkpoints.kept.map(JobValue.text)
+      }
+      var members: [String: JobValue] = [:]
+      members["path"] = spill.path.map(JobValue.text)
+      members["max_bytes"] = spill.limitBytes.map(JobValue.number)
+      if !members.isEmpty { pinned["spill"] = .object(members) }
+      try service.check(spill, of: controller)
+    }
+    // What can be said at once is not left to the job.
+    if mode == .incremental { _ = try choose(service, place) }
+    return pinned
+  }
+
+  private func requireCheckpoints(
+    _ disk: Device, _ service: Service
+  ) throws(ServiceError) {
+    for (name, pointer) in [
+      (checkpoints.base, "/params/base_checkpoint"), (checkpoints.kept, "/params/new_checkpoint"),
+      (checkpoints.working, "/params/target"),
+    ] {
+      guard let name else { continue }
+      try Names.require(name, as: "checkpoint", pointer: pointer)
+    }
+    guard checkpoints.base != checkpoints.kept, let kept = checkpoints.kept,
+      disk.checkpoints.contains(where: { $0.name == kept })
+    else { return }
+    throw ServiceError(
+      .checkpointExists, "the disk has a checkpoint \(kept) already", errno: "EEXIST",
+      pointer: "/params/new_checkpoint")
+  }
+
+  func plan(_ service: Service) throws(ServiceError) -> JobPlan {
+    let place = try service.existing(target: target, pointer: "/params/target").place
+    let controller = try service.controller(device)
+    var plan: JobPlan
+    if let snapshot {
+      plan = try service.planBackup(of: snapshot, controller)
+      plan.mode = PointManifest.Mode.full.rawValue
+      plan.reason = mode == .full ? nil : BackupChoice.snapshotReason
+      _ = try choose(service, place)
+    } else {
+      let disk = try controller.device()
+      let choice = try choose(service, place)
+      let clusters = try choice.clusters(of: disk)
+      plan = JobPlan(
+        clusters: clusters,
+        bytes: min(disk.geometry.sizeBytes, clusters * disk.geometry.clusterBytes),
+        requiredBytes: 0)
+      plan.mode = choice.mode.rawValue
+      plan.reason = choice.reason
+    }
+    plan.requiredBytes = plan.bytes
+    plan.freeBytes = service.freeBytes(at: place)
+    return plan
+  }
+
+  /// What a backup would build on now.
+  private func choose(
+    _ service: Service, _ place: TargetPlace
+  ) throws(ServiceError) -> BackupChoice {
+    let disk = snapshot == nil ? try service.controller(device).device() : nil
+    let history = try service.history(of: device, at: place)
+    return try choose(history, disk, named: "new")
+  }
+
+  /// - Parameters:
+  ///   - history: nil where the target keeps no points.
+  ///   - disk: nil for a snapshot.
+  ///   - id: of the new point.
+  /// - Throws: `increment-not-possible`.
+  func choose(
+    _ history: BackupHistory?, _ disk: Device?, named id: String
+  ) throws(ServiceError) -> BackupChoice {
+    guard mode != .full else { return BackupChoice(chain: id) }
+    let reason: String
+    if let disk, let history {
+      switch history.increment(of: disk, checkpoints) {
+      case .success(let choice): return choice
+      case .failure(let obstacle): reason = obstacle.words
+      }
+    } else {
+      reason = disk == nil ? BackupChoice.snapshotReason : BackupChoice.fileReason
+    }
+    guard mode == .auto else { throw BackupChoice.refusal(reason) }
+    return BackupChoice(chain: id, reason: reason)
+  }
+
+  // MARK: The work
+
+  func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
+    let controller = try failing { () throws(ServiceError) in try service.controller(device) }
+    return try BackupRun(
+      job: self, control: control, controller: controller, service: service
+    ).run()
+  }
+
+  func discard(job: String, _ service: Service) {
+    service.removeBegunBackup(job, of: device, on: target)
+    guard snapshot == nil, let controller = try? service.controller(device) else { return }
+    service.forgetWorkingCheckpoint(of: self, controller)
+  }
+}
+
+/// Where old clusters are saved while a live disk is copied.
+struct BackupSpill: Equatable, Sendable {
+  /// `root:relative`; a file beside the disk when nil.
+  var path: String?
+  /// Bytes at most; a part of what is free when nil.
+  var limitBytes: UInt64?
+}
+
+/// The checkpoints of a disk that a backup has to do with.
+struct BackupCheckpoints: Equatable, Sendable {
+  /// What was written since it is what an increment copies.
+  var base: String?
+  /// What is written from the instant on is in it once the backup is durable.
+  var kept: String?
+
+  init(base: String?, kept: String?) {
+    self.base = base
+    self.kept = kept
+  }
+
+  private static let prefix = "backup-"
+  private static let workingSuffix = ".new"
+
+  /// Those that nobody has named: one for each target, which advances with each backup.
+  init(keptFor target: String) {
+    let name = BackupCheckpoints.prefix + target
+    self.init(base: name, kept: name)
+  }
+
+  /// The target whose last backup began with a checkpoint of a name.
+  static func target(of name: String) -> String? {
+    guard name.hasPrefix(prefix), !name.hasSuffix(workingSuffix) else { return nil }
+    return String(name.dropFirst(prefix.count))
+  }
+
+  /// What the new one is called until the backup is durable.
+  var working: String? { kept == base ? kept.map { $0 + BackupCheckpoints.workingSuffix } : kept }
+}
+
+extension JobParameters {
+  fileprivate mutating func backupMode() throws(ServiceError) -> BackupJob.Mode {
+    guard let text = try text("mode") else { return .auto }
+    guard let mode = BackupJob.Mode(rawValue: text) else {
+      throw wrong("mode", "full, incremental or auto is expected")
+    }
+    return mode
+  }
+}

@@ -1,0 +1,48 @@
+internal import PloopIO
+
+// Jobs whose device goes, or is about to be suspended.
+
+extension JobEngine {
+  /// Has the job of a device end at its next step, and waits for it; it waits for its device then.
+  /// None begins until ``admit(device:)``.
+  func interrupt(device: String, until deadline: Deadline) {
+    let control = state.withLock { state in
+      state.leaving.insert(device)
+      // One that is just being begun is not written down as running yet.
+      return state.controls.values.first { state.jobs[$0.id]?.device == device }
+    }
+    guard let control else { return }
+    control.interrupt()
+    _ = state.wait(until: deadline) { $0.controls[control.id] !== control ? true : nil }
+  }
+
+  /// The disk of a device is about to be suspended: its job is between two steps when this returns, until
+  /// ``admit(device:)``, or has been interrupted if it cannot wait there. None begins meanwhile.
+  func rest(device: String, until deadline: Deadline) {
+    let (control, job) = state.withLock { state in
+      state.leaving.insert(device)
+      let control = state.controls.values.first { state.jobs[$0.id]?.device == device }
+      return (control, control.flatMap { state.jobs[$0.id] })
+    }
+    guard let control, let job, (try? registry.type(job.type).waitsForResume) == true else {
+      return interrupt(device: device, until: deadline)
+    }
+    control.hold(true)
+    while !deadline.hasPassed {
+      let (seen, isThere) = state.withLock { ($0.changes, $0.controls[control.id] === control) }
+      if !isThere || control.now.isAtRest { return }
+      _ = state.wait(until: deadline) { $0.changes == seen ? nil : true }
+    }
+    interrupt(device: device, until: deadline)
+  }
+
+  /// Jobs of a device may begin, and go on.
+  func admit(device: String) {
+    let control = state.update { state -> JobControl? in
+      state.leaving.remove(device)
+      state.changes += 1
+      return state.controls.values.first { state.jobs[$0.id]?.device == device }
+    }
+    control?.hold(false)
+  }
+}
