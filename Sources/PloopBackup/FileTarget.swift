@@ -30,16 +30,18 @@ package enum FileTarget {
 
   /// Begins an image of version 2, or goes on with one that was begun.
   ///
-  /// - Parameter geometry: of the disk.
+  /// - Parameters:
+  ///   - geometry: of the disk.
+  ///   - below: clusters that deltas have over which it is to lie.
   /// - Throws: `.exists` when there is a file that is not ours; `.locked`, `.target`, `.outOfSpace`.
   package static func image(
-    _ name: String, in folder: ImageFolder, of geometry: Geometry
+    _ name: String, in folder: ImageFolder, of geometry: Geometry, over below: Bitmap? = nil
   ) throws(BackupError) -> any BackupSink {
     let new = Geometry(
       version: .v2, clusterShift: geometry.clusterShift, sizeBytes: geometry.sizeBytes)
     return ImageSink(
       image: try ImageWriter(name, journal: journal(of: name), in: folder, geometry: new),
-      journal: JournalFile(folder: folder, name: journal(of: name)))
+      journal: JournalFile(folder: folder, name: journal(of: name)), below: below)
   }
 
   /// The same for a raw file, which has a hole wherever the disk is zero.
@@ -50,15 +52,16 @@ package enum FileTarget {
   }
 }
 
-/// An image by itself: nothing is older, so no zero has to be stored.
+/// An image by itself, or over others.
 private struct ImageSink: BackupSink {
   let image: ImageWriter
   let journal: JournalFile
+  let below: Bitmap?
 
   var cursor: UInt64 { image.cursor }
   var totals: StepJournal.Totals { image.totals }
 
-  func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>] { [] }
+  func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>] { below?.runs(in: range) ?? [] }
 
   func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
     try image.store(region, at: cluster)

@@ -22,15 +22,7 @@ package final class PointWriter: BackupSink {
 
   /// A zero cluster is left out where no older point has the cluster.
   package func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>] {
-    guard let below else { return [] }
-    var runs: [Range<UInt64>] = []
-    var place = Int(range.lowerBound)
-    while let start = below.firstSet(from: place), start < range.upperBound {
-      let end = min(below.firstClear(from: start) ?? below.count, Int(range.upperBound))
-      runs.append(UInt64(start)..<UInt64(end))
-      place = end
-    }
-    return runs
+    below?.runs(in: range) ?? []
   }
 
   package func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
@@ -67,4 +59,18 @@ package final class PointWriter: BackupSink {
   }
 
   package func letGo() { image.letGo() }
+}
+
+extension Bitmap {
+  /// Runs of true bits within a range, in order.
+  func runs(in range: Range<UInt64>) -> [Range<UInt64>] {
+    var runs: [Range<UInt64>] = []
+    var place = Int(range.lowerBound)
+    while let start = firstSet(from: place), start < range.upperBound {
+      let end = min(firstClear(from: start) ?? count, Int(range.upperBound))
+      runs.append(UInt64(start)..<UInt64(end))
+      place = end
+    }
+    return runs
+  }
 }

@@ -33,6 +33,7 @@ extension Service {
     let readonly = readonly || snapshot != nil
     // A look before the lock: beside what is no descriptor no lock file is made.
     _ = try read(location, in: folder)
+    if snapshot == nil { try requireNoRestore(into: location, pointer: "/descriptor") }
     let lock = try lock(location.name, in: folder, readonly: readonly)
     if !readonly { try settle(DescriptorFile(in: folder, name: location.name), at: location) }
     let descriptor = try read(location, in: folder)

@@ -35,10 +35,12 @@ extension Service {
     }
   }
 
-  /// A change is only made by who has the disk open: marks in the images of its chain are our own.
+  /// A change is only made by who has the disk open: marks in the images of its chain are our own. A
+  /// restore alone is made of one that nobody has open.
   private func noteOurs(
     _ intent: ChainIntent, _ descriptor: Descriptor, _ location: Roots.Location
   ) throws(ServiceError) {
+    guard intent.operation != .restore else { return }
     let isAttached = state.withLock { state in
       state.unfinished[intent.device] != nil || state.devices[intent.device]?.hasDisk == true
     }

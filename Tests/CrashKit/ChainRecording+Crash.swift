@@ -95,7 +95,8 @@ extension ChainRecording {
       if let fault = try checkSize(of: device, at: position, in: scratch) { return fault }
       try device.detach(until: .after(seconds: 10))
       if let fault = try checkTree(at: position, in: scratch, disk: values) { return fault }
-      if inOrder, let fault = try checkLeft(in: scratch) { return fault }
+      if inOrder, let fault = try checkLeft(at: position, in: scratch) { return fault }
+      if let fault = try finishRestore(at: position, in: scratch) { return fault }
       return try finishMerge(at: position, in: scratch, namesInOrder: inOrder)
     } catch {
       return "\(error)"
@@ -172,14 +173,14 @@ extension ChainRecording {
   }
 
   /// No file is left that nobody names.
-  private func checkLeft(in scratch: ImageFolder) throws -> String? {
+  private func checkLeft(at position: Int, in scratch: ImageFolder) throws -> String? {
     let descriptor = try DescriptorFile(in: scratch).read()
     let top = descriptor.shot(descriptor.topGUID)?.file ?? ""
     let known = Set(
       descriptor.shots.map(\.file) + [
         "DiskDescriptor.xml", "DiskDescriptor.xml.lck", Self.notesName, "\(Self.notesName).tmp",
         "\(top).checkpoints",
-      ] + foreign)
+      ] + foreign + restores.filter { $0.isGoingOn(at: position) }.flatMap(\.files))
     let left = try scratch.names().filter { !known.contains($0) && !$0.contains(".index-backup") }
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }
@@ -223,7 +224,7 @@ extension ChainRecording {
     }
     try again.detach(until: .after(seconds: 10))
     return try checkTree(at: position, in: scratch, disk: before)
-      ?? (inOrder ? checkLeft(in: scratch) : nil)
+      ?? (inOrder ? checkLeft(at: position, in: scratch) : nil)
   }
 }
 

@@ -34,10 +34,14 @@ extension ChainRecording {
   /// What the disk holds once the sectors are written.
   func newValues(_ sectors: Range<Int>) -> [SectorValue] {
     sectors.map { sector in
-      lastValue += 1
-      current[sector] = lastValue << 20 | UInt64(sector) << 1 | 1
+      current[sector] = newValue(of: sector)
       return SectorValue(sector: sector, value: current[sector])
     }
+  }
+
+  func newValue(of sector: Int) -> UInt64 {
+    lastValue += 1
+    return lastValue << 20 | UInt64(sector) << 1 | 1
   }
 
   func zeroes(_ clusters: Range<Int>) -> [SectorValue] {

@@ -60,7 +60,7 @@ package final class ChainRecording {
   private static let clusterShift = 12
   static let perCluster = 8
 
-  private static func geometry(clusters: UInt64) -> Geometry {
+  static func geometry(clusters: UInt64) -> Geometry {
     Geometry(version: .v2, clusterShift: clusterShift, sizeBytes: clusters << UInt64(clusterShift))
   }
 
@@ -88,6 +88,7 @@ package final class ChainRecording {
   var kept: [Kept] = []
   /// Names of which there always is a checkpoint, whichever it is.
   var steadyNames: [(name: String, from: Int, until: Int)] = []
+  var restores: [Restore] = []
   /// While a disk is being closed its checkpoints may be lost, but not be wrong.
   var closings: [Range<Int>] = []
   /// That a sector was given; each is given once.

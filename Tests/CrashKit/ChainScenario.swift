@@ -33,7 +33,7 @@ package struct ChainScenario: Sendable {
 
   /// The first has guests at every moment of its snapshots, and is looked at in all orders.
   package static let all =
-    ChainRecording.Order.all.map(changes.inOrder) + [backward, growth, flipping, resize]
+    ChainRecording.Order.all.map(changes.inOrder) + [backward, growth, flipping, resize, restoring]
     + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
@@ -218,6 +218,31 @@ package struct ChainScenario: Sendable {
     try disk.write(8_150..<8_151)
     try disk.merge(first, .backward) { try disk.write(8_100..<8_101) }
     try disk.merge(second)
+    try disk.detach()
+  }
+
+  /// Restores into the disk: with nothing below its top, over a snapshot, to a larger one, in one go and
+  /// piece by piece.
+  package static let restoring = ChainScenario(name: "restoring", clusters: 12...14) { disk in
+    try disk.attach()
+    try disk.write(0..<30)
+    try disk.checkpoint("one")
+    try disk.restore([0, 1, 5])
+    try disk.write(3..<5)
+    try disk.write(90..<92)
+    let first = try disk.snapshot()
+    try disk.write(40..<50)
+    try disk.checkpoint("two")
+    try disk.write(8..<9, durable: true)
+    // The snapshot has clusters that the point has not.
+    try disk.restore([1, 7, 13], of: 14, stops: 1)
+    try disk.write(20..<21)
+    let second = try disk.snapshot()
+    try disk.write(8..<9)
+    try disk.restore([], stops: 2)
+    try disk.write(64..<66)
+    try disk.merge(second) { try disk.write(45..<47) }
+    try disk.merge(first)
     try disk.detach()
   }
 }

@@ -2,7 +2,8 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// Makes a disk of a point of a backup: `backup` of `target`, `to` a new one, which is attached at the end.
+/// Makes a disk of a point of a backup: `backup` of `target`, `to` a new one, which is attached at the end, or
+/// `into` one that nobody has attached, by its descriptor.
 ///
 /// What is read is held against the checksums of what was stored. Nothing half made stays behind.
 struct RestoreJob: QueuedWork {
@@ -10,6 +11,9 @@ struct RestoreJob: QueuedWork {
   static let phases = ["copying", "committing"]
   static let isResumable = true
   static let hasDevice = false
+
+  static let directory = "/params/to/directory"
+  static let into = "/params/into"
 
   /// A disk that is to be made.
   struct NewDisk: Sendable {
@@ -26,9 +30,15 @@ struct RestoreJob: QueuedWork {
     }
   }
 
+  private enum Destination: Sendable {
+    case new(NewDisk)
+    /// By the path of its descriptor, `root:relative`.
+    case disk(String)
+  }
+
   private let target: String
   private let backup: String
-  private let disk: NewDisk
+  private let destination: Destination
 
   static func make(
     _ parameters: [String: JobValue], device: String?
@@ -36,54 +46,107 @@ struct RestoreJob: QueuedWork {
     var parameters = JobParameters(parameters)
     let target = try parameters.requiredText("target")
     let backup = try parameters.requiredText("backup")
-    guard var to = try parameters.object("to") else { throw parameters.wrong("to", "is missing") }
+    let to = try parameters.object("to")
+    let into = try parameters.text("into")
+    try parameters.finish()
+    let destination: Destination
+    switch (to, into) {
+    case (let to?, nil): destination = .new(try newDisk(to))
+    case (nil, let into?): destination = .disk(into)
+    default: throw parameters.wrong("to", "either to or into is expected")
+    }
+    return RestoreJob(target: target, backup: backup, destination: destination)
+  }
+
+  private static func newDisk(_ to: JobParameters) throws(ServiceError) -> NewDisk {
+    var to = to
     let disk = NewDisk(
       id: try to.requiredText("id"), directory: try to.requiredText("directory"),
       export: try to.text("export"))
     try to.finish()
-    try parameters.finish()
     try Names.require(disk.id, as: "the id", pointer: to.pointer("id"))
     if let export = disk.export {
       try Names.require(export, as: "the export", pointer: to.pointer("export"))
     }
-    return RestoreJob(target: target, backup: backup, disk: disk)
+    return disk
   }
 
-  var newDevice: String? { disk.id }
+  var newDevice: String? {
+    guard case .new(let disk) = destination else { return nil }
+    return disk.id
+  }
 
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
     _ = try plan(service)
-    var disk = disk
-    disk.directory = try service.roots.locate(disk.directory, pointer: RestoreJob.directory).path
-    return ["target": .text(target), "backup": .text(backup), "to": disk.value]
+    var parameters = ["target": JobValue.text(target), "backup": .text(backup)]
+    switch destination {
+    case .new(var disk):
+      disk.directory = try service.roots.locate(disk.directory, pointer: RestoreJob.directory).path
+      parameters["to"] = disk.value
+    case .disk(let path):
+      let location = try service.roots.locate(path, pointer: RestoreJob.into)
+      try service.requireDetached(location, pointer: RestoreJob.into)
+      parameters["into"] = .text(location.path)
+    }
+    return parameters
   }
-
-  static let directory = "/params/to/directory"
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let source = try service.source(backup, on: target)
-    try service.requireUnknown(disk)
-    let location = try service.restoredImage(of: disk)
-    try service.requireNothing(at: location)
+    let location: Roots.Location
+    var zeroes: UInt64 = 0
+    switch destination {
+    case .new(let disk):
+      try service.requireUnknown(disk)
+      location = try service.restoredImage(of: disk)
+      try service.requireNothing(at: location)
+    case .disk(let path):
+      location = try service.roots.locate(path, pointer: RestoreJob.into)
+      let chain = try service.replaceable(location, for: source.geometry)
+      zeroes = UInt64(try chain.mappedClusters(in: source.geometry).setCount)
+    }
     let clusters = try backingUp { () throws(BackupError) in try source.storedClusters() }
     let bytes = clusters * source.geometry.clusterBytes
     let space = service.roots.space(around: location)
     var plan = JobPlan(
-      clusters: clusters, bytes: bytes, requiredBytes: source.geometry.headerBytes + bytes,
+      clusters: clusters, bytes: bytes,
+      requiredBytes: source.geometry.headerBytes + bytes + zeroes * source.geometry.clusterBytes,
       freeBytes: space?.freeBytes)
-    if space?.copiesTakeRoom == true { plan.leastBytes = plan.requiredBytes }
+    if space?.copiesTakeRoom == true { plan.leastBytes = source.geometry.headerBytes + bytes }
     return plan
   }
 
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
-    let place = try failing { () throws(ServiceError) in
-      try RestoredDisk(disk, job: control.id, service)
+    switch destination {
+    case .new(let disk):
+      let place = try failing { () throws(ServiceError) in
+        try RestoredDisk(disk, job: control.id, service)
+      }
+      return try place.make(of: backup, on: target, control)
+    case .disk(let path):
+      let place = try failing { () throws(ServiceError) in
+        try ReplacedDisk(path, job: control.id, service)
+      }
+      return try place.make(of: backup, on: target, control)
     }
-    return try place.make(of: backup, on: target, control)
   }
 
   func discard(job: String, _ service: Service) {
-    (try? RestoredDisk(disk, job: job, service))?.remove()
+    switch destination {
+    case .new(let disk): (try? RestoredDisk(disk, job: job, service))?.remove()
+    case .disk(let path): (try? ReplacedDisk(path, job: job, service))?.remove()
+    }
+  }
+
+  static func result(
+    of backup: String, on target: String, _ clusters: UInt64, _ geometry: Geometry,
+    _ more: [String: JobValue]
+  ) -> [String: JobValue] {
+    let result = [
+      "backup": JobValue.text(backup), "target": .text(target),
+      "clusters_copied": .number(clusters), "bytes_read": .number(clusters * geometry.clusterBytes),
+    ]
+    return result.merging(more) { $1 }
   }
 }
 

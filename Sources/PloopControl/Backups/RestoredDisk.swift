@@ -3,18 +3,16 @@ internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
-/// A disk that a job makes of a point of a backup (docs/crash-safety.md, "A restore").
+/// A disk that a job makes of a point of a backup (docs/crash-safety.md, "A restore to a new disk").
 ///
-/// The image is the job's own as long as its journal lies beside it, and from the job's commit on: that is
-/// durable before the journal goes.
+/// From the job's commit on the image is known for the job's own: that is durable before its journal goes.
 struct RestoredDisk {
-  private static let wantedBytes: UInt64 = 64 << 20
-
   private let disk: RestoreJob.NewDisk
   private let job: String
   private let service: Service
   private let location: Roots.Location
-  private let folder: ImageFolder
+  private let image: RestoredImage
+  private var folder: ImageFolder { image.folder }
 
   /// Makes the disk's folder.
   init(
@@ -24,10 +22,10 @@ struct RestoredDisk {
     self.job = job
     self.service = service
     location = try service.restoredImage(of: disk)
-    folder = try service.roots.makeFolder(of: location, pointer: "")
+    image = RestoredImage(
+      name: location.name, folder: try service.roots.makeFolder(of: location, pointer: ""),
+      job: job, service: service)
   }
-
-  private var journal: String { FileTarget.journal(of: location.name) }
 
   private var isCommitted: Bool { (try? service.existing(job))?.isCommitted == true }
 
@@ -44,17 +42,16 @@ struct RestoredDisk {
       let source = try failing { () throws(ServiceError) in
         try service.source(backup, on: target)
       }
-      let clusters = try copy(source, control)
-      control.enter(phase: "committing")
+      let clusters = try image.copy(source, isDone: isCommitted, control)
+      try commit(control)
+      control.enter(phase: RestoreJob.phases[1])
       try control.untilThereIsRoom { () throws(ServiceError) in try finish(source.geometry) }
       try control.untilThereIsRoom { () throws(ServiceError) in try attach() }
-      return [
-        "device": .text(disk.id), "backup": .text(backup), "target": .text(target),
-        "clusters_copied": .number(clusters),
-        "bytes_read": .number(clusters * source.geometry.clusterBytes),
-      ]
+      return RestoreJob.result(
+        of: backup, on: target, clusters, source.geometry, ["device": .text(disk.id)])
     } catch {
-      leave(after: error)
+      if !image.isKept(after: error) { remove() }
+      if !isAttached { service.state.withLock { $0.files.releaseAll(of: disk.id) } }
       throw error
     }
   }
@@ -70,62 +67,16 @@ struct RestoredDisk {
       try state.files.claim([(location, nil)], for: .device(disk.id), readonly: false)
     }
     let record = try service.existing(job)
-    guard !record.isCommitted, !(record.hasBeenTried && folder.contains(journal)) else { return }
+    guard !record.isCommitted, !(record.hasBeenTried && image.isBegun) else { return }
     try service.requireNothing(at: location)
   }
 
-  // MARK: Copying
-
-  /// - Returns: clusters that were read, by all attempts.
-  private func copy(
-    _ source: RestoreSource, _ control: JobControl
-  ) throws(JobStop) -> UInt64 {
-    let clusters = try failing { () throws(ServiceError) in
-      try backingUp { () throws(BackupError) in try source.storedClusters() }
-    }
-    control.enter(phase: "copying")
-    control.total(clusters: clusters, bytes: clusters * source.geometry.clusterBytes)
-    guard !isCommitted else { return clusters }
-    var drive = CopyDrive(control, clusterShift: source.geometry.clusterShift)
-    while true {
-      do throws(CopyDrive.Stop) {
-        try copyOnce(source, &drive, control)
-        break
-      } catch {
-        switch error {
-        case .job(let stop): throw stop
-        case .copy(let error) where error.kind == .outOfSpace: try waitForRoom(error, control)
-        case .copy(let error): throw .failed(ServiceError(restoring: error))
-        }
-      }
-    }
-    // From here on the image is known for the job's own by this alone.
+  /// From here on the image is known for the job's own by this alone.
+  private func commit(_ control: JobControl) throws(JobStop) {
+    guard !isCommitted else { return }
     try control.commit()
     guard isCommitted else {
       throw .failed(ServiceError(.ioError, "the state cannot be written", errno: "EIO"))
-    }
-    return clusters
-  }
-
-  private func copyOnce(
-    _ source: RestoreSource, _ drive: inout CopyDrive, _ control: JobControl
-  ) throws(CopyDrive.Stop) {
-    let copy: BackupCopy
-    do throws(BackupError) {
-      let sink = try FileTarget.image(location.name, in: folder, of: source.geometry)
-      copy = BackupCopy(from: source, to: sink, on: service.engine)
-    } catch { throw .copy(error) }
-    control.log("copies from cluster \(copy.cursor) of \(source.geometry.clusterCount)")
-    try drive.run(copy)
-    copy.abandon()
-  }
-
-  private func waitForRoom(_ error: BackupError, _ control: JobControl) throws(JobStop) {
-    let blocker = JobBlocker(
-      kind: .space, id: nil,
-      detail: "\(error.detail); \(RestoredDisk.wantedBytes) free bytes are wanted")
-    try control.wait(for: blocker) {
-      (try? folder.space().freeBytes).map { $0 >= RestoredDisk.wantedBytes } ?? true
     }
   }
 
@@ -133,18 +84,10 @@ struct RestoredDisk {
 
   /// Gives the image its index and its descriptor; may be repeated.
   private func finish(_ geometry: Geometry) throws(ServiceError) {
-    if folder.contains(journal) {
-      do throws(BackupError) {
-        let sink = try FileTarget.image(location.name, in: folder, of: geometry)
-        do throws(BackupError) { try sink.finish() } catch {
-          sink.letGo()
-          throw error
-        }
-      } catch { throw ServiceError(restoring: error) }
-    }
+    try image.close(geometry)
     guard !folder.contains(Descriptor.fileName) else { return }
     try converting { () throws(DeviceError) in
-      try DescriptorFile(in: folder).replace(with: Descriptor(new: geometry, file: location.name))
+      try DescriptorFile(in: folder).replace(with: Descriptor(new: geometry, file: image.name))
     }
   }
 
@@ -167,38 +110,10 @@ struct RestoredDisk {
 
   // MARK: What is left
 
-  private func leave(after stop: JobStop) {
-    let record = try? service.existing(job)
-    switch stop {
-    case .interrupted: break
-    case .failed(let error) where error.isInterruption: break
-    case .failed(let error)
-    where record?.mayTryAgain(after: error) == true && folder.contains(journal):
-      break
-    case .cancelled, .failed: remove()
-    }
-    guard !isAttached else { return }
-    service.state.withLock { $0.files.releaseAll(of: disk.id) }
-  }
-
-  /// Removes what the job has made, if it is its own and nobody has it open; the journal last of what
-  /// tells so.
+  /// Removes what the job has made, if it is its own and nobody has it open.
   func remove() {
-    guard folder.contains(journal) || isCommitted, !isAttached else { return }
-    if folder.contains(location.name) {
-      guard let file = try? folder.open(location.name, writable: true),
-        (try? ImageLock.acquire(file, for: .write)) != nil
-      else { return }
-      ImageLock.release(file)
-    }
-    for name in [
-      Descriptor.fileName, "\(Descriptor.fileName).tmp", "\(Descriptor.fileName).lck",
-      location.name,
-    ] where folder.contains(name) { try? folder.unlink(name) }
-    try? folder.sync()
-    for name in ["\(journal).tmp", journal] where folder.contains(name) {
-      try? folder.unlink(name)
-    }
-    try? folder.sync()
+    guard image.isBegun || isCommitted, !isAttached else { return }
+    let descriptor = Descriptor.fileName
+    image.remove(with: [descriptor, "\(descriptor).tmp", "\(descriptor).lck"])
   }
 }

@@ -276,6 +276,14 @@ final class JobEngine: Sendable {
     return jobs.first { !hasDevice($0.type) }
   }
 
+  /// A job, waiting or not, that has this among its parameters.
+  func first(_ type: String, where name: String, is value: JobValue) -> JobRecord? {
+    state.withLock { state in
+      state.jobs.values.filter { $0.type == type && $0.parameters[name] == value }
+        .min { $0.id < $1.id }
+    }
+  }
+
   /// A job, waiting or not, that works with a target.
   func user(of target: String) -> JobRecord? {
     state.withLock { $0.jobs.values.filter { $0.target == target }.min { $0.id < $1.id } }

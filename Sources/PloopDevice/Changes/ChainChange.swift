@@ -205,7 +205,7 @@ package struct ChainChange: Sendable {
   }
 
   /// Replaces the descriptor of a chain that nobody uses.
-  private func replace(
+  func replace(
     by changed: Descriptor, _ intent: ChainIntent,
     _ prepare: () throws(DeviceError) -> Void = {}
   ) throws(DeviceError) -> Made {

@@ -10,7 +10,7 @@ internal import PloopIO
 /// the files in the intent, those that the descriptor does not name are removed.
 package struct ChainIntent: Codable, Sendable, Equatable {
   package enum Operation: String, Codable, Sendable {
-    case snapshot, merge, delete, replace, flip
+    case snapshot, merge, delete, replace, flip, restore
     case switchTop = "switch"
   }
 
@@ -30,7 +30,7 @@ package struct ChainIntent: Codable, Sendable, Equatable {
   package var operation: Operation
   /// Whose chain it is.
   package var device: String
-  /// The snapshot that is made, merged away, removed, gone back to, or has another file then.
+  /// The snapshot that is made, merged away, removed, gone back to, or has another file then; or the top.
   package var snapshot: String
   /// Files in the descriptor's folder that are made for the change, or needed no longer after it.
   package var files: [String]
@@ -60,7 +60,7 @@ extension ChainIntent {
     case .merge, .delete: return descriptor.shot(guid) == nil
     // It can be asked for again, and is the same then.
     case .replace: return false
-    case .flip: return descriptor.shot(guid)?.file != formerFile
+    case .flip, .restore: return descriptor.shot(guid)?.file != formerFile
     case .switchTop: return files.first.map(descriptor.names) ?? false
     }
   }

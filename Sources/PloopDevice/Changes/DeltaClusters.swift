@@ -11,7 +11,7 @@ enum DeltaClusters {
     try load(delta.file, delta.layout, number: delta.number, into: map)
   }
 
-  private static func load(
+  static func load(
     _ file: ImageFile, _ layout: Delta.Layout, number: Int, into map: ClusterMap
   ) throws(DeviceError) -> Bitmap {
     switch layout {

@@ -72,10 +72,18 @@ package struct GUID: Hashable, Sendable, CustomStringConvertible {
     return random(using: &generator)
   }
 
-  /// In braces and lower case.
+  /// That of a name: always the same one (RFC 9562, version 3, without a namespace).
+  package init(named name: String) {
+    let words = MD5.digest(Array(name.utf8)[...]).reduce((high: UInt64(0), low: UInt64(0))) {
+      ($0.high << 8 | $0.low >> 56, $0.low << 8 | UInt64($1))
+    }
+    self.init(high: words.high & ~0xF000 | 0x3000, low: words.low & ~(3 << 62) | 2 << 62)
+  }
+
   /// Without braces, for a path.
   package var path: String { String(description.dropFirst().dropLast()) }
 
+  /// In braces and lower case.
   package var description: String {
     let digits = Array("0123456789abcdef")
     var text = "{"

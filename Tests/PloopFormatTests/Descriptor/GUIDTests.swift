@@ -48,4 +48,11 @@ struct GUIDTests {
     }
     #expect(GUID.random() != GUID.random())
   }
+
+  @Test("is made of a name, as other programs make it of an MD5")
+  func named() {
+    // uuid.UUID(bytes=hashlib.md5(name).digest(), version=3)
+    #expect(
+      GUID(named: "01KAR7E3V5W6X7Y8Z9ABCDEFGH").path == "b7966cb3-40e9-3751-ab57-47688377211c")
+  }
 }
