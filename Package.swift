@@ -36,7 +36,7 @@ let package = Package(
       name: "PloopDevice", dependencies: ["PloopFormat", "PloopIO"], swiftSettings: settings),
     .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
     .target(
-      name: "PloopBackup", dependencies: ["PloopDevice", "PloopFormat", "PloopIO"],
+      name: "PloopBackup", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       swiftSettings: settings),
     .target(
       name: "PloopControl",

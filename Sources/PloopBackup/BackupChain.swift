@@ -17,6 +17,7 @@ package struct BackupChain: Sendable {
     self.locks = locks
   }
 
+  var records: PointRecords { PointRecords(folder: folder) }
   var descriptorFile: DescriptorFile { DescriptorFile(in: folder) }
 
   /// - Returns: nil when no point is whole yet.
@@ -53,18 +54,7 @@ package struct BackupChain: Sendable {
   ///
   /// - Throws: `.notFound`, `.corrupt`, `.mismatch` when it is of another version.
   package func manifest(_ id: String) throws(BackupError) -> PointManifest {
-    let name = id + BackupNames.manifest
-    guard BackupNames.isValid(id), folder.contains(name) else {
-      throw BackupError(.notFound, "\(folder.path): there is no manifest of a backup \(id)")
-    }
-    let bytes = try onTarget { () throws(IOError) in
-      try folder.bytes(of: name, limit: PointManifest.limitBytes)
-    }
-    let manifest = try PointManifest(parsing: bytes, path: "\(folder.path)/\(name)")
-    guard manifest.id == id else {
-      throw BackupError(.mismatch, "\(folder.path)/\(name) is the manifest of \(manifest.id)")
-    }
-    return manifest
+    try records.manifest(id)
   }
 
   // MARK: Writing
@@ -102,7 +92,7 @@ package struct BackupChain: Sendable {
       throw BackupError(.chainIsFull, "\(folder.path): there are \(ids.count) backups in the chain")
     }
     let below = try below(ids, geometry)
-    try begin(manifest)
+    try records.begin(manifest)
     let image = try ImageWriter(
       manifest.id + BackupNames.image, journal: manifest.id + BackupNames.journal, in: folder,
       geometry: geometry)
@@ -125,25 +115,11 @@ package struct BackupChain: Sendable {
     return below
   }
 
-  private func begin(_ manifest: PointManifest) throws(BackupError) {
-    let name = manifest.id + BackupNames.manifest
-    guard folder.contains(name) else {
-      return try onTarget { () throws(IOError) in try folder.replace(name, with: manifest.file) }
-    }
-    var begun = try self.manifest(manifest.id)
-    begun.result = nil
-    guard begun == manifest else {
-      throw BackupError(.mismatch, "\(folder.path): \(manifest.id) was begun as another backup")
-    }
-  }
-
   /// A point is whole: its manifest says so, and the descriptor names it.
   func publish(_ manifest: PointManifest) throws(BackupError) {
     let lock = try lock()
     defer { withExtendedLifetime(lock) {} }
-    try onTarget { () throws(IOError) in
-      try folder.replace(manifest.id + BackupNames.manifest, with: manifest.file)
-    }
+    try records.write(manifest)
     guard let geometry = manifest.geometry else { return }
     let file = manifest.id + BackupNames.image
     guard var new = try descriptor() else {

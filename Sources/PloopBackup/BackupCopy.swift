@@ -96,31 +96,29 @@ package final class BackupCopy {
     _ limitBytes: UInt64, _ end: inout UInt64
   ) throws(BackupError) -> [Piece] {
     let shift = UInt64(geometry.clusterShift)
-    let most = max(1, limitBytes >> shift)
+    let zeroesAtOnce = max(atOnce, sink.zeroesAtOnceBytes >> shift)
+    var left = max(1, limitBytes >> shift)
     var pieces: [Piece] = []
-    var planned: UInt64 = 0
-    while planned < most, let run = nextWanted(from: end) {
+    while left > 0, let run = nextWanted(from: end) {
       let content = try source.content(from: run.lowerBound, limit: UInt64(run.count))
+      let pieceClusters = content.isAbsent ? zeroesAtOnce : atOnce
+      // As much effort as one cluster of data.
+      let worth = pieceClusters / atOnce
       var found = run.lowerBound..<run.lowerBound + content.count
-      var ranges = [found]
-      if content.isAbsent { ranges = sink.zeroesNeeded(in: found) }
-      for range in ranges where planned < most {
-        let part = range.lowerBound..<min(range.upperBound, range.lowerBound + most - planned)
-        pieces += cut(part, isZero: content.isAbsent)
-        planned += UInt64(part.count)
-        if planned == most { found = found.lowerBound..<part.upperBound }
+      for range in content.isAbsent ? sink.zeroesNeeded(in: found) : [found] where left > 0 {
+        let part = range.lowerBound..<range.lowerBound + min(UInt64(range.count), left * worth)
+        pieces += stride(from: part.lowerBound, to: part.upperBound, by: Int(pieceClusters)).map {
+          Piece(
+            clusters: $0..<min(part.upperBound, $0 + pieceClusters), isZero: content.isAbsent)
+        }
+        left -= min(left, (UInt64(part.count) + worth - 1) / worth)
+        if left == 0 { found = found.lowerBound..<part.upperBound }
       }
       if content.isAbsent { totals.withLock { $0.zeroBytes += UInt64(found.count) << shift } }
       end = found.upperBound
     }
-    if planned < most { end = geometry.clusterCount }
+    if left > 0 { end = geometry.clusterCount }
     return pieces
-  }
-
-  private func cut(_ clusters: Range<UInt64>, isZero: Bool) -> [Piece] {
-    stride(from: clusters.lowerBound, to: clusters.upperBound, by: Int(atOnce)).map { first in
-      Piece(clusters: first..<min(clusters.upperBound, first + atOnce), isZero: isZero)
-    }
   }
 
   private func nextWanted(from cluster: UInt64) -> Range<UInt64>? {

@@ -13,6 +13,9 @@ package protocol BackupSink: Sendable {
   /// Which clusters of a range have to be stored even if they are zero: something older would be seen.
   func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>]
 
+  /// How many bytes of zeroes are stored with about the effort that 1 MiB of data takes, or less.
+  var zeroesAtOnceBytes: UInt64 { get }
+
   /// Stores whole clusters.
   func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError)
 
@@ -28,4 +31,8 @@ package protocol BackupSink: Sendable {
 
   /// It is not gone on with here: somebody else may open it. Not while anything is being stored.
   func letGo()
+}
+
+extension BackupSink {
+  package var zeroesAtOnceBytes: UInt64 { 1 << 20 }
 }

@@ -48,7 +48,11 @@ package enum FileTarget {
   package static func raw(
     _ name: String, in folder: ImageFolder, of geometry: Geometry
   ) throws(BackupError) -> any BackupSink {
-    try RawWriter(name, journal: journal(of: name), in: folder, geometry: geometry)
+    let journalFile = JournalFile(folder: folder, name: journal(of: name))
+    let (file, record) = try RawFile.open(name, journalFile, in: folder, of: geometry)
+    return FlatWriter(file, record, of: geometry, keepsChecksums: false) {
+      (record) throws(BackupError) in try record.file.remove()
+    }
   }
 }
 

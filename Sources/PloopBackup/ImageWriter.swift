@@ -8,17 +8,9 @@ package import PloopIO
 /// Until it is whole its own index is empty and it is marked as in use, so nobody takes it for more than it
 /// is: what is in it says its journal.
 package final class ImageWriter: Sendable {
-  private struct State {
-    var journal: StepJournal
-    /// What was stored since the last commit.
-    var fresh: [StepJournal.Entry] = []
-    var isFailed = false
-  }
-
   package let geometry: Geometry
   let file: ImageFile
-  private let journalFile: JournalFile
-  private let state: Locked<State>
+  private let record: CopyRecord
   private let zeroes: ByteRegion
 
   /// Begins an image, or goes on with one that was begun.
@@ -32,15 +24,16 @@ package final class ImageWriter: Sendable {
   ) throws(BackupError) {
     precondition(geometry.version == .v2)
     self.geometry = geometry
-    journalFile = JournalFile(folder: folder, name: journalName)
+    let journalFile = JournalFile(folder: folder, name: journalName)
     zeroes = AlignedBuffer(count: Int(max(geometry.clusterBytes, 1 << 20))).region
-    let begun = try ImageWriter.begun(name, journalFile, in: folder, geometry)
-    if let begun {
-      (file, state) = (begun.file, Locked(State(journal: begun.journal)))
+    let journal: StepJournal
+    if let begun = try ImageWriter.begun(name, journalFile, in: folder, geometry) {
+      (file, journal) = (begun.file, begun.journal)
     } else {
       file = try ImageWriter.begin(name, journalFile, in: folder, geometry)
-      state = Locked(State(journal: StepJournal()))
+      journal = StepJournal()
     }
+    record = CopyRecord(journal, in: journalFile, of: file.path)
   }
 
   /// What an earlier life has left, if it is of any use; else it is removed.
@@ -67,8 +60,7 @@ package final class ImageWriter: Sendable {
       try journalFile.remove()
       return nil
     }
-    // What is behind the cursor may be in the page cache alone; it is written again.
-    file.dropFromPageCache()
+    // What is behind the cursor may be in the page cache alone; it is cut off, and written again.
     try journalFile.restart(keeping: journal.byteCount)
     try onTarget { () throws(IOError) in try file.truncate(to: end) }
     return (file, journal)
@@ -105,50 +97,24 @@ package final class ImageWriter: Sendable {
 
   // MARK: Storing
 
-  package var cursor: UInt64 { state.withLock { $0.journal.cursor } }
-  package var totals: StepJournal.Totals { state.withLock { $0.journal.totals } }
+  package var cursor: UInt64 { record.cursor }
+  package var totals: StepJournal.Totals { record.totals }
   /// Of the last commit.
-  package var entryCount: Int { state.withLock { $0.journal.entries.count } }
-
-  /// Runs a part of the writing; after a failure no other is begun.
-  private func attempt<Result>(
-    _ body: () throws(BackupError) -> Result
-  ) throws(BackupError) -> Result {
-    if state.withLock({ $0.isFailed }) {
-      throw BackupError(.failed, "\(file.path): an earlier write failed")
-    }
-    do { return try body() } catch {
-      state.withLock { $0.isFailed = true }
-      throw error
-    }
-  }
+  package var entryCount: Int { record.entryCount }
 
   /// Stores whole clusters behind everything that was stored before.
   package func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
-    try attempt { () throws(BackupError) in
-      let bytes = Int(geometry.clusterBytes)
-      let entries = (0..<region.count / bytes).map { index in
-        StepJournal.Entry(
-          cluster: UInt32(clamping: cluster + UInt64(index)),
-          checksum: CRC32C.checksum(region.slice(index * bytes, bytes)))
-      }
-      let place = try reserve(entries)
-      let offset = place << UInt64(geometry.clusterShift)
-      try onTarget { () throws(IOError) in try file.write(region, at: offset) }
-      file.beginWriteback(offset: offset, length: UInt64(region.count))
-    }
-  }
-
-  /// - Returns: the physical cluster of the first of them.
-  private func reserve(_ entries: [StepJournal.Entry]) throws(BackupError) -> UInt64 {
-    try state.withLock { state throws(BackupError) in
-      let first =
-        geometry.headerClusters + UInt64(state.journal.entries.count + state.fresh.count)
-      guard first + UInt64(entries.count) <= geometry.physicalLimit else {
+    try record.attempt { () throws(BackupError) in
+      let entries = CopyRecord.entries(
+        of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
+      guard
+        let place = record.note(entries, limit: geometry.physicalLimit - geometry.headerClusters)
+      else {
         throw BackupError(.mismatch, "\(file.path): the disk has too many clusters for one image")
       }
-      state.fresh += entries
-      return first
+      let offset = (geometry.headerClusters + place) << UInt64(geometry.clusterShift)
+      try onTarget { () throws(IOError) in try file.write(region, at: offset) }
+      file.beginWriteback(offset: offset, length: UInt64(region.count))
     }
   }
 
@@ -163,19 +129,8 @@ package final class ImageWriter: Sendable {
   }
 
   package func commit(cursor: UInt64, _ totals: StepJournal.Totals) throws(BackupError) {
-    try attempt { () throws(BackupError) in
-      // The journal may be large, and is never copied: nobody else commits meanwhile.
-      let (record, bytes, end) = state.withLock { state in
-        let (record, bytes) = state.journal.record(of: state.fresh, cursor: cursor, totals)
-        return (record, bytes, state.journal.byteCount)
-      }
-      // 1 the data is stable … 2 its record
+    try record.commit(cursor: cursor, totals) { () throws(BackupError) in
       try onTarget { () throws(IOError) in try file.sync() }
-      try journalFile.append(bytes, at: end)
-      state.withLock { state in
-        state.journal.take(record)
-        state.fresh = []
-      }
     }
   }
 
@@ -183,15 +138,15 @@ package final class ImageWriter: Sendable {
 
   /// Nobody stores anything here any more.
   package func letGo() {
-    state.withLock { $0.isFailed = true }
+    record.end()
     // The file may be held for a moment longer by a thread of the last step.
     ImageLock.release(file)
   }
 
   /// Gives the image its index, and closes it.
   package func close() throws(BackupError) {
-    try attempt { () throws(BackupError) in
-      let journal = state.withLock { $0.journal }
+    try record.attempt { () throws(BackupError) in
+      let journal = record.journal
       var header = Header(new: geometry)
       if !journal.entries.isEmpty { header.flags &= ~Header.Flags.empty }
       let first = try onTarget { () throws(IOError) in

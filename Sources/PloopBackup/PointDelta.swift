@@ -16,21 +16,15 @@ struct PointDelta: Sendable {
   init(_ id: String, of chain: BackupChain) throws(BackupError) {
     let folder = chain.folder
     manifest = try chain.manifest(id)
-    guard let result = manifest.result, let geometry = manifest.geometry else {
-      throw BackupError(.corrupt(clusters: []), "\(folder.path): the backup \(id) is not whole")
+    guard let geometry = manifest.geometry else {
+      throw BackupError(.mismatch, "\(id): no backup can be so")
     }
     self.geometry = geometry
     let name = id + BackupNames.image
-    for file in [name, id + BackupNames.journal] where !folder.contains(file) {
-      throw BackupError(.corrupt(clusters: []), "\(folder.path)/\(file) is missing")
+    entries = try chain.records.entries(of: manifest, geometry)
+    guard folder.contains(name) else {
+      throw BackupError(.corrupt(clusters: []), "\(folder.path)/\(name) is missing")
     }
-    let journalFile = JournalFile(folder: folder, name: id + BackupNames.journal)
-    let (journal, isWhole) = try journalFile.read(clusterCount: geometry.clusterCount)
-    guard isWhole, try journalFile.digest() == result.journalDigest else {
-      throw BackupError(
-        .corrupt(clusters: []), "\(folder.path)/\(journalFile.name) is not what was written")
-    }
-    entries = journal.entries
     source = DeltaSource(
       file: try onTarget { () throws(IOError) in try folder.open(name, writable: false) },
       folder: folder, name: name)
@@ -96,5 +90,37 @@ struct PointDelta: Sendable {
       entry(at: physical + UInt64(index))?.checksum
         != CRC32C.checksum(region.slice(index * bytes, bytes))
     }
+  }
+}
+
+extension PointDelta: CheckedContent {
+  var clusterShift: Int { geometry.clusterShift }
+
+  var places: Range<UInt64> {
+    geometry.headerClusters..<geometry.headerClusters + UInt64(entries.count)
+  }
+
+  func known(
+    from place: UInt64, limit: UInt64
+  ) throws(BackupError) -> (count: UInt64, wrong: [UInt64]?) { (limit, nil) }
+
+  func wrong(in places: Range<UInt64>) throws(BackupError) -> [UInt64] {
+    let buffer = AlignedBuffer(unfilled: places.count << geometry.clusterShift)
+    return try read(into: buffer.region, physical: places.lowerBound).compactMap { index in
+      entry(at: places.lowerBound + UInt64(index)).map { UInt64($0.cluster) }
+    }
+  }
+
+  /// Clusters that are stored and not in the index, or in it and not stored, or elsewhere.
+  func misplaced() throws(BackupError) -> Set<UInt64> {
+    var wrong = Set(entries.map { UInt64($0.cluster) })
+    try forEachEntry { cluster, physical in
+      if entry(at: physical).map({ UInt64($0.cluster) }) == cluster {
+        wrong.remove(cluster)
+      } else {
+        wrong.insert(cluster)
+      }
+    }
+    return wrong
   }
 }

@@ -44,16 +44,9 @@ package final class PointWriter: BackupSink {
       throw BackupError(.mismatch, "\(manifest.id): not everything has been copied")
     }
     try image.close()
-    let count = UInt64(image.entryCount)
-    var whole = manifest
-    whole.result = PointManifest.Result(
-      storedClusters: count, bytesRead: image.totals.bytesRead,
-      bytesWritten: count << UInt64(image.geometry.clusterShift),
-      zeroBytes: image.totals.zeroBytes,
-      journalDigest: try JournalFile(
-        folder: chain.folder, name: manifest.id + BackupNames.journal
-      ).digest(),
-      completedAt: wallClockSeconds())
+    let whole = try chain.records.completed(
+      manifest, clusterBytes: image.geometry.clusterBytes, storedClusters: image.entryCount,
+      image.totals)
     try chain.publish(whole)
     image.letGo()
   }

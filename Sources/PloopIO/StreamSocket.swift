@@ -164,9 +164,9 @@ package final class Bell: Sendable {
     descriptor = OwnedDescriptor(number)
   }
 
-  var number: Int32 { descriptor.number }
+  package var number: Int32 { descriptor.number }
 
   package func ring() { clinux_bell_ring(descriptor.number) }
 
-  func silence() { clinux_bell_silence(descriptor.number) }
+  package func silence() { clinux_bell_silence(descriptor.number) }
 }

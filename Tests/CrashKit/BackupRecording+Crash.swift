@@ -35,12 +35,7 @@ extension BackupRecording {
     _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
   ) -> String? {
     do {
-      for name in try scratch.names() { try scratch.unlink(name) }
-      for (name, bytes) in state {
-        let file = try scratch.create(name)
-        try file.write(AlignedBuffer(bytes).region, at: 0)
-        try file.truncate(to: UInt64(bytes.count))
-      }
+      try FolderStates.lay(state, in: scratch)
       let chain = BackupChain(in: scratch)
       if let fault = try checkWhole(chain, at: position) { return fault }
       if let fault = try settleOthers(chain) { return fault }

@@ -71,8 +71,15 @@ package final class BackupRecording {
   func copy(
     _ source: ModelSource, _ manifest: PointManifest, _ chain: BackupChain, steps: Int = .max
   ) throws -> Bool {
-    let writer = try chain.write(manifest, wanted: source.wanted)
-    let copy = BackupCopy(from: source, to: writer, on: engine)
+    try Self.copy(
+      source, to: chain.write(manifest, wanted: source.wanted), on: engine, steps: steps)
+  }
+
+  /// - Returns: whether it is whole; else whoever has written it goes away after so many steps.
+  static func copy(
+    _ source: ModelSource, to sink: any BackupSink, on engine: IOEngine, steps: Int
+  ) throws -> Bool {
+    let copy = BackupCopy(from: source, to: sink, on: engine)
     defer { copy.abandon() }
     var done = 0
     while true {

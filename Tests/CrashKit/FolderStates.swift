@@ -72,6 +72,16 @@ struct FolderStates {
     }
   }
 
+  /// Has a folder hold a state and nothing else.
+  static func lay(_ state: [String: [UInt8]], in folder: ImageFolder) throws {
+    for name in try folder.names() { try folder.unlink(name) }
+    for (name, bytes) in state {
+      let file = try folder.create(name)
+      try file.write(AlignedBuffer(bytes).region, at: 0)
+      try file.truncate(to: UInt64(bytes.count))
+    }
+  }
+
   /// One state, chosen at random: the content of each file by its name.
   ///
   /// - Parameter inOrder: whether names become durable in the order in which they were changed.

@@ -33,3 +33,48 @@ struct BackupCrashTests {
     }
   }
 }
+
+@Suite("A copy in one file and power loss")
+struct FileCrashTests {
+  @Test(
+    "a file without a journal is whole, and one with it is gone on with", arguments: [false, true])
+  func enumeration(isImage: Bool) throws {
+    let seed = UInt64(20_261_128)
+    let scratch = try ScratchFolder()
+    let recording = try FileRecording(path: scratch.folder("recording"), isImage: isImage)
+    try recording.run()
+    let result = try recording.enumerate(
+      path: scratch.folder("states"), .init(samples: 5, seed: seed))
+    #expect(result.states > 300)
+    #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
+  }
+}
+
+@Suite("Backups in an export and power loss")
+struct ExportCrashTests {
+  @Test("every state that power loss leaves has the whole backup, or none, or one to go on with")
+  func enumeration() throws {
+    let seed = UInt64(20_261_127)
+    let scratch = try ScratchFolder()
+    let recording = try ExportRecording(path: scratch.folder("recording"))
+    try recording.run()
+    let result = try recording.enumerate(
+      path: scratch.folder("states"), .init(samples: 3, seed: seed))
+    #expect(result.states > 500)
+    #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
+  }
+
+  @Test(
+    "a fault at any call, or a kill, is told and costs no whole backup", arguments: [false, true])
+  func faults(isKill: Bool) throws {
+    let scratch = try ScratchFolder()
+    let calls = try ExportRecording.calls(path: scratch.folder("counted"))
+    #expect(calls > 100)
+    for number in 0..<calls {
+      let path = scratch.folder("run")
+      defer { ScratchFolder.remove(path) }
+      let fault = try ExportRecording.run(failing: number, isKill: isKill, path: path)
+      #expect(fault == nil, "call \(number)")
+    }
+  }
+}

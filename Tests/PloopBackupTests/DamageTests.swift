@@ -71,6 +71,24 @@ struct DamageTests {
     #expect(try bench.wrong("b2") == [4])
   }
 
+  @Test("is not used when its manifest says something else, in as good a form")
+  func manifest() throws {
+    let bench = try bench()
+    let text = String(
+      decoding: try bench.folder.bytes(of: "b1.json", limit: 1 << 16), as: UTF8.self)
+    for (word, other) in [(#""device":"disk""#, #""device":"dusk""#), ("incremental", "full")] {
+      #expect(text.contains(word))
+      let parts = text.split(separator: word, maxSplits: 1, omittingEmptySubsequences: false)
+      try bench.folder.replace("b1.json", with: Array(parts.joined(separator: other).utf8))
+      for id in ["b1", "b2"] {
+        guard case .corrupt? = kind({ _ = try PointReader(id, of: bench.chain) }) else {
+          Issue.record("\(other) is taken")
+          continue
+        }
+      }
+    }
+  }
+
   @Test(
     "is not used when its manifest, journal or header is another",
     arguments: [

@@ -1,0 +1,90 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// Where a disk's bytes are kept as they are, each at its own place.
+protocol FlatStore: Sendable {
+  /// What it is called in messages.
+  var path: String { get }
+  /// Whether what was not copied yet may be other than zero.
+  var needsZeroes: Bool { get }
+  /// See ``BackupSink/zeroesAtOnceBytes``.
+  var zeroesAtOnceBytes: UInt64 { get }
+
+  func write(_ region: ByteRegion, at offset: UInt64) throws(BackupError)
+  func zero(_ range: Range<UInt64>) throws(BackupError)
+
+  /// What was written is durable.
+  func flush() throws(BackupError)
+
+  /// Nobody writes it any more.
+  func letGo()
+}
+
+/// Writes a disk's bytes as they are, and goes on after a crash at its last commit.
+final class FlatWriter<Store: FlatStore>: BackupSink {
+  private let geometry: Geometry
+  private let target: Store
+  private let record: CopyRecord
+  private let keepsChecksums: Bool
+  private let complete: @Sendable (CopyRecord) throws(BackupError) -> Void
+
+  /// - Parameters:
+  ///   - keepsChecksums: whether the journal names the clusters, or only the cursor.
+  ///   - complete: makes it a whole copy, once everything is durable; may be repeated.
+  init(
+    _ target: Store, _ record: CopyRecord, of geometry: Geometry, keepsChecksums: Bool,
+    complete: @escaping @Sendable (CopyRecord) throws(BackupError) -> Void
+  ) {
+    self.geometry = geometry
+    self.target = target
+    self.record = record
+    self.keepsChecksums = keepsChecksums
+    self.complete = complete
+  }
+
+  var cursor: UInt64 { record.cursor }
+  var totals: StepJournal.Totals { record.totals }
+  var zeroesAtOnceBytes: UInt64 { target.zeroesAtOnceBytes }
+
+  func zeroesNeeded(in range: Range<UInt64>) -> [Range<UInt64>] {
+    target.needsZeroes ? [range] : []
+  }
+
+  func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
+    try record.attempt { () throws(BackupError) in
+      if keepsChecksums {
+        let entries = CopyRecord.entries(
+          of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
+        _ = record.note(entries, limit: .max)
+      }
+      try target.write(region, at: cluster << UInt64(geometry.clusterShift))
+    }
+  }
+
+  func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError) {
+    let shift = UInt64(geometry.clusterShift)
+    let range = clusters.lowerBound << shift..<clusters.upperBound << shift
+    try record.attempt { () throws(BackupError) in try target.zero(range) }
+  }
+
+  func commit(cursor: UInt64, _ totals: StepJournal.Totals) throws(BackupError) {
+    try record.commit(cursor: cursor, totals) { () throws(BackupError) in try target.flush() }
+  }
+
+  func finish() throws(BackupError) {
+    guard cursor == geometry.clusterCount else {
+      throw BackupError(.mismatch, "\(target.path): not everything has been copied")
+    }
+    try record.attempt { () throws(BackupError) in
+      // The last commit may have been another life's, whose last bytes are only what we found.
+      try target.flush()
+      try complete(record)
+    }
+    letGo()
+  }
+
+  func letGo() {
+    record.end()
+    target.letGo()
+  }
+}

@@ -1,0 +1,96 @@
+internal import Glibc
+internal import PloopBackup
+internal import PloopDevice
+internal import PloopFormat
+internal import PloopIO
+internal import TestSupport
+
+/// Copies a disk into one file, raw or an image, with every call recorded.
+package final class FileRecording {
+  private static let name = "out"
+
+  private let isImage: Bool
+  private let watch = Watch()
+  private let folder: ImageFolder
+  private let plain: ImageFolder
+  private let engine = IOEngine(threadLimit: 1, rings: false)
+  private var disk = ModelDisk(sizeBytes: 12 * 4096 - 1024)
+
+  /// - Parameter path: an empty folder.
+  package init(path: String, isImage: Bool) throws {
+    self.isImage = isImage
+    plain = try ImageFolder(path: path)
+    folder = try ImageFolder(path: path, probe: watch)
+    for (cluster, value) in [(0, 1), (1, 2), (5, 0), (6, 4), (11, 5)] {
+      disk.clusters[cluster] = UInt64(value)
+    }
+  }
+
+  deinit { engine.stop(until: .after(seconds: 10)) }
+
+  private func copy(into folder: ImageFolder, steps: Int) throws -> Bool {
+    let sink =
+      isImage
+      ? try FileTarget.image(Self.name, in: folder, of: disk.geometry)
+      : try FileTarget.raw(Self.name, in: folder, of: disk.geometry)
+    return try BackupRecording.copy(ModelSource(disk), to: sink, on: engine, steps: steps)
+  }
+
+  /// Whoever copies goes away after each step, and another one goes on.
+  package func run() throws { while try !copy(into: folder, steps: 1) {} }
+
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  package func enumerate(
+    path: String, _ bounds: ChainRecording.Bounds
+  ) throws -> Enumeration.Result {
+    var result = Enumeration.Result()
+    let scratch = try ImageFolder(path: path)
+    for blockBytes in [4096, 512] {
+      var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes))
+      var states = FolderStates(folder, initial: [:], blockBytes: blockBytes)
+      for (position, event) in watch.trace.events.enumerated() {
+        states.apply(event, at: position)
+        for number in 0..<bounds.samples {
+          result.states += 1
+          let state = states.sample(inOrder: number % 2 == 0, using: &random)
+          if let fault = check(state, in: scratch) {
+            result.bad.append(
+              "position \(position) \(event.summary), blocks of \(blockBytes): \(fault)")
+          }
+        }
+      }
+    }
+    return result
+  }
+
+  /// A file without a journal is whole; what has one, or is not there yet, can be gone on with.
+  private func check(_ state: [String: [UInt8]], in scratch: ImageFolder) -> String? {
+    do {
+      try FolderStates.lay(state, in: scratch)
+      let isWhole =
+        scratch.contains(Self.name) && !scratch.contains(FileTarget.journal(of: Self.name))
+      if !isWhole, try !copy(into: scratch, steps: .max) { return "it does not end" }
+      guard Set(try scratch.names()) == [Self.name] else {
+        return "there is \(try scratch.names())"
+      }
+      guard let values = try values(of: scratch.open(Self.name, writable: false), in: scratch),
+        disk.reads(like: values)
+      else { return "it holds another disk" }
+      return nil
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  private func values(of file: ImageFile, in scratch: ImageFolder) throws -> [UInt64]? {
+    guard isImage else {
+      return try ModelDisk.values(of: ExportSource(FileExport(file), clusterShift: 12))
+    }
+    var options = AttachOptions()
+    options.readonly = true
+    let device = try Device.attach(
+      [DeltaSource(file: file, folder: scratch, name: Self.name)], options)
+    defer { try? device.detach(until: .after(seconds: 10)) }
+    return try ModelDisk.values(of: DeviceSource(device))
+  }
+}

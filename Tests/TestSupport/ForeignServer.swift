@@ -1,0 +1,58 @@
+internal import CNBD
+internal import Glibc
+internal import PloopIO
+
+/// Somebody else's NBD server on a Unix socket. It ends with this object.
+package final class ForeignServer {
+  private static let patienceSeconds = 120
+
+  package let uri: String
+  private let process: ChildProcess
+  private let folder: TemporaryFolder
+
+  /// - Parameter words: gets the path of the socket.
+  private init(_ words: (_ socket: String) -> [String]) throws {
+    folder = try TemporaryFolder()
+    let socket = "\(folder.path)/socket"
+    uri = "nbd+unix:///?socket=\(socket)"
+    process = try ChildProcess(
+      words(socket), output: "\(folder.path)/log", errors: "\(folder.path)/log")
+    let deadline = Deadline.after(seconds: Self.patienceSeconds)
+    while access(socket, F_OK) != 0 || !Self.greets(uri) {
+      guard process.isRunning, !deadline.hasPassed else {
+        let log = try Tool.shell("cat '\(folder.path)/log'").output
+        throw Tool.Failure(description: "the server does not start: \(log)")
+      }
+      poll(nil, 0, 5)
+    }
+  }
+
+  private static func greets(_ uri: String) -> Bool {
+    guard let handle = nbd_create() else { return false }
+    defer { nbd_close(handle) }
+    // That it has no export of this name is an answer, too.
+    return nbd_connect_uri(handle, uri) == 0 || nbd_get_errno() == ENOENT
+  }
+
+  /// `qemu-nbd` with a file, or whatever the options say.
+  package static func qemu(_ path: String, _ options: [String] = ["-f", "raw"]) throws
+    -> ForeignServer
+  {
+    try ForeignServer { socket in
+      ["/usr/bin/qemu-nbd", "-t", "-e", "8", "--discard=unmap", "-k", socket] + options + [path]
+    }
+  }
+
+  /// `nbdkit` with a plugin and its parameters, options and filters before it.
+  package static func nbdkit(_ words: [String]) throws -> ForeignServer {
+    try ForeignServer { socket in ["/usr/bin/nbdkit", "-f", "-U", socket] + words }
+  }
+
+  /// What it has said so far.
+  package func log() throws -> String { try Tool.shell("cat '\(folder.path)/log'").output }
+
+  /// Ends it as a crash does.
+  package func kill() { process.end() }
+
+  package func halt() { process.signal(SIGSTOP) }
+}
