@@ -73,8 +73,11 @@ package struct DeviceSource: BackupSource {
 }
 
 /// A live disk as it was at one instant, while guests go on writing it.
+///
+/// What was released is read no more: whoever has lost what was copied of it has to begin at another instant.
 package struct FrozenSource: BackupSource {
   private let backup: PushBackup
+  private let releasedEnd = Locked<UInt64>(0)
   package let wanted: Bitmap?
 
   /// - Parameter backup: one that has been started, since only the instant says what is wanted.
@@ -88,6 +91,12 @@ package struct FrozenSource: BackupSource {
   package func content(
     from cluster: UInt64, limit: UInt64
   ) throws(BackupError) -> (count: UInt64, isAbsent: Bool) {
+    let released = releasedEnd.withLock { $0 }
+    guard cluster >= released else {
+      throw BackupError(
+        .source, "the disk at that instant is held from cluster \(released) on, not from \(cluster)"
+      )
+    }
     let shift = UInt64(geometry.clusterShift)
     let runs = try reading { () throws(PushBackup.Refusal) in
       try backup.runs(offset: cluster << shift, length: limit << shift, limit: 1)
@@ -103,6 +112,7 @@ package struct FrozenSource: BackupSource {
   }
 
   package func release(_ clusters: Range<UInt64>) {
+    releasedEnd.withLock { $0 = max($0, clusters.upperBound) }
     // Whoever has ended it meanwhile holds nothing any more.
     _ = try? backup.confirm([Int(clusters.lowerBound)..<Int(clusters.upperBound)])
   }

@@ -76,8 +76,7 @@ final class FlatWriter<Store: FlatStore>: BackupSink {
       throw BackupError(.mismatch, "\(target.path): not everything has been copied")
     }
     try record.attempt { () throws(BackupError) in
-      // The last commit may have been another life's, whose last bytes are only what we found.
-      try target.flush()
+      // Everything is durable since the last commit.
       try complete(record)
     }
     letGo()

@@ -48,6 +48,11 @@ struct LiveDiskTests {
     }
     try copy.finish()
     #expect(backup.facts.remaining == 0)
+    // Whoever has lost what was copied does not get what guests have made of it.
+    let again = BackupCopy(
+      from: source, to: try FileTarget.raw("again", in: bench.folder, of: geometry),
+      on: bench.engine)
+    #expect(kind { _ = try again.step(limitBytes: 1) } == .source)
     try backup.stop(until: .after(seconds: 10))
     try device.close()
     let values = try #require(try ModelDisk.values(of: PointReader("live", of: bench.chain)))
