@@ -1,4 +1,4 @@
-internal import PloopBackup
+package import PloopBackup
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
@@ -18,6 +18,52 @@ package enum StoredBackup {
     image: String, in target: String, device: String, chain: String, id: String,
     parent: String? = nil, changed: [Range<UInt64>]? = nil, stopping: UInt64? = nil
   ) throws {
+    try withDisk(image) { disk, engine in
+      let chain = try DirectoryTarget(in: ImageFolder(path: target)).makeChain(chain, of: device)
+      let wanted = changed.map { changed in
+        var wanted = Bitmap(count: Int(disk.geometry.clusterCount))
+        let shift = UInt64(disk.geometry.clusterShift)
+        for range in changed {
+          for cluster in range.lowerBound >> shift...(range.upperBound - 1) >> shift {
+            wanted[Int(cluster)] = true
+          }
+        }
+        return wanted
+      }
+      let manifest = PointManifest(
+        id, device: device, mode: parent == nil ? .full : .incremental, parent: parent,
+        geometry: disk.geometry, wanted: wanted, pointInTime: 1_764_000_000)
+      let copy = BackupCopy(
+        from: DeviceSource(disk, wanted: wanted),
+        to: try chain.write(manifest, wanted: wanted), on: engine)
+      if let stopping {
+        _ = try copy.step(limitBytes: stopping)
+        try copy.commit()
+        copy.abandon()
+        return
+      }
+      while try copy.step(limitBytes: 8 << 20) {}
+      try copy.finish()
+    }
+  }
+
+  /// Stores all of an image in an export, by itself.
+  package static func store(
+    image: String, in target: NBDTarget, device: String, id: String
+  ) throws {
+    try withDisk(image) { disk, engine in
+      let manifest = PointManifest(
+        id, device: device, mode: .full, geometry: disk.geometry, pointInTime: 1_764_000_000)
+      let copy = BackupCopy(
+        from: DeviceSource(disk), to: try target.write(manifest), on: engine)
+      while try copy.step(limitBytes: 8 << 20) {}
+      try copy.finish()
+    }
+  }
+
+  private static func withDisk(
+    _ image: String, _ body: (Device, IOEngine) throws -> Void
+  ) throws {
     let engine = IOEngine(threadLimit: 2, rings: false)
     defer { engine.stop(until: .after(seconds: 20)) }
     let folder = try ImageFolder(
@@ -29,30 +75,6 @@ package enum StoredBackup {
       [DeltaSource(file: try folder.open(name, writable: false), folder: folder, name: name)],
       options)
     defer { try? disk.close() }
-    let chain = try DirectoryTarget(in: ImageFolder(path: target)).makeChain(chain, of: device)
-    let wanted = changed.map { changed in
-      var wanted = Bitmap(count: Int(disk.geometry.clusterCount))
-      let shift = UInt64(disk.geometry.clusterShift)
-      for range in changed {
-        for cluster in range.lowerBound >> shift...(range.upperBound - 1) >> shift {
-          wanted[Int(cluster)] = true
-        }
-      }
-      return wanted
-    }
-    let manifest = PointManifest(
-      id, device: device, mode: parent == nil ? .full : .incremental, parent: parent,
-      geometry: disk.geometry, wanted: wanted, pointInTime: 1_764_000_000)
-    let copy = BackupCopy(
-      from: DeviceSource(disk, wanted: wanted),
-      to: try chain.write(manifest, wanted: wanted), on: engine)
-    if let stopping {
-      _ = try copy.step(limitBytes: stopping)
-      try copy.commit()
-      copy.abandon()
-      return
-    }
-    while try copy.step(limitBytes: 8 << 20) {}
-    try copy.finish()
+    try body(disk, engine)
   }
 }

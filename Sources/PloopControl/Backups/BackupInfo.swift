@@ -28,6 +28,8 @@ package struct BackupInfo: Sendable {
   package var diskBytes: UInt64
   /// Of its clusters.
   package var storedBytes: UInt64?
+  /// What is looked at to verify it.
+  package var checkedBytes: UInt64?
   /// Of the disk.
   package var sizeBytes: UInt64?
   package var clusterBytes: UInt64?

@@ -4,7 +4,7 @@ internal import PloopIO
 
 /// A point that is read to be restored. Its failures are told from those of the disk that is written.
 struct RestoreSource: BackupSource {
-  let reader: PointReader
+  let reader: any BackupSource
   let device: String
 
   var geometry: Geometry { reader.geometry }
@@ -40,18 +40,18 @@ extension Service {
   /// Opens a point to be restored.
   ///
   /// - Throws: `backup-not-found`, `backup-incomplete`, `backup-corrupt` where it is damaged as a whole;
-  ///   as ``openDirectory(target:pointer:)``.
+  ///   as ``open(target:pointer:)``.
   func source(
     _ backup: String, on target: String
   ) throws(ServiceError) -> RestoreSource {
-    let (info, chain) = try self.backup(backup, on: target, pointer: "/params/backup")
+    let (info, point) = try self.backup(backup, on: target, pointer: "/params/backup")
     guard info.isWhole else {
       throw ServiceError(
         .backupIncomplete, "\(backup) is not restored: \(info.problem ?? info.state.rawValue)",
         pointer: "/params/backup")
     }
     return try backingUp { () throws(BackupError) in
-      RestoreSource(reader: try PointReader(backup, of: chain.chain), device: info.device)
+      RestoreSource(reader: try point.reader(backup), device: info.device)
     }
   }
 }

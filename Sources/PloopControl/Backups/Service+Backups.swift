@@ -3,13 +3,6 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// A chain of a target, and where it lies.
-struct PlacedChain {
-  let device: String
-  let name: String
-  let chain: BackupChain
-}
-
 extension Service {
   package func backups(
     on target: String, of device: String?, after: String?, limit: Int
@@ -43,18 +36,16 @@ extension Service {
   ) async throws(ServiceError) {
     try requireServing()
     try await targetClerk.run { () throws(ServiceError) in
-      let (info, chain) = try self.backup(id, on: target)
-      let dependents = try backingUp { () throws(BackupError) in
-        try chain.chain.dependents(of: id)
-      }
-      for point in (cascading ? dependents.reversed() : []) + [id] {
-        try backingUp { () throws(BackupError) in try chain.chain.remove(point) }
+      let (info, point) = try self.backup(id, on: target)
+      let dependents = try backingUp { () throws(BackupError) in try point.dependents(of: id) }
+      for id in (cascading ? dependents.reversed() : []) + [id] {
+        try backingUp { () throws(BackupError) in try point.remove(id) }
         try self.store.write { transaction throws(ServiceError) in
-          try transaction.removeVerdict(of: point, on: target)
+          try transaction.removeVerdict(of: id, on: target)
           try transaction.note(
-            .backupDeleted, point, device: info.device, at: try transaction.nextRevision())
+            .backupDeleted, id, device: info.device, at: try transaction.nextRevision())
         }
-        self.log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(point)"])
+        self.log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(id)"])
       }
     }
     waiting.changed([.service, .target(target)])
@@ -68,24 +59,38 @@ extension Service {
     let verdicts = try store.read { transaction throws(ServiceError) in
       try transaction.verdicts(on: target)
     }
-    var found: [BackupInfo] = []
-    for chain in try chains(in: try openDirectory(target: target), of: device) {
-      let (points, descriptor) = try backingUp {
-        () throws(BackupError) -> ([BackupPoint], Descriptor?) in
-        (try chain.chain.points(), try? chain.chain.descriptor())
+    switch try open(target: target) {
+    case .directory(let directory):
+      var found: [BackupInfo] = []
+      for chain in try chains(in: directory, of: device) {
+        let (points, descriptor) = try backingUp {
+          () throws(BackupError) -> ([BackupPoint], Descriptor?) in
+          (try chain.chain.points(), try? chain.chain.descriptor())
+        }
+        let path = try descriptorPath(of: chain, on: target)
+        for point in points {
+          var info = BackupInfo(point, chain, on: target, verdicts[point.id])
+          if point.state == .whole {
+            info.descriptor = path
+            info.place =
+              point.manifest.flatMap { GUID($0.guid) }.flatMap { descriptor?.shot($0) }?.guid
+          }
+          found.append(info)
+        }
       }
-      let path = try descriptorPath(of: chain, on: target)
-      for point in points {
-        found.append(info(point, chain, descriptor, path, verdicts[point.id], target))
-      }
+      return found
+    case .nbd(let export, _):
+      return try backingUp { () throws(BackupError) in try export.points() }.map { point in
+        BackupInfo(point, nil, on: target, verdicts[point.id])
+      }.filter { info in device.map { $0 == info.device } ?? true }
+    case .file: throw ServiceError(keepsNoPoints: target)
     }
-    return found
   }
 
   /// - Throws: `backup-not-found`.
   func backup(
     _ id: String, on target: String, pointer: String? = nil
-  ) throws(ServiceError) -> (info: BackupInfo, chain: PlacedChain) {
+  ) throws(ServiceError) -> (info: BackupInfo, point: PointStore) {
     let infos = try backups(on: target, of: nil)
     // A folder that somebody has copied has the same backups once more.
     let named = infos.filter { $0.id == id }
@@ -94,11 +99,22 @@ extension Service {
         .backupNotFound, "the target \(target) has no backup \(id.prefix(80))", errno: "ENOENT",
         pointer: pointer)
     }
-    let directory = try openDirectory(target: target)
-    let chain = try backingUp { () throws(BackupError) in
-      try directory.chain(info.chain, of: info.device)
+    return (info, try store(of: info))
+  }
+
+  /// Opens what keeps a point.
+  func store(of info: BackupInfo) throws(ServiceError) -> PointStore {
+    switch try open(target: info.target) {
+    case .directory(let directory):
+      return try backingUp { () throws(BackupError) in
+        .chain(
+          PlacedChain(
+            device: info.device, name: info.chain,
+            chain: try directory.chain(info.chain, of: info.device)))
+      }
+    case .nbd(let export, let uri): return .export(export, uri: uri)
+    case .file: throw ServiceError(keepsNoPoints: info.target)
     }
-    return (info, PlacedChain(device: info.device, name: info.chain, chain: chain))
   }
 
   /// In the order of devices, and of the names of their chains, which is that of time.
@@ -124,41 +140,42 @@ extension Service {
     guard case .directory(let path) = try existing(target: target).place else { return nil }
     return "\(path)/\(chain.device)/\(chain.name)/\(Descriptor.fileName)"
   }
+}
 
-  private func info(
-    _ point: BackupPoint, _ chain: PlacedChain, _ descriptor: Descriptor?, _ path: String?,
-    _ verdict: StateTransaction.Verdict?, _ target: String
-  ) -> BackupInfo {
-    var info = BackupInfo(
-      id: point.id, target: target, device: chain.device, chain: chain.name,
-      chainLength: point.chainLength, diskBytes: point.diskBytes)
+extension BackupInfo {
+  /// - Parameter chain: nil for what lies in an export by itself.
+  init(
+    _ point: BackupPoint, _ chain: PlacedChain?, on target: String,
+    _ verdict: StateTransaction.Verdict?
+  ) {
+    self.init(
+      id: point.id, target: target, device: chain?.device ?? point.manifest?.device ?? "",
+      chain: chain?.name ?? point.id, chainLength: point.chainLength, diskBytes: point.diskBytes)
     if let manifest = point.manifest {
-      info.mode = manifest.mode.rawValue
-      info.parent = manifest.parent
-      info.pointInTime = manifest.pointInTime
-      info.sizeBytes = manifest.sizeBytes
-      info.clusterBytes = manifest.clusterBytes
-      info.snapshot = manifest.snapshot
-      info.checkpoint = manifest.checkpoint
-      info.completedAt = manifest.result?.completedAt
-      info.storedBytes = manifest.result?.bytesWritten
-      info.journalDigest = manifest.result?.journalDigest
+      mode = manifest.mode.rawValue
+      parent = manifest.parent
+      pointInTime = manifest.pointInTime
+      sizeBytes = manifest.sizeBytes
+      clusterBytes = manifest.clusterBytes
+      snapshot = manifest.snapshot
+      checkpoint = manifest.checkpoint
+      completedAt = manifest.result?.completedAt
+      storedBytes = manifest.result?.bytesWritten
+      journalDigest = manifest.result?.journalDigest
+      // An export may have anything anywhere.
+      checkedBytes =
+        chain == nil ? manifest.geometry.map { $0.clusterCount * $0.clusterBytes } : storedBytes
     }
-    info.verifiedAt = verdict?.verifiedAt
+    verifiedAt = verdict?.verifiedAt
     switch point.state {
     case .whole:
-      info.isWhole = true
-      info.state = verdict?.problem == nil ? .complete : .damaged
-      info.problem = verdict?.problem
-      info.descriptor = path
-      info.place =
-        point.manifest.flatMap { GUID($0.guid) }
-        .flatMap { descriptor?.shot($0) }?.guid
-    case .partial: (info.state, info.problem) = (.partial, "it was begun, and is not whole")
+      isWhole = true
+      state = verdict?.problem == nil ? .complete : .damaged
+      problem = verdict?.problem
+    case .partial: (state, problem) = (.partial, "it was begun, and is not whole")
     case .missingParent(let parent):
-      (info.state, info.problem) = (.missingParent, "it builds on \(parent), which is not whole")
-    case .damaged(let reason): (info.state, info.problem) = (.damaged, reason)
+      (state, problem) = (.missingParent, "it builds on \(parent), which is not whole")
+    case .damaged(let reason): (state, problem) = (.damaged, reason)
     }
-    return info
   }
 }

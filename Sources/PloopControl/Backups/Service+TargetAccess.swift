@@ -6,7 +6,7 @@ internal import PloopIO
 enum OpenTarget: Sendable {
   case directory(DirectoryTarget)
   case file(TargetFile)
-  case nbd(uri: String)
+  case nbd(NBDTarget, uri: String)
 }
 
 /// The file of a target, which may not be there yet.
@@ -56,7 +56,7 @@ extension Service {
           TargetFile(
             folder: try roots.makeFolder(of: location, pointer: ""), name: location.name,
             format: format))
-      case .nbd(let uri): return .nbd(uri: uri)
+      case .nbd(let uri): return .nbd(NBDTarget(uri, records: try records(of: uri)), uri: uri)
       }
     } catch {
       guard error.code != .insufficientSpace else { throw error }
@@ -72,13 +72,25 @@ extension Service {
   ) throws(ServiceError) -> DirectoryTarget {
     guard case .directory(let directory) = try open(target: name, pointer: pointer) else {
       throw ServiceError(
-        .targetUnsuitable, "the target \(name) keeps no points of backups", pointer: pointer)
+        .targetUnsuitable, "the target \(name) is no folder", pointer: pointer)
     }
     return directory
+  }
+
+  /// What is known of the backup in an export: it has no place for that itself. Whatever name the target
+  /// has, and whoever forgets it, it is the same.
+  private func records(of uri: String) throws(ServiceError) -> ImageFolder {
+    do throws(IOError) {
+      return try store.folder.makeFolder(beneath: "exports/\(SHA256.hexDigest(Array(uri.utf8)))")
+    } catch { throw ServiceError(error) }
   }
 }
 
 extension ServiceError {
+  init(keepsNoPoints target: String) {
+    self.init(.targetUnsuitable, "the target \(target) keeps no points of backups")
+  }
+
   /// A target is there by name, and what it names cannot be used.
   init(unreachable error: ServiceError) {
     self.init(

@@ -163,7 +163,7 @@ extension Service {
       reason = error.cause == "image-not-found" ? "Missing" : "Unusable"
       message = error.detail
     }
-    if case .nbd = target.place { return ([], nil) }
+    if case .nbd = target.place { return ([], usage) }
     let isReachable = usage != nil
     let condition = DeviceInfo.Condition(
       type: "Reachable", isTrue: isReachable, reason: reason, message: message,
@@ -187,7 +187,11 @@ extension Service {
         usage.bytes = try file.folder.open(file.name, writable: false).allocatedBytes()
       } catch { throw ServiceError(unreachable: ServiceError(error)) }
       usage.backups = 1
-    case .nbd: return nil
+    case .nbd(let export, _):
+      for point in try backingUp({ () throws(BackupError) in try export.points() }) {
+        usage.backups += 1
+        usage.bytes += point.diskBytes
+      }
     }
     return usage
   }

@@ -44,7 +44,7 @@ struct VerifyJob: QueuedWork {
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    let sizes = try points(service).map { ($0.storedBytes ?? 0, $0.clusterBytes ?? 1) }
+    let sizes = try points(service).map { ($0.checkedBytes ?? 0, $0.clusterBytes ?? 1) }
     return JobPlan(
       clusters: sizes.reduce(0) { $0 + $1.0 / $1.1 }, bytes: sizes.reduce(0) { $0 + $1.0 },
       requiredBytes: 0)
@@ -80,7 +80,7 @@ struct VerifyJob: QueuedWork {
     let skipped = points.count - rest.count
     if skipped > 0 {
       let done = points.filter { point in !rest.contains { $0.id == point.id } }
-      for point in done { tell(point.storedBytes ?? 0, of: point, isCharged: false, control) }
+      for point in done { tell(point.checkedBytes ?? 0, of: point, isCharged: false, control) }
       control.log("\(skipped) backups were verified by an earlier attempt")
     }
     var problems: [String] = []
@@ -105,14 +105,14 @@ struct VerifyJob: QueuedWork {
     _ point: BackupInfo, _ bytesRead: inout UInt64, _ control: JobControl, _ service: Service
   ) throws(JobStop) -> String? {
     var problem: String?
+    let store = try failing { () throws(ServiceError) in try service.store(of: point) }
     do throws(CopyDrive.Stop) {
-      let wrong = try check(point, &bytesRead, control, service)
+      let wrong = try check(point, in: store, &bytesRead, control, service)
       if !wrong.isEmpty {
         let error = ServiceError(
           BackupError(
             .corrupt(clusters: wrong),
-            "\(point.device)/\(point.chain)/\(point.id)\(BackupNames.image): "
-              + "\(wrong.count) clusters are not what was stored"))
+            "\(store.name(of: point.id)): \(wrong.count) clusters are not what was stored"))
         problem = error.detail
         log(wrong, of: point, control)
       }
@@ -141,16 +141,11 @@ struct VerifyJob: QueuedWork {
 
   /// - Returns: clusters that are not what was stored.
   private func check(
-    _ point: BackupInfo, _ bytesRead: inout UInt64, _ control: JobControl, _ service: Service
+    _ point: BackupInfo, in store: PointStore, _ bytesRead: inout UInt64, _ control: JobControl,
+    _ service: Service
   ) throws(CopyDrive.Stop) -> [UInt64] {
-    let directory: DirectoryTarget
-    do throws(ServiceError) { directory = try service.openDirectory(target: target) } catch {
-      throw .job(.failed(error))
-    }
     let check: PointCheck
-    do throws(BackupError) {
-      check = try PointCheck(point.id, of: try directory.chain(point.chain, of: point.device))
-    } catch { throw .copy(error) }
+    do throws(BackupError) { check = try store.check(point.id) } catch { throw .copy(error) }
     var isMore = check.totalBytes > 0
     while isMore {
       do throws(JobStop) { try control.checkpoint() } catch { throw .job(error) }

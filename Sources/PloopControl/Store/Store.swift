@@ -26,12 +26,13 @@ package final class Store: Sendable {
 
   /// What was found damaged when the folder was opened, in words.
   let damages: [String]
+  /// For what is kept beside the database.
+  let folder: ImageFolder
   /// Held as long as the service lives.
   private let lock: ImageFile
 
   /// - Throws: `image-in-use` when another service has the folder, or the error of using it.
   package init(path: String) throws(ServiceError) {
-    let folder: ImageFolder
     do throws(IOError) {
       folder = try ImageFolder(path: path)
       lock =
