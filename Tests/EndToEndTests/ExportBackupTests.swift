@@ -128,4 +128,104 @@ struct ExportBackupTests {
     #expect(try fixture.backups().isEmpty)
     #expect(try service.delete("/v1/targets/far").status == 204)
   }
+
+  private func backUp(_ fixture: ExportFixture, _ more: String = "") throws -> String {
+    try fixture.begin("backup", more, ",\"device\":\"vm\"")
+  }
+
+  private func result(_ job: [String: Any]) -> [String: Any] {
+    job["result"] as? [String: Any] ?? [:]
+  }
+
+  @Test("are made of a live disk by the job, each in the place of the one before")
+  func live() throws {
+    let fixture = try ExportFixture()
+    try fixture.write("write -P 17 0 20M", "write -P 18 22M 20M")
+    try fixture.save("first")
+    let refused = try fixture.service.post(
+      "/v1/jobs",
+      #"{"type":"backup","device":"vm","params":{"target":"far","mode":"incremental"}}"#)
+    #expect(refused.code == "increment-not-possible", "\(refused.text)")
+    let first = try backUp(fixture, ",\"mode\":\"full\"")
+    let done = try fixture.end(of: first)
+    #expect(done["state"] as? String == "succeeded", "\(done)")
+    #expect(result(done)["backup"] as? String == first)
+    #expect(result(done)["bytes_written"] as? Int == 40 << 20, "\(done)")
+    #expect(try fixture.restore(first, to: "r1")["state"] as? String == "succeeded")
+    try fixture.expect("r1", holds: "first")
+    try fixture.write("write -z 1M 2M", "write -P 19 44M 1M", "discard 30M 4M")
+    try fixture.save("second")
+    let second = try backUp(fixture)
+    #expect(result(try fixture.end(of: second))["degraded_reason"] is String)
+    #expect(try fixture.backups().map { $0["id"] as? String } == [second])
+    #expect(try fixture.restore(second, to: "r2")["state"] as? String == "succeeded")
+    try fixture.expect("r2", holds: "second")
+    // Whoever opens the export finds the disk.
+    try Tool.shell(
+      "cmp -n \(48 << 20) '\(fixture.disk)' '\(fixture.raw("second"))'")
+    let events = try fixture.service.get("/v1/events?types=backup.*").json["items"]
+    let types = (events as? [[String: Any]])?.compactMap { $0["type"] as? String }
+    #expect(types == ["backup.complete", "backup.deleted", "backup.complete"])
+  }
+
+  @Test("go on when their server, or the service, was killed, and guests notice nothing")
+  func killed() throws {
+    let fixture = try ExportFixture()
+    let service = fixture.service
+    try fixture.write("write -P 17 0 20M", "write -P 18 22M 20M")
+    try fixture.save("then")
+    func slow(_ more: String = "") throws -> String {
+      let id = try fixture.begin(
+        "backup", more, ",\"device\":\"vm\",\"limits\":{\"bps\":8388608}")
+      while true {
+        let job = try service.get("/v1/jobs/\(id)").json
+        let done = (job["progress"] as? [String: Any])?["done_bytes"] as? Int ?? 0
+        if done >= 12 << 20 { return id }
+        try #require(!(job["finished_at"] is String), "\(job)")
+      }
+    }
+    func finish(_ id: String) throws -> [String: Any] {
+      #expect(try service.patch("/v1/jobs/\(id)", "{\"limits\":{\"bps\":0}}").status == 200)
+      return try fixture.end(of: id)
+    }
+    // The instant stays the same while the server is away.
+    let live = try slow()
+    fixture.server.kill()
+    try fixture.write("write -P 33 0 48M")
+    while true {
+      let waits = try service.get("/v1/jobs/\(live)").json["waiting_for"] as? [[String: Any]] ?? []
+      if waits.contains(where: { $0["kind"] as? String == "target" }) { break }
+    }
+    try fixture.server.restart()
+    let lived = try finish(live)
+    #expect(lived["state"] as? String == "succeeded", "\(lived)")
+    #expect(result(lived)["restarted"] as? Bool == false)
+    #expect(try fixture.restore(live, to: "r1")["state"] as? String == "succeeded")
+    try fixture.expect("r1", holds: "then")
+    // A snapshot's goes on at its cursor behind kill -9.
+    try fixture.save("now")
+    let made = try service.post("/v1/devices/vm/snapshots", "{}")
+    let uuid = try #require(made.json["uuid"] as? String)
+    let still = try slow(",\"snapshot\":\"\(uuid)\"")
+    service.kill()
+    try service.start()
+    let stilled = try finish(still)
+    #expect(stilled["state"] as? String == "succeeded", "\(stilled)")
+    let log = try service.get("/v1/jobs/\(still)/log").text
+    #expect(log.contains("goes on at cluster"), "\(log)")
+    #expect(try fixture.restore(still, to: "r2")["state"] as? String == "succeeded")
+    try fixture.expect("r2", holds: "now")
+    // A live disk's begins anew.
+    let again = try slow()
+    service.kill()
+    try service.start()
+    let restarted = try finish(again)
+    #expect(result(restarted)["restarted"] as? Bool == true, "\(restarted)")
+    #expect(try fixture.end(of: fixture.begin("verify", ""))["state"] as? String == "succeeded")
+    // Who is cancelled leaves nothing.
+    let cancelled = try slow()
+    _ = try service.call("POST", "/v1/jobs/\(cancelled)/cancel", nil, ["Prefer: wait=60"])
+    #expect(try fixture.end(of: cancelled)["state"] as? String == "cancelled")
+    #expect(try fixture.backups().isEmpty)
+  }
 }

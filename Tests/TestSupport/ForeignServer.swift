@@ -7,7 +7,8 @@ package final class ForeignServer {
   private static let patienceSeconds = 120
 
   package let uri: String
-  private let process: ChildProcess
+  private let words: [String]
+  private var process: ChildProcess
   private let folder: TemporaryFolder
 
   /// - Parameter words: gets the path of the socket.
@@ -15,13 +16,25 @@ package final class ForeignServer {
     folder = try TemporaryFolder()
     let socket = "\(folder.path)/socket"
     uri = "nbd+unix:///?socket=\(socket)"
+    self.words = words(socket)
     process = try ChildProcess(
-      words(socket), output: "\(folder.path)/log", errors: "\(folder.path)/log")
+      self.words, output: "\(folder.path)/log", errors: "\(folder.path)/log")
+    try awaitGreeting()
+  }
+
+  /// Starts it again, after it has been killed, at the same address.
+  package func restart() throws {
+    try Tool.shell("rm -f '\(folder.path)/socket'")
+    process = try ChildProcess(
+      words, output: "\(folder.path)/log", errors: "\(folder.path)/log")
+    try awaitGreeting()
+  }
+
+  private func awaitGreeting() throws {
     let deadline = Deadline.after(seconds: Self.patienceSeconds)
-    while access(socket, F_OK) != 0 || !Self.greets(uri) {
+    while access("\(folder.path)/socket", F_OK) != 0 || !Self.greets(uri) {
       guard process.isRunning, !deadline.hasPassed else {
-        let log = try Tool.shell("cat '\(folder.path)/log'").output
-        throw Tool.Failure(description: "the server does not start: \(log)")
+        throw Tool.Failure(description: "the server does not start: \(try log())")
       }
       poll(nil, 0, 5)
     }

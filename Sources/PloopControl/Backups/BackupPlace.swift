@@ -2,7 +2,7 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// Where one backup is copied to: a point of a chain, or the file of a target. It can be opened again and
+/// Where one backup is copied to: a point of a chain, the file of a target, or an export. It can be opened again and
 /// again, each time where it was committed last.
 protocol BackupPlace {
   var service: Service { get }
@@ -12,8 +12,8 @@ protocol BackupPlace {
   /// - Throws: `image-exists` when it is whole.
   func open() throws(ServiceError) -> any BackupSink
 
-  /// The folder that it lies in, as far as that can be reached.
-  func folder() throws(ServiceError) -> ImageFolder
+  /// - Throws: `insufficient-space` where less is free.
+  func requireRoom(_ bytes: UInt64) throws(ServiceError)
 }
 
 extension BackupPlace {
@@ -27,10 +27,9 @@ extension BackupPlace {
     }
   }
 
-  /// - Throws: `insufficient-space` where less is free.
-  func requireRoom(_ bytes: UInt64) throws(ServiceError) {
-    let free = try? folder().space().freeBytes
-    try Service.requireSpace(bytes, of: free, for: "the target \(target)")
+  fileprivate func requireRoom(_ bytes: UInt64, in folder: ImageFolder?) throws(ServiceError) {
+    try Service.requireSpace(
+      bytes, of: try? folder?.space().freeBytes, for: "the target \(target)")
   }
 }
 
@@ -75,8 +74,8 @@ final class PointPlace: BackupPlace {
       .targetUnreachable, "\(directory.folder.path): the backup that was begun is not there")
   }
 
-  func folder() throws(ServiceError) -> ImageFolder {
-    try service.openDirectory(target: target).folder
+  func requireRoom(_ bytes: UInt64) throws(ServiceError) {
+    try requireRoom(bytes, in: try? service.openDirectory(target: target).folder)
   }
 }
 
@@ -112,7 +111,9 @@ final class FilePlace: BackupPlace {
     return sink
   }
 
-  func folder() throws(ServiceError) -> ImageFolder { try file().folder }
+  func requireRoom(_ bytes: UInt64) throws(ServiceError) {
+    try requireRoom(bytes, in: try? file().folder)
+  }
 
   private func file() throws(ServiceError) -> TargetFile {
     guard case .file(let file) = try service.open(target: target) else {

@@ -45,7 +45,7 @@ extension BackupRun {
         choice = BackupChoice(chain: id, reason: reason)
       }
       made = manifest(choice, source, at: frozen)
-      let place = place(choice, made, source, keepsPoints: history != nil)
+      let place = try place(choice, made, source, keepsPoints: history != nil)
       control.log(BackupRun.words(choice))
       let copying = BackupCopying(source, to: place, control, on: service.engine) {
         BackupRun.end(of: frozen.backup)
@@ -65,17 +65,37 @@ extension BackupRun {
       seen.longestWaitNanoseconds, seen.spilledBytes
     )
     try advance(frozen.checkpoints)
-    guard history != nil else { return result(of: source, totals, facts) }
-    return try result(of: made, in: choice.chain, facts)
+    return try result(
+      of: made, in: history == nil ? nil : choice.chain, source, totals, facts)
   }
 
   private func place(
     _ choice: BackupChoice, _ manifest: PointManifest, _ source: any BackupSource,
     keepsPoints: Bool
-  ) -> any BackupPlace {
-    guard keepsPoints else { return FilePlace(service, job.target, of: source.geometry) }
-    return PointPlace(
-      service, job.target, choice.chain, manifest, wanted: source.wanted)
+  ) throws(JobStop) -> any BackupPlace {
+    guard !keepsPoints else {
+      return PointPlace(
+        service, job.target, choice.chain, manifest, wanted: source.wanted)
+    }
+    guard try export() == nil else { return ExportPlace(service, job.target, manifest) }
+    return FilePlace(service, job.target, of: source.geometry)
+  }
+
+  /// Nil where the target is something else.
+  private func export() throws(JobStop) -> NBDTarget? {
+    let target = try failing { () throws(ServiceError) in try service.open(target: job.target) }
+    guard case .nbd(let export, _) = target else { return nil }
+    return export
+  }
+
+  /// - Parameter chain: nil where the target has none.
+  private func result(
+    of made: PointManifest, in chain: String?, _ source: any BackupSource,
+    _ totals: StepJournal.Totals, _ facts: BackupFacts
+  ) throws(JobStop) -> [String: JobValue] {
+    if let chain { return try result(of: made, in: chain, facts) }
+    if let export = try export() { return try result(in: export, of: made, facts) }
+    return result(of: source, totals, facts)
   }
 
   private static func words(_ choice: BackupChoice) -> String {
@@ -167,9 +187,9 @@ extension BackupRun {
     var facts = earlier
     facts.reason = choice.reason
     let totals = try copyStill(
-      source, to: place(choice, made, source, keepsPoints: history != nil),
+      source, to: try place(choice, made, source, keepsPoints: history != nil),
       awaiting: { () throws(JobStop) in try awaitResume(disk) })
-    guard history != nil else { return result(of: source, totals, facts) }
-    return try result(of: made, in: choice.chain, facts)
+    return try result(
+      of: made, in: history == nil ? nil : choice.chain, source, totals, facts)
   }
 }

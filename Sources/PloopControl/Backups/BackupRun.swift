@@ -20,9 +20,7 @@ struct BackupRun {
       switch target {
       case .directory: return try copyToChain()
       case .file: return try copyToFile()
-      case .nbd:
-        throw .failed(
-          ServiceError(.targetUnsuitable, "the target \(job.target) cannot be copied to"))
+      case .nbd(let export, _): return try copyToExport(export)
       }
     } catch {
       // What fails since the device, or the service, goes away goes on later.
@@ -108,10 +106,14 @@ struct BackupRun {
     return manifest
   }
 
-  private func remove(_ earlier: Earlier) throws(JobStop) {
+  func tellOfNewInstant() {
     control.log(
       "the backup is begun anew, at a new instant: what guests have overwritten since is lost",
       level: "warning")
+  }
+
+  private func remove(_ earlier: Earlier) throws(JobStop) {
+    tellOfNewInstant()
     try waiting { () throws(ServiceError) in
       try backingUp { () throws(BackupError) in try earlier.folder.remove(id) }
     }
@@ -189,10 +191,15 @@ struct BackupRun {
         try directory.chain(chain, of: job.device).manifest(manifest.id)
       }
     }
+    return result(of: whole, facts)
+  }
+
+  /// - Parameter whole: its manifest, with a result.
+  func result(of whole: PointManifest, _ facts: BackupFacts) -> [String: JobValue] {
     let (read, written) = (whole.result?.bytesRead ?? 0, whole.result?.bytesWritten ?? 0)
     tell(read, written)
     var result = facts.values
-    result["backup"] = .text(manifest.id)
+    result["backup"] = .text(whole.id)
     result["bytes_read"] = .number(read)
     result["bytes_written"] = .number(written)
     result["zero_bytes"] = .number(whole.result?.zeroBytes ?? 0)

@@ -82,7 +82,13 @@ extension Service {
         try backingUp { () throws(BackupError) in
           try FileTarget.discard(file.name, in: file.folder)
         }
-      case .nbd: return
+      case .nbd(let export, _):
+        try backingUp { () throws(BackupError) in
+          guard try export.points().contains(where: { $0.id == id && $0.state != .whole }) else {
+            return
+          }
+          try export.remove(id)
+        }
       }
     } catch {
       log.warning(

@@ -40,15 +40,20 @@ extension Service {
       let dependents = try backingUp { () throws(BackupError) in try point.dependents(of: id) }
       for id in (cascading ? dependents.reversed() : []) + [id] {
         try backingUp { () throws(BackupError) in try point.remove(id) }
-        try self.store.write { transaction throws(ServiceError) in
-          try transaction.removeVerdict(of: id, on: target)
-          try transaction.note(
-            .backupDeleted, id, device: info.device, at: try transaction.nextRevision())
-        }
+        try self.noteRemoved(id, of: info.device, on: target)
         self.log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(id)"])
       }
     }
     waiting.changed([.service, .target(target)])
+  }
+
+  /// A point is gone: what was known of it is forgotten, and it is told.
+  func noteRemoved(_ id: String, of device: String, on target: String) throws(ServiceError) {
+    try store.write { transaction throws(ServiceError) in
+      try transaction.removeVerdict(of: id, on: target)
+      try transaction.note(
+        .backupDeleted, id, device: device, at: try transaction.nextRevision())
+    }
   }
 
   // MARK: Looking
