@@ -121,20 +121,27 @@ extension Suite {
     }
   }
 
-  /// A snapshot of a disk of 100 GiB while 4 KiB writes go on.
+  /// A snapshot of a disk of 100 GiB while 4 KiB writes go on: in place, or with copies of whole clusters,
+  /// which have to end before the gate is closed.
   private func snapshotRow() throws {
-    enum Part: String, CaseIterable { case pause = "requests wait", whole = "request to answer" }
-    let contender = try filled(.ploopd, sizeBytes: max(settings.diskBytes, 100 << 30))
+    enum Part: String, CaseIterable {
+      case pause = "requests wait"
+      case pauseOfCopies = "requests wait, with copies of clusters in flight"
+      case whole = "request to answer"
+    }
     try measure(
       "snapshot", "snapshot of a disk of 100 GiB under writes", unit: "ms", [], of: Part.allCases,
       name: \.rawValue
     ) { part, round in
+      let contender = try filled(.ploopd, sizeBytes: max(settings.diskBytes, 100 << 30))
+      if part == .pauseOfCopies { _ = try servers.snapshot(contender) }
+      try servers.settle()
       let times = try servers.beside(contender, load: { try write(contender, round) }) {
         try Servers.snapshot($0, $1)
       }
-      return Report.Sample(value: part == .pause ? times.pause : times.whole)
+      try finishChain(contender)
+      return Report.Sample(value: part == .whole ? times.whole : times.pause)
     }
-    try finishChain(contender)
   }
 
   /// Half a second of 4 KiB writes.
