@@ -31,9 +31,12 @@ package struct BackupChain: Sendable {
     BackupNames.isValid(id) && folder.contains(id + BackupNames.manifest)
   }
 
-  /// Whether the descriptor names a point.
+  /// Whether the descriptor names a point; it does so durably then.
   package func isWhole(_ id: String) throws(BackupError) -> Bool {
-    try ids(descriptor()).contains(id)
+    guard try ids(descriptor()).contains(id) else { return false }
+    // Whoever was killed in the middle of the rename has perhaps not made it durable.
+    try onTarget { () throws(IOError) in try folder.sync() }
+    return true
   }
 
   /// The whole points, oldest first.
@@ -77,9 +80,7 @@ package struct BackupChain: Sendable {
       throw BackupError(.mismatch, "\(manifest.id): other clusters are wanted than it says")
     }
     let ids = try ids(descriptor())
-    guard !ids.contains(manifest.id) else {
-      // Whoever was killed in the middle of the rename has perhaps not made it durable.
-      try onTarget { () throws(IOError) in try folder.sync() }
+    guard try !isWhole(manifest.id) else {
       throw BackupError(.exists, "\(folder.path): the backup \(manifest.id) is whole")
     }
     guard ids.last == manifest.parent else {

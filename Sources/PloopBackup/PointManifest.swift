@@ -22,6 +22,12 @@ package struct PointManifest: Codable, Sendable, Equatable {
     package var journalDigest: String
     /// Seconds since 1970.
     package var completedAt: Double
+
+    /// Whether a point of such a disk can have come to this.
+    fileprivate func isPossible(of geometry: Geometry) -> Bool {
+      storedClusters <= geometry.clusterCount
+        && bytesWritten == storedClusters * geometry.clusterBytes
+    }
   }
 
   package private(set) var version = 1
@@ -112,7 +118,9 @@ package struct PointManifest: Codable, Sendable, Equatable {
     let decoder = JSONDecoder()
     decoder.keyDecodingStrategy = .convertFromSnakeCase
     guard let manifest = try? decoder.decode(Self.self, from: Data(body)) else { throw corrupt }
-    guard manifest.version == 1, manifest.geometry != nil, GUID(manifest.guid) != nil else {
+    guard manifest.version == 1, let geometry = manifest.geometry, GUID(manifest.guid) != nil,
+      manifest.result.map({ $0.isPossible(of: geometry) }) ?? true
+    else {
       throw BackupError(
         .mismatch, "\(path): manifest of version \(manifest.version), or of an impossible disk")
     }

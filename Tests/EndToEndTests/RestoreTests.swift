@@ -49,6 +49,22 @@ struct RestoreTests {
     try QEMU.expectSound("\(service.images)/r/root.hds")
   }
 
+  @Test("are not made two in one place, and the second leaves the first alone")
+  func onePlace() throws {
+    let first = try fixture.restore("b2", to: "r", ",\"limits\":{\"bps\":1}")
+    try fixture.await(first) { $0["state"] as? String == "running" }
+    let second = try service.post(
+      "/v1/jobs",
+      #"{"type":"restore","params":{"target":"nas","backup":"b1","to":{"id":"s","directory":"r"}}}"#
+    )
+    #expect(second.code == "image-exists", "\(second.text)")
+    #expect((second.json["holder"] as? [String: Any])?["id"] as? String == first)
+    #expect(
+      try service.patch("/v1/jobs/\(first)", #"{"limits":{"bps":0}}"#).status == 200)
+    #expect(try fixture.end(of: first)["state"] as? String == "succeeded")
+    try fixture.expect("r", holds: "b2")
+  }
+
   @Test("are not made where something is, or of what is not there, and leave no trace of a refusal")
   func refusals() throws {
     func code(_ backup: String, _ to: String) throws -> String? {

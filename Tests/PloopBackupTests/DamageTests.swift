@@ -71,6 +71,24 @@ struct DamageTests {
     #expect(try bench.wrong("b2") == [4])
   }
 
+  @Test(
+    "is not used when its manifest says what cannot be, with the right checksum",
+    arguments: ["bytes_written", "stored_clusters"])
+  func impossible(member: String) throws {
+    let bench = try bench()
+    let text = String(
+      decoding: try bench.folder.bytes(of: "b1.json", limit: 1 << 16), as: UTF8.self)
+    let body = try #require(text.split(separator: ",\"sha256\":\"").first)
+      .dropFirst("{\"manifest\":".count)
+    let forged = String(body).replacing(
+      try Regex("\"\(member)\":[0-9]+"), with: "\"\(member)\":9223372036854775808")
+    #expect(forged != body)
+    let digest = SHA256.hexDigest(Array(forged.utf8))
+    try bench.folder.replace(
+      "b1.json", with: Array("{\"manifest\":\(forged),\"sha256\":\"\(digest)\"}\n".utf8))
+    #expect(kind { _ = try bench.chain.manifest("b1") } == .mismatch)
+  }
+
   @Test("is not used when its manifest says something else, in as good a form")
   func manifest() throws {
     let bench = try bench()

@@ -49,6 +49,91 @@ struct BackupInterruptionTests {
     try bench.expectSaved()
   }
 
+  @Test("a checkpoint that was removed, or made anew, before the instant is no basis any more")
+  func replacedBasis() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<8)
+    try await bench.backup()
+    let (service, disk) = (try bench.fixture.service, try bench.disk)
+    let controller = try service.controller("vm")
+    let basis = BaseCheckpoint(try disk.checkpoint("backup-nas"))
+    let job = try BackupJob(["target": .text("nas")], device: "vm")
+    for isMadeAnew in [false, true] {
+      if isMadeAnew {
+        _ = try disk.makeCheckpoint(
+          NewCheckpoint("backup-nas", granularityShift: 16, createdAt: wallClockSeconds()),
+          until: .after(seconds: 600))
+      } else {
+        try disk.removeCheckpoint("backup-nas", until: .after(seconds: 600))
+      }
+      let refusal = #expect(throws: ServiceError.self) {
+        _ = try service.freeze(controller, for: job, "x", since: basis, job.checkpoints)
+      }
+      #expect(refusal?.code == .incrementNotPossible)
+      #expect(service.frozen.withLock { $0.isEmpty })
+    }
+    #expect(try await bench.backup()["mode_used"] == .text("full"))
+    try bench.expectSaved()
+  }
+
+  @Test("a point whose job is not over is not removed")
+  func ofAnOpenJob() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<64)
+    let id = try await bench.begin([:], Self.slow)
+    _ = try await halfway(id, bench)
+    let code = try await bench.fixture.code {
+      try await $0.removeBackup(id, on: "nas", cascading: true)
+    }
+    #expect(code == "image-in-use")
+    try await unlimit(id, bench)
+    #expect(try await bench.end(of: id).state == .succeeded)
+    try await bench.fixture.service.removeBackup(id, on: "nas", cascading: false)
+  }
+
+  @Test("a checkpoint with a name of its own is no obstacle to the job that has begun it before")
+  func ownCheckpoint() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<64)
+    try await bench.target("one", .file(path: "main:one.raw", format: .raw))
+    let parameters: [String: JobValue] = ["target": .text("one"), "new_checkpoint": .text("mine")]
+    let id = try await bench.begin(parameters, Self.slow)
+    _ = try await halfway(id, bench)
+    // As kill -9 leaves it: nobody has taken the checkpoint back.
+    let request = try bench.disk.checkpoint("mine").request
+    try bench.fixture.stop()
+    try await bench.fixture.restart()
+    if try !bench.disk.checkpoints.contains(where: { $0.name == "mine" }) {
+      _ = try bench.disk.makeCheckpoint(
+        NewCheckpoint("mine", granularityShift: 16, createdAt: 1, request: request),
+        until: .after(seconds: 600))
+    }
+    try await unlimit(id, bench)
+    let job = try await bench.end(of: id)
+    #expect(job.state == .succeeded, "\(String(describing: job.error))")
+    #expect(try bench.disk.checkpoint("mine").createdAt > 1)
+  }
+
+  @Test("an export that another backup has begun to use is left to that one")
+  func takenOver() async throws {
+    let bench = try await BackupServiceBench()
+    let server = try ForeignServer.nbdkit(["memory", "16M"])
+    try await bench.target("far", .nbd(uri: server.uri))
+    let (service, geometry) = (try bench.fixture.service, try bench.disk.geometry)
+    func place(_ id: String) -> ExportPlace {
+      ExportPlace(
+        service, "far",
+        PointManifest(id, device: "vm", mode: .full, geometry: geometry, pointInTime: 1))
+    }
+    let (first, second) = (place("01A"), place("01B"))
+    for place in [first, first, second] { try place.open().letGo() }
+    let refusal = #expect(throws: ServiceError.self) { _ = try first.open() }
+    #expect(refusal?.code == .backupMismatch)
+    try second.open().letGo()
+    #expect(service.targets.entry("far")?.target.jobsAtOnce == 1)
+    #expect(service.targets.entry("nas")?.target.jobsAtOnce == 2)
+  }
+
   @Test("of a snapshot it goes on where it was")
   func snapshot() async throws {
     let bench = try await BackupServiceBench()

@@ -77,9 +77,32 @@ struct BackupHistory: Sendable {
         manifest.sizeBytes <= disk.geometry.sizeBytes
       else { return no("the disk has another size than its last backup") }
       return .success(
-        BackupChoice(chain: chain.name, parent: newest.id, checkpoint: checkpoint.name))
+        BackupChoice(
+          chain: chain.name, parent: newest.id, checkpoint: BaseCheckpoint(checkpoint)))
     }
     return no("no chain's newest backup is the one with which the checkpoint \(base) began")
+  }
+}
+
+/// The checkpoint of which a backup copies what was written since. Until the disk is frozen anybody may remove
+/// it and make another one of its name, which knows less.
+struct BaseCheckpoint: Equatable, Sendable {
+  let name: String
+  private let createdAt: Double
+  private let request: String?
+
+  init(_ checkpoint: Checkpoint) {
+    name = checkpoint.name
+    createdAt = checkpoint.createdAt
+    request = checkpoint.request
+  }
+
+  /// - Throws: `increment-not-possible` when it is not there any more.
+  func find(on device: Device) throws(ServiceError) -> Checkpoint {
+    guard let found = device.checkpoints.first(where: { BaseCheckpoint($0) == self }) else {
+      throw BackupChoice.refusal("the checkpoint \(name) was removed or made anew meanwhile")
+    }
+    return found
   }
 }
 
@@ -93,7 +116,7 @@ struct BackupChoice: Equatable, Sendable {
   /// The newest point of the chain; nil for a full backup.
   var parent: String?
   /// Of which what was written since is copied.
-  var checkpoint: String?
+  var checkpoint: BaseCheckpoint?
   /// Why all is copied, where less was asked for.
   var reason: String?
 
@@ -101,10 +124,8 @@ struct BackupChoice: Equatable, Sendable {
 
   /// How many clusters it copies.
   func clusters(of disk: Device) throws(ServiceError) -> UInt64 {
-    guard let name = checkpoint else { return disk.mappedClusters }
-    let found = try converting { () throws(DeviceError) in try disk.checkpoint(name) }
-    let geometry = disk.geometry
-    return UInt64(found.clusters(geometry).setCount)
+    guard let checkpoint else { return disk.mappedClusters }
+    return UInt64(try checkpoint.find(on: disk).clusters(disk.geometry).setCount)
   }
 
   static func refusal(_ reason: String) -> ServiceError {

@@ -57,6 +57,7 @@ final class ExportPlace: BackupPlace {
   let service: Service
   let target: String
   private let manifest: PointManifest
+  private var hasBegun = false
 
   init(_ service: Service, _ target: String, _ manifest: PointManifest) {
     self.service = service
@@ -69,7 +70,14 @@ final class ExportPlace: BackupPlace {
       throw ServiceError(.targetUnsuitable, "the target \(target) is no export")
     }
     let before = try backingUp { () throws(BackupError) in try export.points() }
+    if hasBegun, !before.contains(where: { $0.id == manifest.id }) {
+      // Another backup has begun meanwhile, and may be whole by now: it stays.
+      throw ServiceError(
+        .backupMismatch, "the export of \(target) does not hold the backup \(manifest.id) any more",
+        cause: before.last.map { "it holds \($0.id)" }, remedy: "back up to another export")
+    }
     let sink = try backingUp { () throws(BackupError) in try export.write(manifest) }
+    hasBegun = true
     for point in before where point.id != manifest.id {
       try service.noteRemoved(
         point.id, of: point.manifest?.device ?? manifest.device, on: target)

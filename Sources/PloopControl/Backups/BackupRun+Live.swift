@@ -28,7 +28,7 @@ extension BackupRun {
   }
 
   private static let basisFaults: Set<ServiceError.Code> = [
-    .backupCorrupt, .backupMismatch, .backupNotFound, .tooManyDeltas,
+    .backupCorrupt, .backupMismatch, .backupNotFound, .incrementNotPossible, .tooManyDeltas,
   ]
 
   private func copy(
@@ -102,7 +102,7 @@ extension BackupRun {
     guard let parent = choice.parent else {
       return choice.reason.map { "a full backup: \($0)" } ?? "a full backup"
     }
-    return "an increment on \(parent), since the checkpoint \(choice.checkpoint ?? "")"
+    return "an increment on \(parent), since the checkpoint \(choice.checkpoint?.name ?? "")"
   }
 
   // MARK: The instant

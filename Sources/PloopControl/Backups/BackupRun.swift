@@ -64,7 +64,7 @@ struct BackupRun {
     guard let snapshot = job.snapshot else {
       facts.isRestarted = earlier != nil || control.hasProgressedBefore
       if let earlier { try remove(earlier) }
-      try settle(history, isRestarted: facts.isRestarted)
+      try settle(history)
       return try copyLive(history, facts)
     }
     return try service.withSnapshot(
@@ -119,12 +119,12 @@ struct BackupRun {
     }
   }
 
-  private func settle(_ history: BackupHistory, isRestarted: Bool = false) throws(JobStop) {
-    let (service, controller, checkpoints) = (service, controller, job.checkpoints)
+  private func settle(_ history: BackupHistory) throws(JobStop) {
+    let (service, controller, checkpoints, id) = (service, controller, job.checkpoints, id)
     try control.untilThereIsRoom { () throws(ServiceError) in
       try controller.runAndWait { () throws(ServiceError) in
         try service.settleCheckpoints(
-          checkpoints, history, controller, isRestarted: isRestarted)
+          checkpoints, history, controller, for: id)
       }
     }
   }

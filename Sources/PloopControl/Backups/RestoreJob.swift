@@ -99,6 +99,7 @@ struct RestoreJob: QueuedWork {
     case .new(let disk):
       try service.requireUnknown(disk)
       location = try service.restoredImage(of: disk)
+      try service.requireNobodyRestores(to: location)
       try service.requireNothing(at: location)
     case .disk(let path):
       location = try service.roots.locate(path, pointer: RestoreJob.into)
@@ -173,6 +174,24 @@ extension Service {
         .exportExists, "the export \(export) exists, for the device \(entry.device)",
         errno: "EEXIST", holder: ServiceError.Holder(kind: "device", id: entry.device),
         pointer: "/params/to/export")
+    }
+  }
+
+  /// - Parameter job: which asks; one that has come after it is not in its way.
+  /// - Throws: `image-exists` where a job, waiting or not, is to make a disk of the same image.
+  func requireNobodyRestores(
+    to location: Roots.Location, before job: String? = nil
+  ) throws(ServiceError) {
+    for other in jobs.all(RestoreJob.type) where job.map({ other.id < $0 }) ?? true {
+      guard case .object(let to)? = other.parameters["to"],
+        case .text(let directory)? = to["directory"],
+        let place = try? roots.locate(directory, pointer: RestoreJob.directory),
+        place.appending(Service.imageName).path == location.path
+      else { continue }
+      throw ServiceError(
+        .imageExists, "the job \(other.id) makes a disk in \(directory)",
+        remedy: "choose another directory", errno: "EEXIST",
+        holder: ServiceError.Holder(kind: "job", id: other.id), pointer: RestoreJob.directory)
     }
   }
 

@@ -37,8 +37,12 @@ struct RestoredDisk {
       control.log("the device \(disk.id) is there: an earlier attempt has made it")
       return ["device": .text(disk.id), "completed_earlier": .flag(true)]
     }
+    do throws(JobStop) { try failing { () throws(ServiceError) in try claim() } } catch {
+      // Whatever lies there is not this job's.
+      release()
+      throw error
+    }
     do throws(JobStop) {
-      try failing { () throws(ServiceError) in try claim() }
       let source = try failing { () throws(ServiceError) in
         try service.source(backup, on: target)
       }
@@ -51,9 +55,13 @@ struct RestoredDisk {
         of: backup, on: target, clusters, source.geometry, ["device": .text(disk.id)])
     } catch {
       if !image.isKept(after: error) { remove() }
-      if !isAttached { service.state.withLock { $0.files.releaseAll(of: disk.id) } }
+      release()
       throw error
     }
+  }
+
+  private func release() {
+    if !isAttached { service.state.withLock { $0.files.releaseAll(of: disk.id) } }
   }
 
   /// An earlier attempt has come to the end, and could not say so.
@@ -63,6 +71,7 @@ struct RestoredDisk {
 
   /// The place is the disk's own from now on: nobody else makes or attaches anything there.
   private func claim() throws(ServiceError) {
+    try service.requireNobodyRestores(to: location, before: job)
     try service.state.withLock { state throws(ServiceError) in
       try state.files.claim([(location, nil)], for: .device(disk.id), readonly: false)
     }

@@ -38,7 +38,13 @@ extension Service {
     try await targetClerk.run { () throws(ServiceError) in
       let (info, point) = try self.backup(id, on: target)
       let dependents = try backingUp { () throws(BackupError) in try point.dependents(of: id) }
-      for id in (cascading ? dependents.reversed() : []) + [id] {
+      let all = (cascading ? dependents.reversed() : []) + [id]
+      for id in all where self.jobs.state.withLock({ $0.jobs[id] }) != nil {
+        throw ServiceError(
+          .imageInUse, "the job \(id) makes the backup \(id)", remedy: "cancel the job",
+          errno: "EBUSY", holder: ServiceError.Holder(kind: "job", id: id))
+      }
+      for id in all {
         try backingUp { () throws(BackupError) in try point.remove(id) }
         try self.noteRemoved(id, of: info.device, on: target)
         self.log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(id)"])

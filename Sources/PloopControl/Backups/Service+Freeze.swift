@@ -24,9 +24,11 @@ extension Service {
 
   /// The instant: everything that is wanted is held from then on, and the next checkpoint begins.
   ///
-  /// - Throws: as ``writable(_:)``; `insufficient-space`, `drain-timeout`, with nothing begun.
+  /// - Throws: as ``writable(_:)``; `increment-not-possible` when the checkpoint is another one by now;
+  ///   `insufficient-space`, `drain-timeout`; with nothing begun.
   func freeze(
-    _ controller: DeviceController, for job: BackupJob, _ id: String, since checkpoint: String?,
+    _ controller: DeviceController, for job: BackupJob, _ id: String,
+    since checkpoint: BaseCheckpoint?,
     _ checkpoints: BackupCheckpoints
   ) throws(ServiceError) -> FrozenDisk {
     try requireFree(controller, but: id)
@@ -35,10 +37,9 @@ extension Service {
     options.onDeadline = .spill
     options.deadlineNanoseconds = Service.deadlineSeconds * 1_000_000_000
     options.scratch = try scratch(job.spill, of: controller, device.geometry)
-    if let checkpoint {
-      options.clusters = .since(
-        try converting { () throws(DeviceError) in try device.checkpoint(checkpoint) })
-    }
+    if let checkpoint { options.clusters = .since(try checkpoint.find(on: device)) }
+    // Of an attempt at the same job that a crash has cut short.
+    dropCheckpoint(checkpoints.working, begunBy: id, device, controller.id)
     let backup = PushBackup(id, of: device, options, engine: engine)
     let new = checkpoints.working.map { name in
       NewCheckpoint(
@@ -102,33 +103,47 @@ extension Service {
       ])
   }
 
+  private func dropCheckpoint(
+    _ name: String?, begunBy job: String, _ device: Device, _ controller: String
+  ) {
+    let request = BackupHistory.request(of: job)
+    guard let name,
+      device.checkpoints.contains(where: { $0.name == name && $0.request == request })
+    else { return }
+    dropCheckpoint(name, device, controller)
+  }
+
   /// Of the checkpoints that earlier backups have left, that which belongs to the newest point of a chain
-  /// gets its name, and one that belongs to none goes.
+  /// gets its name, and one that belongs to none goes; of those that somebody has named, only one that an
+  /// attempt at the same job has begun.
   ///
-  /// - Parameter isRestarted: whether an attempt before this one has begun one, whatever it is called.
+  /// - Parameter history: nil where the target keeps no points.
   func settleCheckpoints(
-    _ checkpoints: BackupCheckpoints, _ history: BackupHistory, _ controller: DeviceController,
-    isRestarted: Bool = false
+    _ checkpoints: BackupCheckpoints, _ history: BackupHistory?, _ controller: DeviceController,
+    for job: String
   ) throws(ServiceError) {
     let device = try controller.device()
     guard !device.isReadOnly, let working = checkpoints.working, let kept = checkpoints.kept,
       let left = device.checkpoints.first(where: { $0.name == working })
     else { return }
-    if let chain = history.chain(beginning: left, as: kept) {
+    if let chain = history?.chain(beginning: left, as: kept) {
       guard working != kept else { return }
       try keepCheckpoint(of: checkpoints, chain.points.last?.id ?? "", controller)
-    } else if working != kept || isRestarted {
+    } else if working != kept {
       dropCheckpoint(working, device, controller.id)
+    } else {
+      dropCheckpoint(working, begunBy: job, device, controller.id)
     }
   }
 
   /// A backup that was interrupted is not gone on with: what it had begun to record is of no use, unless
   /// its point is whole, which the next backup finds out.
-  func forgetWorkingCheckpoint(of job: BackupJob, _ controller: DeviceController) {
+  func forgetWorkingCheckpoint(
+    of job: BackupJob, _ id: String, _ controller: DeviceController
+  ) {
     do throws(ServiceError) {
       let history = try history(of: job.device, at: try existing(target: job.target).place)
-      guard let history else { return }
-      try settleCheckpoints(job.checkpoints, history, controller)
+      try settleCheckpoints(job.checkpoints, history, controller, for: id)
     } catch {
       log.warning(
         "what a backup has left is removed by the next one",

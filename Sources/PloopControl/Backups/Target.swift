@@ -40,6 +40,15 @@ package struct Target: Codable, Sendable, Equatable {
   package var createdAt: Double
   package var revision: UInt64 = 0
 
+  /// A place that holds one backup has one job at a time, whatever its slots are: another one would take it
+  /// over between two steps.
+  var jobsAtOnce: Int {
+    switch place.kind {
+    case .directory: slots
+    case .file, .nbd: 1
+    }
+  }
+
   package init(name: String, place: TargetPlace, createdAt: Double) {
     self.name = name
     self.place = place

@@ -46,7 +46,12 @@ struct VerifyJob: QueuedWork {
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let sizes = try points(service).map { ($0.checkedBytes ?? 0, $0.clusterBytes ?? 1) }
     return JobPlan(
-      clusters: sizes.reduce(0) { $0 + $1.0 / $1.1 }, bytes: sizes.reduce(0) { $0 + $1.0 },
+      clusters: sizes.reduce(0) { $0 + $1.0 / $1.1 },
+      bytes: sizes.reduce(0) { (sum: UInt64, size) in
+        // Manifests are what anybody may have written.
+        let (bytes, isTooMuch) = sum.addingReportingOverflow(size.0)
+        return isTooMuch ? .max : bytes
+      },
       requiredBytes: 0)
   }
 

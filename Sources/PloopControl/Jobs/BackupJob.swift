@@ -169,7 +169,7 @@ struct BackupJob: JobWork {
   func discard(job: String, _ service: Service) {
     service.removeBegunBackup(job, of: device, on: target)
     guard snapshot == nil, let controller = try? service.controller(device) else { return }
-    service.forgetWorkingCheckpoint(of: self, controller)
+    service.forgetWorkingCheckpoint(of: self, job, controller)
   }
 }
 

@@ -284,6 +284,11 @@ final class JobEngine: Sendable {
     }
   }
 
+  /// Jobs of a type, waiting or not.
+  func all(_ type: String) -> [JobRecord] {
+    state.withLock { $0.jobs.values.filter { $0.type == type } }
+  }
+
   /// A job, waiting or not, that works with a target.
   func user(of target: String) -> JobRecord? {
     state.withLock { $0.jobs.values.filter { $0.target == target }.min { $0.id < $1.id } }
