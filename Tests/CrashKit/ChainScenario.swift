@@ -36,6 +36,11 @@ package struct ChainScenario: Sendable {
     ChainRecording.Order.all.map(changes.inOrder) + [backward, growth, flipping, resize, restoring]
     + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
+  /// Each in one order, for builds that are slow.
+  package static let each =
+    [changes.inOrder(.mixed(seed: 1)), checkpoints.inOrder(.late)]
+    + [backward, growth, flipping, resize, restoring]
+
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
     disk in

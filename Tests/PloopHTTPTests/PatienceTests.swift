@@ -30,7 +30,7 @@ struct PatienceTests {
   }
 
   private func begin(
-    _ row: (method: String, target: String, status: Int), wait: String? = "wait=600"
+    _ row: (method: String, target: String, status: Int), wait: String? = "wait=3600"
   ) -> Task<HTTPReply, Never> {
     let headers = [("Host", "localhost")] + (wait.map { [("Prefer", $0)] } ?? [])
     let typed = headers + (row.method == "PATCH" ? [("Content-Type", "application/json")] : [])
@@ -38,12 +38,12 @@ struct PatienceTests {
     let request = HTTPRequest(
       method: row.method, target: row.target.utf8, headers: typed, body: body)
     return Task(executorPreference: executor) { [service] in
-      await Router(service, longestPatience: 600).answer(request, requestID: "r1")
+      await Router(service, longestPatience: 3600).answer(request, requestID: "r1")
     }
   }
 
   private func expectWaiting() async throws {
-    let deadline = Deadline.after(seconds: 600)
+    let deadline = Deadline.after(seconds: 3600)
     while service.waiting.count != 1 {
       guard !deadline.hasPassed else { throw Tool.Failure(description: "nobody waits") }
       // The request may need this thread.
