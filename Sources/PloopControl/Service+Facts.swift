@@ -8,11 +8,12 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.create", "attach.deltas", "attach.descriptor", "attach.readonly", "attach.repair",
-    "checkpoints", "checkpoints.in_image", "deltas.add", "deltas.flip", "deltas.index",
+    "backup", "backup.incremental", "checkpoints", "checkpoints.in_image", "deltas.add",
+    "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
     "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "restore", "snapshots", "stats",
-    "suspend", "targets.directory", "targets.file", "tracking", "verify", "watch",
+    "suspend", "targets.directory", "targets.file", "targets.nbd", "tracking", "verify", "watch",
   ]
 
   package func info() async -> ServiceInfo {
