@@ -18,6 +18,9 @@ package struct NBDOptions: Sendable {
 }
 
 /// A handle of libnbd's, closed with its owner.
+///
+/// Unchecked, and a pointer: that is what a handle of this C library is. Each of its calls takes a lock of the
+/// handle's own, and what it says of an error is the calling thread's.
 final class NBDHandle: @unchecked Sendable {
   let pointer: OpaquePointer
 

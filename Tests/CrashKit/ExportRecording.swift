@@ -90,25 +90,9 @@ package final class ExportRecording {
   package func enumerate(
     path: String, _ bounds: ChainRecording.Bounds
   ) throws -> Enumeration.Result {
-    var result = Enumeration.Result()
-    let scratch = try ImageFolder(path: path)
-    for blockBytes in [4096, 512] {
-      var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes))
-      var states = FolderStates(folder, initial: [Self.export: garbage], blockBytes: blockBytes)
-      for (position, event) in watch.trace.events.enumerated() {
-        states.apply(event, at: position)
-        for number in 0..<bounds.samples {
-          result.states += 1
-          let state = states.sample(inOrder: number % 2 == 0, using: &random)
-          if let fault = check(state, at: position + 1, in: scratch) {
-            result.bad.append(
-              "position \(position) \(event.summary), blocks of \(blockBytes), seed \(bounds.seed): \(fault)"
-            )
-          }
-        }
-      }
-    }
-    return result
+    try FolderStates.enumerate(
+      watch, in: folder, initial: [Self.export: garbage], path: path, bounds
+    ) { check($0, at: $1, in: $2) }
   }
 
   private func check(
@@ -173,14 +157,8 @@ package final class ExportRecording {
 
   /// How many calls the scenario makes.
   package static func calls(path: String) throws -> Int {
-    let count = Locked(0)
     let recording = try ExportRecording(path: path)
-    recording.watch.use { number, _ in
-      count.withLock { $0 = number + 1 }
-      return nil
-    }
-    try recording.run()
-    return count.withLock { $0 }
+    return try recording.watch.countCalls { try recording.run() }
   }
 
   /// Runs the scenario until a call fails, and looks at what is there then; see

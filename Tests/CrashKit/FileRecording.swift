@@ -43,24 +43,9 @@ package final class FileRecording {
   package func enumerate(
     path: String, _ bounds: ChainRecording.Bounds
   ) throws -> Enumeration.Result {
-    var result = Enumeration.Result()
-    let scratch = try ImageFolder(path: path)
-    for blockBytes in [4096, 512] {
-      var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes))
-      var states = FolderStates(folder, initial: [:], blockBytes: blockBytes)
-      for (position, event) in watch.trace.events.enumerated() {
-        states.apply(event, at: position)
-        for number in 0..<bounds.samples {
-          result.states += 1
-          let state = states.sample(inOrder: number % 2 == 0, using: &random)
-          if let fault = check(state, in: scratch) {
-            result.bad.append(
-              "position \(position) \(event.summary), blocks of \(blockBytes): \(fault)")
-          }
-        }
-      }
+    try FolderStates.enumerate(watch, in: folder, path: path, bounds) { state, _, scratch in
+      check(state, in: scratch)
     }
-    return result
   }
 
   /// A file without a journal is whole; what has one, or is not there yet, can be gone on with.
