@@ -94,6 +94,22 @@ struct ChainTests {
     #expect(kind { _ = try bench.chain.write(manifest) } == .exists)
   }
 
+  @Test("is told to have a point only once that is durable")
+  func durablyWhole() throws {
+    let bench = try BackupBench()
+    bench.write(0..<4)
+    try bench.point()
+    let trace = IOTrace()
+    let chain = BackupChain(in: try ImageFolder(path: bench.chain.folder.path, probe: trace))
+    #expect(try !chain.isWhole("b9"))
+    #expect(trace.events.isEmpty)
+    #expect(try chain.isWhole("b0"))
+    guard case .folderSynced? = trace.events.last else {
+      Issue.record("whoever was killed behind the rename has not made it durable")
+      return
+    }
+  }
+
   @Test("begins a point anew when its image does not hold what the journal says")
   func lostImage() throws {
     let bench = try BackupBench()
