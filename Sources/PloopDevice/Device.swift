@@ -107,7 +107,7 @@ package final class Device: Sendable {
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
       suspension.foretell()
-      try close(until: deadline)
+      guard gate.close(until: deadline) else { throw Device.inFlight }
       do throws(DeviceError) { try body() } catch {
         gate.open()
         throw error
@@ -116,10 +116,8 @@ package final class Device: Sendable {
     }
   }
 
-  private func close(until deadline: Deadline) throws(DeviceError) {
-    guard gate.close(until: deadline) else {
-      throw DeviceError(.timeout, "requests in flight did not end in time; nothing was changed")
-    }
+  private static var inFlight: DeviceError {
+    DeviceError(.timeout, "requests in flight did not end in time; nothing was changed")
   }
 
   package func resume() {
@@ -149,21 +147,29 @@ package final class Device: Sendable {
   }
 
   /// Runs `body` while no request is inside the gate, and counts the pause; a suspended disk stays so.
+  /// Requests in flight may be slow: others do not wait for them (``Gate/closeGently(until:failed:)``).
   ///
-  /// - Returns: nanoseconds for which requests had to wait.
+  /// - Returns: nanoseconds for which requests had to wait, at most.
   /// - Throws: `.timeout`, with nothing done, when requests in flight do not end in time.
   func whileClosed(
     until deadline: Deadline, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) -> UInt64 {
     try suspension.withLock { isSuspended throws(DeviceError) in
-      let start = monotonicNanoseconds()
-      if !isSuspended { try close(until: deadline) }
+      var longest: UInt64 = 0
+      let start =
+        isSuspended
+        ? monotonicNanoseconds()
+        : gate.closeGently(until: deadline) { nanoseconds in
+          counters.countPause(nanoseconds: nanoseconds)
+          longest = max(longest, nanoseconds)
+        }
+      guard let start else { throw Device.inFlight }
       defer {
         if !isSuspended { gate.open() }
         counters.countPause(nanoseconds: monotonicNanoseconds() - start)
       }
       try body()
-      return monotonicNanoseconds() - start
+      return max(longest, monotonicNanoseconds() - start)
     }
   }
 

@@ -8,13 +8,28 @@ package struct Deadline: Sendable {
   package static let never = Deadline(monotonic: nil)
 
   package static func after(milliseconds: Int) -> Deadline {
+    after(seconds: milliseconds / 1000, nanoseconds: milliseconds % 1000 * 1_000_000)
+  }
+
+  package static func after(microseconds: Int) -> Deadline {
+    after(seconds: microseconds / 1_000_000, nanoseconds: microseconds % 1_000_000 * 1000)
+  }
+
+  private static func after(seconds: Int, nanoseconds: Int) -> Deadline {
     var now = timespec()
     clock_gettime(CLOCK_MONOTONIC, &now)
-    let nanoseconds = now.tv_nsec + (milliseconds % 1000) * 1_000_000
+    let nanoseconds = now.tv_nsec + nanoseconds
     return Deadline(
       monotonic: timespec(
-        tv_sec: now.tv_sec + milliseconds / 1000 + nanoseconds / 1_000_000_000,
+        tv_sec: now.tv_sec + seconds + nanoseconds / 1_000_000_000,
         tv_nsec: nanoseconds % 1_000_000_000))
+  }
+
+  /// The earlier of the two.
+  package func orEarlier(_ other: Deadline) -> Deadline {
+    guard let mine = monotonic else { return other }
+    guard let its = other.monotonic else { return self }
+    return (mine.tv_sec, mine.tv_nsec) < (its.tv_sec, its.tv_nsec) ? self : other
   }
 
   package static func after(seconds: Int) -> Deadline { after(milliseconds: seconds * 1000) }

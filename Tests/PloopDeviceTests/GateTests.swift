@@ -1,5 +1,6 @@
 import Glibc
 import PloopIO
+import Synchronization
 import TestSupport
 import Testing
 
@@ -44,6 +45,57 @@ struct GateTests {
     gate.leave(pass)
     #expect(closed.wait(until: .after(seconds: 10)) { $0 } == true)
     thread.join()
+  }
+
+  @Test("closed gently, it opens for others again while somebody inside is slow")
+  func closesGently() throws {
+    let gate = Gate()
+    let slow = try #require(gate.enter())
+    #expect(gate.closeGently(until: .after(milliseconds: 20)) { _ in } == nil)
+    #expect(!gate.isClosed)
+    let attempts = Monitor(0)
+    let closed = Monitor<UInt64?>(nil)
+    let thread = try Thread(name: "closer") {
+      let since = gate.closeGently(until: .after(seconds: 600)) { _ in attempts.update { $0 += 1 } }
+      closed.update { $0 = since }
+    }
+    // Others come and go while the closer waits for the slow one, and every attempt ends before the next.
+    #expect(attempts.wait(until: .after(seconds: 600)) { $0 > 0 ? true : nil } == true)
+    for _ in 0..<100 {
+      let other = try #require(gate.enter())
+      gate.leave(other)
+    }
+    #expect(closed.withLock { $0 } == nil)
+    #expect(attempts.withLock { $0 } == 1)
+    let before = monotonicNanoseconds()
+    gate.leave(slow)
+    let since = try #require(closed.wait(until: .after(seconds: 600)) { $0 })
+    thread.join()
+    #expect(since >= before)
+    #expect(gate.enterNow() == nil)
+    gate.open()
+  }
+
+  @Test("closed gently, it comes to an end although somebody always is slow")
+  func closesAmongSlowOnes() throws {
+    let gate = Gate()
+    let isOver = Atomic(false)
+    // Each stays longer than the gate is patient at first, and there is one at any time.
+    let threads = try (0..<3).map { number in
+      try Thread(name: "slow \(number)") {
+        while !isOver.load(ordering: .relaxed), let pass = gate.enter() {
+          usleep(3000)
+          gate.leave(pass)
+        }
+      }
+    }
+    let attempts = Locked(0)
+    let since = gate.closeGently(until: .after(seconds: 600)) { _ in attempts.withLock { $0 += 1 } }
+    #expect(since != nil)
+    #expect(gate.occupancy == 0)
+    isOver.store(true, ordering: .relaxed)
+    gate.open()
+    threads.forEach { $0.join() }
   }
 
   @Test("a gate that is shut for good turns waiters away")
