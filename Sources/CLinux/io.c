@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/magic.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -35,6 +36,20 @@ int clinux_copies_take_room(int fd) {
 
 int clinux_begin_writeback(int fd, off_t offset, off_t length) {
   return sync_file_range(fd, offset, length, SYNC_FILE_RANGE_WRITE);
+}
+
+// Not in the headers of every system that has it: include/uapi/linux/mman.h.
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+int64_t clinux_cached_pages(int fd, off_t offset, off_t length) {
+  struct {
+    uint64_t offset, length;
+  } range = {.offset = (uint64_t)offset, .length = (uint64_t)length};
+  struct {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } found;
+  return syscall(SYS_cachestat, fd, &range, &found, 0) == 0 ? (int64_t)found.cached : -1;
 }
 
 off_t clinux_seek_data(int fd, off_t offset) { return lseek(fd, offset, SEEK_DATA); }

@@ -2,7 +2,10 @@
 #include "clinux.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 
 int clinux_peer_credentials(int fd, struct clinux_peer *peer) {
@@ -19,6 +22,15 @@ int clinux_peer_credentials(int fd, struct clinux_peer *peer) {
   *peer = (struct clinux_peer){
       .pid = credentials.pid, .uid = credentials.uid, .gid = credentials.gid};
   return 0;
+}
+
+ssize_t clinux_send_file(int socket, int fd, off_t offset, size_t length) {
+  return sendfile(socket, fd, &offset, length);
+}
+
+int clinux_unread(int socket) {
+  int bytes = 0;
+  return ioctl(socket, SIOCOUTQ, &bytes) == 0 ? bytes : -1;
 }
 
 int clinux_accept(int fd) { return accept4(fd, NULL, NULL, SOCK_CLOEXEC); }

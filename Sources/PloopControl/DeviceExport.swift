@@ -42,6 +42,16 @@ package final class DeviceExport: Export {
     device.writeNow(region, at: offset)
   }
 
+  package func lendNow(
+    _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
+  ) -> PageLending {
+    // What is frozen may be overwritten once its copy is sent.
+    guard frozen == nil else { return .nothing }
+    return device.lendNow(count, least: least, at: offset, holding: files)
+  }
+
+  package func takeBack(_ ticket: UInt64, count: UInt64) { device.takeBack(ticket, count: count) }
+
   package func beginRead(
     into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
     completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void

@@ -7,6 +7,11 @@ package struct Borrowed<Object: AnyObject & Sendable>: @unchecked Sendable {
 
   package init(_ object: Object) { reference = .passUnretained(object) }
 
+  /// Whether this is a view of that object.
+  package func isView(of object: Object) -> Bool {
+    reference.toOpaque() == Unmanaged.passUnretained(object).toOpaque()
+  }
+
   /// Runs `body` with the object.
   @inlinable
   package func use<Result>(_ body: (Object) -> Result) -> Result {
@@ -58,5 +63,11 @@ package final class FileTable: Sendable {
   package func readNow(_ number: Int, into region: ByteRegion, at offset: UInt64) -> Bool {
     guard number < borrowed.count, let file = borrowed[number] else { return false }
     return file.use { $0.readNow(into: region, at: offset) }
+  }
+
+  /// ``ImageFile/lendNow(_:at:)`` of the file with this number; nil when there is none.
+  package func lendNow(_ number: Int, _ count: Int, at offset: UInt64) -> FilePiece? {
+    guard number < borrowed.count, let file = borrowed[number] else { return nil }
+    return file.use { $0.lendNow(count, at: offset) }
   }
 }

@@ -77,6 +77,22 @@ package final class ImageFile: Sendable {
       == region.count
   }
 
+  /// Lends a range of the file if the page cache has all of it.
+  ///
+  /// - Returns: nil when it has not, or nobody can tell.
+  func lendNow(_ count: Int, at offset: UInt64) -> FilePiece? {
+    guard probe == nil, count > 0, offset <= ImageFile.sizeLimit - UInt64(count) else { return nil }
+    let last = offset + UInt64(count) - 1
+    let pages = (last >> ImageFile.pageShift) - (offset >> ImageFile.pageShift) + 1
+    guard
+      clinux_cached_pages(descriptor.number, off_t(offset), off_t(count)) == Int64(pages)
+    else { return nil }
+    return FilePiece(descriptor: descriptor.number, offset: offset, count: count)
+  }
+
+  /// The pages of every machine that Swift runs on here; a wrong one only means that nothing is lent.
+  private static let pageShift: UInt64 = 12
+
   /// What may be made of a read that somebody else carries out (``ReadLane``).
   enum Permit {
     case bytes(Int)

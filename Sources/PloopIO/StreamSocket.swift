@@ -9,6 +9,9 @@ package final class StreamSocket: Sendable {
   private let descriptor: OwnedDescriptor
   /// Who is at the other end, for logs and lists.
   package let peer: String
+  /// How many bytes there may be at most that were sent and have not been taken; nil where nobody can
+  /// tell whether they have (``hasBeenTaken``).
+  package let unreadLimit: UInt64?
 
   init(_ descriptor: consuming OwnedDescriptor, isUnix: Bool) {
     let number = descriptor.number
@@ -25,7 +28,23 @@ package final class StreamSocket: Sendable {
     setsockopt(
       number, SOL_SOCKET, SO_RCVTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
     peer = StreamSocket.describe(number, isUnix: isUnix)
+    unreadLimit = isUnix ? StreamSocket.prepareLending(number) : nil
     self.descriptor = descriptor
+  }
+
+  /// Sending a file's pages waits where there is no room, as short as can be told.
+  ///
+  /// - Returns: more than fits into the socket: the kernel takes more as long as the limit is not
+  ///   reached, so what it has may be beyond it by what is sent at once.
+  private static func prepareLending(_ number: Int32) -> UInt64? {
+    var brief = timeval(tv_sec: 0, tv_usec: 1)
+    setsockopt(number, SOL_SOCKET, SO_SNDTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
+    var bytes: Int32 = 0
+    var size = socklen_t(MemoryLayout<Int32>.size)
+    guard getsockopt(number, SOL_SOCKET, SO_SNDBUF, &bytes, &size) == 0, bytes > 0 else {
+      return nil
+    }
+    return 2 * UInt64(bytes)
   }
 
   /// Nothing waits for a fuller packet, and a peer whose machine is gone is noticed within two
@@ -112,6 +131,23 @@ package final class StreamSocket: Sendable {
       return errno == EAGAIN ? .wouldBlock : .ended
     }
   }
+
+  /// Sends pages of a file as they are: what is written to them before they have been taken is what
+  /// arrives. Where there is no room it waits, for a timer's tick.
+  ///
+  /// - Returns: `.ended` also when the file ends.
+  package func send(_ piece: FilePiece) -> Transfer {
+    while true {
+      let count = clinux_send_file(
+        descriptor.number, piece.descriptor, off_t(piece.offset), piece.count)
+      if count > 0 { return .bytes(count) }
+      if count < 0, errno == EINTR { continue }
+      return count < 0 && errno == EAGAIN ? .wouldBlock : .ended
+    }
+  }
+
+  /// Whether the other end has taken everything that was sent; of a Unix socket only.
+  package var hasBeenTaken: Bool { clinux_unread(descriptor.number) == 0 }
 
   package struct Readiness: OptionSet, Sendable {
     package let rawValue: UInt8

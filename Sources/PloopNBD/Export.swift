@@ -24,6 +24,18 @@ package protocol Export: AnyObject, Sendable {
   func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool
   func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool
 
+  /// Lends what a read would copy, from its beginning on, as far as it is in one piece; never waits.
+  ///
+  /// - Parameters:
+  ///   - least: fewer bytes than that are not worth it.
+  ///   - files: what the borrower keeps open until it has sent what it borrows.
+  func lendNow(
+    _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
+  ) -> PageLending
+
+  /// The client has taken what so many loans with this ticket were for.
+  func takeBack(_ ticket: UInt64, count: UInt64)
+
   /// Begins a read whose disk is waited for on the lane, and on no thread if the lane is a ring.
   ///
   /// - Parameter completion: called once, on the lane's thread or one of the engine's.
@@ -83,6 +95,12 @@ package protocol Export: AnyObject, Sendable {
 
 extension Export {
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
+
+  package func lendNow(
+    _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
+  ) -> PageLending { .nothing }
+
+  package func takeBack(_ ticket: UInt64, count: UInt64) {}
 
   package var contexts: [Context] { [.allocation] }
 

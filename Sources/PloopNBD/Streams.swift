@@ -52,15 +52,19 @@ struct InputStream {
   mutating func received(_ count: Int) { end += count }
 }
 
-/// Replies that wait to be sent: small ones gathered in one piece of memory, large ones behind it as
-/// they are.
+/// Replies that wait to be sent: small ones gathered in one piece of memory, behind them pages of a file if
+/// the last of them ends with such, then large ones as they are.
 struct OutputStream {
   private let buffer: AlignedBuffer
   private let region: ByteRegion
   private var start = 0
   private var end = 0
+  private var pages: PageLoan?
   private var queue: [Reply] = []
+  /// Of what lies behind the gathered part.
   private var sentOfFirst = 0
+  private var sentBytes: UInt64 = 0
+  private(set) var borrowed = BorrowedPages()
   /// Set once nobody reads any more: what is appended is dropped.
   private(set) var isCut = false
 
@@ -69,7 +73,7 @@ struct OutputStream {
     region = buffer.borrowed
   }
 
-  var isEmpty: Bool { start == end && queue.isEmpty }
+  var isEmpty: Bool { start == end && pages == nil && queue.isEmpty }
 
   /// Bytes that wait in the gathered part.
   var gathered: Int { end - start }
@@ -78,7 +82,7 @@ struct OutputStream {
   var capacity: Int { region.count }
 
   /// What ``reserve(_:)`` can give now.
-  var room: Int { queue.isEmpty ? region.count - end : 0 }
+  var room: Int { pages == nil && queue.isEmpty ? region.count - end : 0 }
 
   /// Memory for a reply that is being made; it counts once it is committed.
   func reserve(_ count: Int) -> ByteRegion? {
@@ -100,41 +104,82 @@ struct OutputStream {
     return reply.charge - kept
   }
 
+  /// Behind what has been gathered: there is room for its header, so there is nothing behind that.
+  mutating func append(_ loan: PageLoan) {
+    borrowed.begin()
+    pages = loan
+  }
+
   /// Sends what the socket takes now; when the client is gone, the stream is cut.
   ///
   /// - Returns: how much of the replies' memory is free again.
   mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Int {
     var released = 0
     while !isCut, !isEmpty {
-      let isGathered = start < end
-      let next =
-        isGathered
-        ? region.slice(start, end - start)
-        : queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst)
-      switch socket.send(next) {
+      switch sendNext(to: socket) {
       case .bytes(let count):
         sent.wrappingAdd(UInt64(count), ordering: .relaxed)
-        if isGathered {
-          start += count
-        } else {
-          sentOfFirst += count
-          guard sentOfFirst == queue[0].region.count else { continue }
-          released += queue.removeFirst().charge
-          sentOfFirst = 0
-        }
+        sentBytes &+= UInt64(count)
+        released += hasSent(count)
       case .wouldBlock: return released
       case .ended: isCut = true
-      }
-      if start == end {
-        start = 0
-        end = 0
       }
     }
     guard isCut else { return released }
     released += queue.reduce(0) { $0 + $1.charge }
+    drop()
+    return released
+  }
+
+  private func sendNext(to socket: StreamSocket) -> StreamSocket.Transfer {
+    if start < end { return socket.send(region.slice(start, end - start)) }
+    if let pages { return socket.send(pages.piece.dropping(sentOfFirst)) }
+    return socket.send(queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst))
+  }
+
+  /// - Returns: how much of the replies' memory is free again.
+  private mutating func hasSent(_ count: Int) -> Int {
+    if start < end {
+      start += count
+      if start == end {
+        start = 0
+        end = 0
+      }
+      return 0
+    }
+    sentOfFirst += count
+    guard sentOfFirst == pages?.piece.count ?? queue[0].region.count else { return 0 }
+    sentOfFirst = 0
+    guard let loan = pages else { return queue.removeFirst().charge }
+    borrowed.sent(loan, end: sentBytes)
+    pages = nil
+    return 0
+  }
+
+  /// Nothing of what waits is sent any more.
+  private mutating func drop() {
+    if let pages { borrowed.sent(pages, end: sentBytes) }
+    pages = nil
     queue = []
     start = 0
     end = 0
-    return released
+  }
+
+  // MARK: Lent pages
+
+  /// Keeps files open that are to be lent from.
+  mutating func hold(_ files: FileTable) -> Bool { borrowed.hold(files) }
+
+  /// The next loans that the client has read.
+  ///
+  /// - Parameter unread: so many of the bytes sent last may not have been.
+  mutating func takeReturned(unread: UInt64) -> BorrowedPages.Loans? {
+    sentBytes >= unread ? borrowed.takeReturned(before: sentBytes - unread) : nil
+  }
+
+  /// Nothing is sent any more.
+  mutating func cut() {
+    isCut = true
+    drop()
   }
 }

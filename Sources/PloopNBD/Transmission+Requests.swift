@@ -57,10 +57,13 @@ extension Transmission {
 
   private mutating func read(_ request: Request) -> Halt? {
     let whole = ReadPart(request: request, start: 0, count: Int(request.length))
-    if whole.count > StreamedRead.chunkBytes, whole.mayBeSplit(format) {
+    let isLarge =
+      whole.count > (canBorrow ? StreamedRead.leastLentBytes - 1 : StreamedRead.chunkBytes)
+    if isLarge, whole.mayBeSplit(format) {
       reading = StreamedRead(request)
       return nil
     }
+    if isLarge, canBorrow, borrow(whole) != nil { return nil }
     let needed = format.readHeaderBytes + whole.count
     if needed <= output.capacity {
       guard output.room >= needed else {

@@ -70,6 +70,9 @@ struct CollectedWrite {
 /// A large READ that is answered chunk by chunk as there is room.
 struct StreamedRead {
   static let chunkBytes = 256 << 10
+  /// Fewer bytes are copied sooner than the calls for lending them are made.
+  static let leastLentBytes = 64 << 10
+  private static let mostLentBytes = 1 << 20
 
   let request: Request
   private(set) var done = 0
@@ -77,6 +80,12 @@ struct StreamedRead {
   init(_ request: Request) { self.request = request }
 
   var isComplete: Bool { done == Int(request.length) }
+  /// What may be lent next.
+  var nextToLend: ReadPart {
+    ReadPart(
+      request: request, start: done,
+      count: min(StreamedRead.mostLentBytes, Int(request.length) - done))
+  }
   /// The part that comes next.
   var next: ReadPart {
     ReadPart(
@@ -139,6 +148,10 @@ extension Transmission {
   /// - Returns: nil once the last chunk has been read, or has begun to be.
   mutating func goOnReading() -> Halt? {
     while let read = reading, !read.isComplete {
+      if canBorrow, let count = borrow(read.nextToLend) {
+        reading?.sent(count)
+        continue
+      }
       let part = read.next
       roomWanted = format.readHeaderBytes + part.count
       guard output.gathered < Self.batchBytes, output.room >= roomWanted else { return .busy }
@@ -151,5 +164,37 @@ extension Transmission {
     roomWanted = 0
     reading = nil
     return nil
+  }
+
+  // MARK: Lent pages
+
+  /// Whether it can be told when the client has taken them.
+  var canBorrow: Bool { socket.unreadLimit != nil }
+
+  /// Answers a part with pages that are not copied, or its beginning if it may be split.
+  ///
+  /// - Returns: bytes of the part that are answered so; nil, with nothing done, when they have to be copied.
+  mutating func borrow(_ part: ReadPart) -> Int? {
+    let least = part.mayBeSplit(format) ? StreamedRead.leastLentBytes : part.count
+    guard part.count >= least, let header = output.reserve(format.readHeaderBytes),
+      let loan = loan(part, least: least)
+    else { return nil }
+    let lent = ReadPart(request: part.request, start: part.start, count: loan.piece.count)
+    format.putReadHeader(lent, in: header)
+    output.commit(header.count)
+    output.append(loan)
+    return lent.count
+  }
+
+  private mutating func loan(_ part: ReadPart, least: Int) -> PageLoan? {
+    while true {
+      switch door.lendNow(
+        part.count, least: least, at: part.offset, holding: output.borrowed.holding)
+      {
+      case .lent(let loan): return loan
+      case .needs(let files): guard output.hold(files) else { return nil }
+      case .nothing: return nil
+      }
+    }
   }
 }

@@ -11,6 +11,9 @@ struct Transmission<Directory: ExportDirectory> {
   /// The longest read that is made in place as one, with its header.
   static var outputBytes: Int { (1 << 20) + (4 << 10) }
 
+  /// How often a connection that waits looks whether its client has taken lent pages.
+  private static var returnMilliseconds: Int { 100 }
+
   /// Why no further request is taken just now.
   enum Halt {
     /// The next one has not arrived yet.
@@ -88,6 +91,8 @@ struct Transmission<Directory: ExportDirectory> {
   /// replies hold which were never sent is given back.
   mutating func close() {
     drain()
+    output.cut()
+    giveBack(unread: 0)
     account.close()
   }
 
@@ -153,6 +158,7 @@ struct Transmission<Directory: ExportDirectory> {
   /// - Returns: false when there is nothing to receive now.
   private mutating func receive() -> Bool {
     let target = collecting?.room ?? input.free()
+    defer { giveBack() }
     let isAlone =
       collecting == nil && mailbox.isIdle && output.isEmpty && account.held == 0
       && lastCall == nil && !connection.isEnding
@@ -189,6 +195,18 @@ struct Transmission<Directory: ExportDirectory> {
     account.give(released)
     stall = nil
     return true
+  }
+
+  /// Gives pages back that the client has taken.
+  private mutating func giveBack() {
+    guard !output.borrowed.isEmpty, let limit = socket.unreadLimit else { return }
+    giveBack(unread: socket.hasBeenTaken ? 0 : limit)
+  }
+
+  private mutating func giveBack(unread: UInt64) {
+    while let loans = output.takeReturned(unread: unread) {
+      door.takeBack(loans.ticket, count: loans.count)
+    }
   }
 
   /// What is under way is finished, and its replies are sent.
@@ -230,7 +248,12 @@ struct Transmission<Directory: ExportDirectory> {
     if halt == .input, !inputEnded { wanted.insert(.readable) }
     // The last call is for the client; what is still being done for it is waited for by the bell.
     let call = mailbox.isIdle ? lastCall : nil
-    _ = socket.wait(wanted, with: mailbox.bell, until: call ?? stall ?? .never)
+    var deadline = call ?? stall ?? .never
+    giveBack()
+    if !output.borrowed.isEmpty {
+      deadline = deadline.orEarlier(.after(milliseconds: Self.returnMilliseconds))
+    }
+    _ = socket.wait(wanted, with: mailbox.bell, until: deadline)
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

@@ -18,13 +18,22 @@ final class MemoryExport: Export {
   let calls = Locked<[String]>([])
   /// Bitmaps in which every other cluster is dirty.
   let bitmaps: [String]
+  /// What is lent under which ticket and has not been given back.
+  let loans = Monitor<[UInt64: UInt64]>([:])
+  /// The ticket of what is lent from now on.
+  let ticket = Locked<UInt64>(1)
+  /// How many loans there have been.
+  let lentCount = Locked(0)
+  /// A file with what is lent, of which pieces of so many bytes lie behind each other.
+  private let lent: (files: FileTable, pieceBytes: Int)?
   private let memory: AlignedBuffer
   private let written: Locked<Set<Int>>
 
   init(
     size: Int, isReadOnly: Bool = false, isSlow: Bool = false, summary: String = "in memory",
-    bitmaps: [String] = []
+    bitmaps: [String] = [], lending file: ImageFile? = nil, piecesOf pieceBytes: Int = .max
   ) {
+    lent = file.map { (FileTable([3: $0]), pieceBytes) }
     self.bitmaps = bitmaps
     self.size = UInt64(size)
     self.isReadOnly = isReadOnly
@@ -44,6 +53,28 @@ final class MemoryExport: Export {
     guard !isSlow else { return false }
     copyOut(region, offset, &holes)
     return true
+  }
+
+  func lendNow(
+    _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
+  ) -> PageLending {
+    guard let lent else { return .nothing }
+    let left = lent.pieceBytes == .max ? count : lent.pieceBytes - Int(offset) % lent.pieceBytes
+    guard min(count, left) >= least,
+      let piece = lent.files.lendNow(3, min(count, left), at: offset)
+    else { return .nothing }
+    guard let files, files.isView(of: lent.files) else { return .needs(lent.files) }
+    lentCount.withLock { $0 += 1 }
+    let ticket = self.ticket.withLock { $0 }
+    loans.update { $0[ticket, default: 0] += 1 }
+    return .lent(PageLoan(piece, ticket: ticket))
+  }
+
+  func takeBack(_ ticket: UInt64, count: UInt64) {
+    loans.update { loans in
+      loans[ticket, default: 0] -= count
+      if loans[ticket] == 0 { loans[ticket] = nil }
+    }
   }
 
   func beginRead(

@@ -26,6 +26,8 @@ ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t lengt
 int clinux_copies_take_room(int fd);
 // Starts writing dirty pages to the disk; it promises nothing.
 int clinux_begin_writeback(int fd, off_t offset, off_t length);
+// How many pages of the range the page cache holds (man 2 cachestat, Linux 6.5); -1 where the kernel cannot say.
+int64_t clinux_cached_pages(int fd, off_t offset, off_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
 
@@ -89,6 +91,10 @@ struct clinux_peer {
 // -1 with ENOTSUP unless the socket is a Unix one: SO_PEERCRED "succeeds" on TCP with nonsense.
 int clinux_peer_credentials(int fd, struct clinux_peer *peer);
 int clinux_accept(int fd);
+// Sends from the page cache without copying (man 2 sendfile).
+ssize_t clinux_send_file(int socket, int fd, off_t offset, size_t length);
+// What the other end of a Unix socket has not taken yet, in bytes of kernel memory; -1 on error.
+int clinux_unread(int socket);
 // man 2 eventfd: a counter that any thread may raise and poll can see.
 int clinux_bell(void);
 void clinux_bell_ring(int fd);

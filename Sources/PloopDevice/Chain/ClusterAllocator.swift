@@ -8,7 +8,7 @@ internal import PloopIO
 /// clusters"): first (a) a flush round whose copy of the index page was taken after the unmapping
 /// has to succeed, or a crash would bring back an entry that names a cluster with foreign bytes;
 /// and (b) every request that was admitted before the unmapping has to leave, since it may still
-/// read or write there. Only then is it punched and may be allocated again.
+/// read or write there, and what it has lent has to come back. Only then is it punched and may be allocated again.
 final class ClusterAllocator: Sendable {
   /// Never more than this much space is reserved ahead of what is needed.
   private static let growthLimitBytes: UInt64 = 64 << 20
@@ -191,9 +191,11 @@ final class ClusterAllocator: Sendable {
 
   private func reapDurable() {
     for _ in 0..<Gate.grace { gate.turn() }
+    // In this order: whoever has left by then has noted its loan.
     let generation = gate.generation
+    let limit = min(generation, gate.loans.oldest ?? generation)
     let ready = state.withLock { state in
-      state.durable.filter { $0.generation + Gate.grace <= generation }.map(\.physical)
+      state.durable.filter { $0.generation + Gate.grace <= limit }.map(\.physical)
     }
     release(ready)
   }

@@ -36,6 +36,15 @@ final class Gate: Sendable {
   /// old top and a new one may both want to turn.
   private let turning = Locked(())
   private let waiters = Monitor(Waiting())
+  /// Pages that requests have left behind in sockets.
+  let loans: PageLoans
+  /// The same, used without counting references to it.
+  private let borrowedLoans: Borrowed<PageLoans>
+
+  init() {
+    loans = PageLoans()
+    borrowedLoans = Borrowed(loans)
+  }
 
   private struct Waiting {
     /// What waits without a thread.
@@ -206,6 +215,29 @@ final class Gate: Sendable {
       turn()
     }
     return true
+  }
+
+  /// Notes that a page will be read by somebody who has left; the caller is inside.
+  ///
+  /// - Returns: what it is given back with.
+  func lend() -> UInt64 {
+    let ticket = generation
+    borrowedLoans.use { $0.begin(ticket) }
+    return ticket
+  }
+
+  /// So many of the pages that were lent with this ticket are not read any more.
+  func takeBack(_ ticket: UInt64, count: UInt64) {
+    borrowedLoans.use { $0.end(ticket, count: count) }
+  }
+
+  /// Waits until everybody has left who is inside now, and no client holds a page that was lent before:
+  /// who was inside at generation `n` has lent under less than `n + grace`.
+  ///
+  /// - Returns: false when the deadline came first.
+  func awaitHolders(until deadline: Deadline) -> Bool {
+    let target = generation + Gate.grace
+    return awaitLeavers(until: deadline) && loans.awaitReturn(before: target, until: deadline)
   }
 
   private func awaitOthers(until deadline: Deadline) -> Bool {

@@ -98,8 +98,10 @@ package final class DeltaMerge: Sendable {
 
   /// Makes an older receiver as large as what is merged into it. Nobody else may use its state any more.
   ///
-  /// - Parameter deadline: by when requests in flight have to end.
+  /// - Parameter deadline: by when requests in flight have to end, and clients have to take what they were
+  ///   lent: what has been freed before the receiver became a lower delta is used again by the merge.
   package func prepare(until deadline: Deadline) throws(DeviceError) {
+    guard receiver.device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
     try receiver.grow(until: deadline)
   }
 

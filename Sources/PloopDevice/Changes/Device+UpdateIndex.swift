@@ -29,7 +29,8 @@ extension Device {
   ///     what is named here against the file.
   ///   - deadline: by when requests in flight have to end.
   /// - Returns: how many clusters are read from the new places; the others were not read from this delta.
-  /// - Throws: `.refused` with the place in `moves`, `.format`, or `.timeout`; with nothing changed.
+  /// - Throws: `.refused` with the place in `moves`, `.format`, or `.timeout`; with nothing changed, but
+  ///   for a client that holds pages of the old places, as the words say then.
   package func updateIndex(
     level: Int, _ moves: [IndexMove], isWholeChecked: Bool, until deadline: Deadline
   ) throws(DeviceError) -> Int {
@@ -70,6 +71,12 @@ extension Device {
             mappedClusters: delta.mappedClusters)
       }
       return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
+    }
+    guard gate.awaitHolders(until: deadline) else {
+      throw DeviceError(
+        .timeout,
+        "the moves are in effect, but a client has not taken what it has read from the old places; leave them alone and ask again"
+      )
     }
     return applied
   }

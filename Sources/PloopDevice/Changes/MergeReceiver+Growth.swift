@@ -2,6 +2,9 @@ internal import PloopFormat
 internal import PloopIO
 
 extension MergeReceiver {
+  static let timeout = DeviceError(
+    .timeout, "requests in flight did not end in time, or clients did not take their replies")
+
   /// Makes a lower delta one of a larger disk: as large as that which is merged into it.
   ///
   /// The order (docs/crash-safety.md, "A lower delta grows"): clusters that lie where the larger index
@@ -19,9 +22,7 @@ extension MergeReceiver {
     if try moveAway(own, behind: new.headerClusters) {
       try writing.index.flush()
       try repointMoved()
-      guard device.gate.awaitLeavers(until: deadline) else {
-        throw DeviceError(.timeout, "requests in flight did not end in time")
-      }
+      guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
     }
     try growth.zero()
     try converting { () throws(IOError) in try writing.file.sync() }

@@ -63,7 +63,9 @@ package final class Resize: Sendable {
   }
 
   private static let timeout = DeviceError(
-    .timeout, "requests in flight did not end in time; nothing was changed")
+    .timeout,
+    "requests in flight did not end in time, or clients did not take their replies; nothing was changed"
+  )
 
   // MARK: What there is to do
 
@@ -215,7 +217,7 @@ package final class Resize: Sendable {
   private func settle(until deadline: Deadline) throws(DeviceError) {
     while writing.allocator.isAwaited(growth.range) {
       try flush()
-      guard device.gate.awaitLeavers(until: deadline) else { throw Resize.timeout }
+      guard device.gate.awaitHolders(until: deadline) else { throw Resize.timeout }
       writing.allocator.reap()
     }
   }
