@@ -2,7 +2,7 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// Copies a disk to a target that may have no room, or be gone, at any time.
+/// Copies a disk to a target, or from one, that may have no room, or be gone, at any time.
 ///
 /// What a target does is waited for: it is opened anew until it is of use again, and the copying goes on at
 /// what was durable, so that at most one step is copied again.
@@ -11,6 +11,7 @@ final class BackupCopying {
   private let control: JobControl
   private let engine: IOEngine
   private let place: any BackupPlace
+  private let phases: (copying: String, ending: String)
   /// Why there is nothing to copy from any more, if that is so.
   private let obstacle: () -> ServiceError?
   private var copy: BackupCopy?
@@ -26,30 +27,54 @@ final class BackupCopying {
   init(
     _ source: any BackupSource, to place: any BackupPlace, _ control: JobControl,
     on engine: IOEngine,
+    phases: (copying: String, ending: String) = (BackupJob.phases[1], BackupJob.phases[2]),
     obstacle: @escaping () -> ServiceError? = { nil }
   ) {
     self.source = source
     self.place = place
     self.control = control
     self.engine = engine
+    self.phases = phases
     self.obstacle = obstacle
   }
 
-  /// Copies everything, from what is there on.
+  /// Copies everything, from what is there on, and ends it.
   ///
   /// - Parameter disk: waits, before each step, until the disk can be read.
   /// - Returns: what was read, and what was zero, of the whole copy.
   func run(awaiting disk: () throws(JobStop) -> Void) throws(JobStop) -> StepJournal.Totals {
-    do throws(JobStop) {
+    try copy(awaiting: disk)
+    return try end { () throws(JobStop) in try control.commit() }
+  }
+
+  /// Copies everything, from what is there on.
+  func copy(awaiting disk: () throws(JobStop) -> Void = {}) throws(JobStop) {
+    try abandoning { () throws(JobStop) in
       while true {
         try control.checkpoint()
         try disk()
         guard try waiting({ () throws(ServiceError) in try step() }) else { break }
       }
-      try control.commit()
-      control.enter(phase: BackupJob.phases[2])
+    }
+  }
+
+  /// Makes a whole copy of it.
+  ///
+  /// - Parameter commit: from then on the job is finished, whatever anybody wants.
+  func end(
+    committing commit: () throws(JobStop) -> Void
+  ) throws(JobStop) -> StepJournal.Totals {
+    try abandoning { () throws(JobStop) in
+      try commit()
+      control.enter(phase: phases.ending)
       return try waiting { () throws(ServiceError) in try finish() }
-    } catch {
+    }
+  }
+
+  private func abandoning<Result>(
+    _ body: () throws(JobStop) -> Result
+  ) throws(JobStop) -> Result {
+    do throws(JobStop) { return try body() } catch {
       copy?.abandon()
       throw error
     }
@@ -98,7 +123,7 @@ final class BackupCopying {
       copy = nil
       pace.restart()
       isShortOfRoom = error.kind == .outOfSpace
-      throw obstacle() ?? ServiceError(error)
+      throw obstacle() ?? place.failure(error)
     }
   }
 
@@ -121,19 +146,19 @@ final class BackupCopying {
   // MARK: How far it is
 
   private func begin(_ copy: BackupCopy) {
-    let all = extent(0..<source.geometry.clusterCount)
-    let done = extent(0..<copy.cursor)
+    let all = source.extent(of: 0..<source.geometry.clusterCount)
+    let done = source.extent(of: 0..<copy.cursor)
     if !hasBegun {
       hasBegun = true
-      control.enter(phase: BackupJob.phases[1])
+      control.enter(phase: phases.copying)
       control.total(clusters: all.clusters, bytes: all.bytes)
       control.log("\(all.clusters) clusters, \(all.bytes) bytes")
     }
     guard copy.cursor > 0 else { return }
     control.log(
-      "goes on at cluster \(copy.cursor): \(done.bytes) of \(all.bytes) bytes are on the target")
+      "goes on at cluster \(copy.cursor): \(done.bytes) of \(all.bytes) bytes are copied")
     if counted < copy.cursor {
-      let new = extent(counted..<copy.cursor)
+      let new = source.extent(of: counted..<copy.cursor)
       control.advance(clusters: new.clusters, bytes: new.bytes, charging: (0, 0))
       counted = copy.cursor
     }
@@ -144,20 +169,21 @@ final class BackupCopying {
     let read = copy.progress.bytesRead - min(copy.progress.bytesRead, bytesRead)
     bytesRead = copy.progress.bytesRead
     let shift = UInt64(source.geometry.clusterShift)
-    let new = extent(min(counted, copy.cursor)..<copy.cursor)
+    let new = source.extent(of: min(counted, copy.cursor)..<copy.cursor)
     counted = max(counted, copy.cursor)
     control.advance(
       clusters: new.clusters, bytes: new.bytes,
       charging: ((read + source.geometry.clusterBytes - 1) >> shift, read))
     control.persist()
   }
+}
 
+extension BackupSource {
   /// How much of a part of the disk is copied; its last cluster may be no whole one.
-  private func extent(_ range: Range<UInt64>) -> (clusters: UInt64, bytes: UInt64) {
-    let geometry = source.geometry
+  func extent(of range: Range<UInt64>) -> (clusters: UInt64, bytes: UInt64) {
     var clusters = UInt64(range.count)
     var hasLast = range.upperBound == geometry.clusterCount && !range.isEmpty
-    if let wanted = source.wanted {
+    if let wanted {
       clusters = UInt64(wanted.setCount(in: Int(range.lowerBound)..<Int(range.upperBound)))
       hasLast = hasLast && wanted[Int(range.upperBound) - 1]
     }

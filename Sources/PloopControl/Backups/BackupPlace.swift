@@ -14,6 +14,9 @@ protocol BackupPlace {
 
   /// - Throws: `insufficient-space` where less is free.
   func requireRoom(_ bytes: UInt64) throws(ServiceError)
+
+  /// Why a step failed.
+  func failure(_ error: BackupError) -> ServiceError
 }
 
 extension BackupPlace {
@@ -26,6 +29,8 @@ extension BackupPlace {
     default: nil
     }
   }
+
+  func failure(_ error: BackupError) -> ServiceError { ServiceError(error) }
 
   fileprivate func requireRoom(_ bytes: UInt64, in folder: ImageFolder?) throws(ServiceError) {
     try Service.requireSpace(

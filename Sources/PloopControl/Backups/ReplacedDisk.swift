@@ -43,23 +43,20 @@ struct ReplacedDisk {
           "\(location.path) has the content of \(backup): an earlier attempt has made it so")
         return ["descriptor": .text(location.path), "completed_earlier": .flag(true)]
       }
-      let source = try failing { () throws(ServiceError) in
-        try service.source(backup, on: target)
-      }
+      let source = try service.source(backup, on: target, awaiting: control)
       let chain = try failing { () throws(ServiceError) in
         try service.replaceable(location, for: source.geometry)
       }
       let below = try failing { () throws(ServiceError) in try claim(chain, source.geometry) }
-      let isDone = !image.isBegun && image.folder.contains(image.name)
-      let clusters = try image.copy(source, over: below, isDone: isDone, control)
-      try control.commit()
-      control.enter(phase: RestoreJob.phases[1])
-      try control.untilThereIsRoom { () throws(ServiceError) in try image.close(source.geometry) }
+      try image.make(
+        of: CoveringSource(source, over: below), on: target, over: below,
+        isWhole: !image.isBegun && image.folder.contains(image.name), control
+      ) { () throws(JobStop) in try control.commit() }
       try control.untilThereIsRoom { () throws(ServiceError) in
         try replace(chain, source.geometry, below, by: backup)
       }
       return RestoreJob.result(
-        of: backup, on: target, clusters, source.geometry, ["descriptor": .text(location.path)])
+        of: backup, on: target, source, ["descriptor": .text(location.path)])
     } catch {
       if !image.isKept(after: error) { remove() }
       throw error

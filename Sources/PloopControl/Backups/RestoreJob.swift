@@ -94,7 +94,7 @@ struct RestoreJob: QueuedWork {
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let source = try service.source(backup, on: target)
     let location: Roots.Location
-    var zeroes: UInt64 = 0
+    var wanted: any BackupSource = source
     switch destination {
     case .new(let disk):
       try service.requireUnknown(disk)
@@ -104,16 +104,15 @@ struct RestoreJob: QueuedWork {
     case .disk(let path):
       location = try service.roots.locate(path, pointer: RestoreJob.into)
       let chain = try service.replaceable(location, for: source.geometry)
-      zeroes = UInt64(try chain.mappedClusters(in: source.geometry).setCount)
+      wanted = CoveringSource(source, over: try chain.mappedClusters(in: source.geometry))
     }
-    let clusters = try backingUp { () throws(BackupError) in try source.storedClusters() }
-    let bytes = clusters * source.geometry.clusterBytes
+    let (clusters, bytes) = wanted.extent(of: 0..<wanted.geometry.clusterCount)
     let space = service.roots.space(around: location)
     var plan = JobPlan(
       clusters: clusters, bytes: bytes,
-      requiredBytes: source.geometry.headerBytes + bytes + zeroes * source.geometry.clusterBytes,
+      requiredBytes: source.geometry.headerBytes + clusters * source.geometry.clusterBytes,
       freeBytes: space?.freeBytes)
-    if space?.copiesTakeRoom == true { plan.leastBytes = source.geometry.headerBytes + bytes }
+    if space?.copiesTakeRoom == true { plan.leastBytes = plan.requiredBytes }
     return plan
   }
 
@@ -140,12 +139,13 @@ struct RestoreJob: QueuedWork {
   }
 
   static func result(
-    of backup: String, on target: String, _ clusters: UInt64, _ geometry: Geometry,
-    _ more: [String: JobValue]
+    of backup: String, on target: String, _ source: RestoreSource, _ more: [String: JobValue]
   ) -> [String: JobValue] {
+    let clusters = UInt64(source.stored.setCount)
     let result = [
       "backup": JobValue.text(backup), "target": .text(target),
-      "clusters_copied": .number(clusters), "bytes_read": .number(clusters * geometry.clusterBytes),
+      "clusters_copied": .number(clusters),
+      "bytes_read": .number(clusters * source.geometry.clusterBytes),
     ]
     return result.merging(more) { $1 }
   }

@@ -43,16 +43,14 @@ struct RestoredDisk {
       throw error
     }
     do throws(JobStop) {
-      let source = try failing { () throws(ServiceError) in
-        try service.source(backup, on: target)
-      }
-      let clusters = try image.copy(source, isDone: isCommitted, control)
-      try commit(control)
-      control.enter(phase: RestoreJob.phases[1])
-      try control.untilThereIsRoom { () throws(ServiceError) in try finish(source.geometry) }
+      let source = try service.source(backup, on: target, awaiting: control)
+      try image.make(
+        of: source, on: target, isWhole: isCommitted && !image.isBegun, control
+      ) { () throws(JobStop) in try commit(control) }
+      try control.untilThereIsRoom { () throws(ServiceError) in try describe(source.geometry) }
       try control.untilThereIsRoom { () throws(ServiceError) in try attach() }
       return RestoreJob.result(
-        of: backup, on: target, clusters, source.geometry, ["device": .text(disk.id)])
+        of: backup, on: target, source, ["device": .text(disk.id)])
     } catch {
       if !image.isKept(after: error) { remove() }
       release()
@@ -82,7 +80,6 @@ struct RestoredDisk {
 
   /// From here on the image is known for the job's own by this alone.
   private func commit(_ control: JobControl) throws(JobStop) {
-    guard !isCommitted else { return }
     try control.commit()
     guard isCommitted else {
       throw .failed(ServiceError(.ioError, "the state cannot be written", errno: "EIO"))
@@ -91,9 +88,8 @@ struct RestoredDisk {
 
   // MARK: The end
 
-  /// Gives the image its index and its descriptor; may be repeated.
-  private func finish(_ geometry: Geometry) throws(ServiceError) {
-    try image.close(geometry)
+  /// Gives the image its descriptor; may be repeated.
+  private func describe(_ geometry: Geometry) throws(ServiceError) {
     guard !folder.contains(Descriptor.fileName) else { return }
     try converting { () throws(DeviceError) in
       try DescriptorFile(in: folder).replace(with: Descriptor(new: geometry, file: image.name))

@@ -7,8 +7,6 @@ internal import PloopIO
 ///
 /// As long as its journal lies beside it, it is half an image, and the job's own.
 struct RestoredImage {
-  private static let wantedBytes: UInt64 = 64 << 20
-
   let name: String
   let folder: ImageFolder
   let job: String
@@ -17,76 +15,31 @@ struct RestoredImage {
   var journal: String { FileTarget.journal(of: name) }
   var isBegun: Bool { folder.contains(journal) }
 
-  // MARK: Copying
-
-  /// Copies all that is left of a point, and commits it.
+  /// Makes it whole, or goes on where an earlier attempt was.
   ///
   /// - Parameters:
+  ///   - source: a point of `target`.
   ///   - below: clusters of the deltas over which the image is to lie.
-  ///   - isDone: whether an earlier attempt has copied everything.
-  /// - Returns: clusters that were read, by all attempts.
-  func copy(
-    _ source: RestoreSource, over below: Bitmap? = nil, isDone: Bool, _ control: JobControl
-  ) throws(JobStop) -> UInt64 {
-    let clusters = try failing { () throws(ServiceError) in
-      try backingUp { () throws(BackupError) in try source.storedClusters() }
+  ///   - isWhole: whether an earlier attempt has made it so.
+  ///   - commit: called when everything is copied, while the journal is still there.
+  func make(
+    of source: any BackupSource, on target: String, over below: Bitmap? = nil, isWhole: Bool,
+    _ control: JobControl, committing commit: () throws(JobStop) -> Void
+  ) throws(JobStop) {
+    guard !isWhole else {
+      let all = source.extent(of: 0..<source.geometry.clusterCount)
+      control.total(clusters: all.clusters, bytes: all.bytes)
+      control.advance(clusters: all.clusters, bytes: all.bytes, charging: (0, 0))
+      try commit()
+      return control.enter(phase: RestoreJob.phases[1])
     }
-    control.enter(phase: RestoreJob.phases[0])
-    control.total(clusters: clusters, bytes: clusters * source.geometry.clusterBytes)
-    guard !isDone else { return clusters }
-    var drive = CopyDrive(control, clusterShift: source.geometry.clusterShift)
-    while true {
-      do throws(CopyDrive.Stop) {
-        try copyOnce(source, over: below, &drive, control)
-        return clusters
-      } catch {
-        switch error {
-        case .job(let stop): throw stop
-        case .copy(let error) where error.kind == .outOfSpace: try waitForRoom(error, control)
-        case .copy(let error): throw .failed(ServiceError(restoring: error))
-        }
-      }
-    }
-  }
-
-  private func copyOnce(
-    _ source: RestoreSource, over below: Bitmap?, _ drive: inout CopyDrive, _ control: JobControl
-  ) throws(CopyDrive.Stop) {
-    let copy: BackupCopy
-    do throws(BackupError) {
-      copy = BackupCopy(
-        from: source, to: try sink(of: source.geometry, over: below), on: service.engine)
-    } catch { throw .copy(error) }
-    control.log("copies from cluster \(copy.cursor) of \(source.geometry.clusterCount)")
-    try drive.run(copy)
-    copy.abandon()
-  }
-
-  private func sink(
-    of geometry: Geometry, over below: Bitmap?
-  ) throws(BackupError) -> any BackupSink {
-    try FileTarget.image(name, in: folder, of: geometry, over: below)
-  }
-
-  private func waitForRoom(_ error: BackupError, _ control: JobControl) throws(JobStop) {
-    let blocker = JobBlocker(
-      kind: .space, id: nil,
-      detail: "\(error.detail); \(RestoredImage.wantedBytes) free bytes are wanted")
-    try control.wait(for: blocker) {
-      (try? folder.space().freeBytes).map { $0 >= RestoredImage.wantedBytes } ?? true
-    }
-  }
-
-  /// Gives the image its index, and removes the journal; may be repeated.
-  func close(_ geometry: Geometry) throws(ServiceError) {
-    guard isBegun else { return }
-    do throws(BackupError) {
-      let sink = try sink(of: geometry, over: nil)
-      do throws(BackupError) { try sink.finish() } catch {
-        sink.letGo()
-        throw error
-      }
-    } catch { throw ServiceError(restoring: error) }
+    let place = RestorePlace(
+      service: service, target: target, image: self, geometry: source.geometry, below: below)
+    let copying = BackupCopying(
+      source, to: place, control, on: service.engine,
+      phases: (RestoreJob.phases[0], RestoreJob.phases[1]))
+    try copying.copy()
+    _ = try copying.end(committing: commit)
   }
 
   // MARK: What is left
@@ -119,4 +72,27 @@ struct RestoredImage {
     }
     try? folder.sync()
   }
+}
+
+/// The image of a disk that is restored, as a place to copy to. Whatever fails there is no matter of the
+/// target.
+private struct RestorePlace: BackupPlace {
+  let service: Service
+  let target: String
+  let image: RestoredImage
+  let geometry: Geometry
+  let below: Bitmap?
+
+  func open() throws(ServiceError) -> any BackupSink {
+    do throws(BackupError) {
+      return try FileTarget.image(image.name, in: image.folder, of: geometry, over: below)
+    } catch { throw failure(error) }
+  }
+
+  func requireRoom(_ bytes: UInt64) throws(ServiceError) {
+    try Service.requireSpace(
+      bytes, of: try? image.folder.space().freeBytes, for: "\(image.folder.path)/\(image.name)")
+  }
+
+  func failure(_ error: BackupError) -> ServiceError { ServiceError(restoring: error) }
 }

@@ -73,6 +73,12 @@ struct VerifyJob: QueuedWork {
 
   // MARK: Doing it
 
+  /// Why the reading of a point did not come to its end.
+  private enum Stop: Error {
+    case job(JobStop)
+    case copy(BackupError)
+  }
+
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
     let (points, since) = try failing { () throws(ServiceError) in
       (try self.points(service), try service.existing(control.id).createdAt)
@@ -111,7 +117,7 @@ struct VerifyJob: QueuedWork {
   ) throws(JobStop) -> String? {
     var problem: String?
     let store = try failing { () throws(ServiceError) in try service.store(of: point) }
-    do throws(CopyDrive.Stop) {
+    do throws(Stop) {
       let wrong = try check(point, in: store, &bytesRead, control, service)
       if !wrong.isEmpty {
         let error = ServiceError(
@@ -148,7 +154,7 @@ struct VerifyJob: QueuedWork {
   private func check(
     _ point: BackupInfo, in store: PointStore, _ bytesRead: inout UInt64, _ control: JobControl,
     _ service: Service
-  ) throws(CopyDrive.Stop) -> [UInt64] {
+  ) throws(Stop) -> [UInt64] {
     let check: PointCheck
     do throws(BackupError) { check = try store.check(point.id) } catch { throw .copy(error) }
     var isMore = check.totalBytes > 0
