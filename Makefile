@@ -23,7 +23,7 @@ faults: ## every fault at every system call of every operation
 
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests
-	PLOOPD_KILLS=200 swift test --skip-build --disable-xctest --filter ChainKillTests
+	PLOOPD_KILLS=200 swift test --skip-build --disable-xctest --filter "ChainKillTests|BackupKillTests|BackupPhaseTests"
 
 bench: ## ploopd beside qemu-nbd, nbdkit and others; BENCH="--rows read-1,cow --rounds 3" chooses
 	scripts/install-packages bench

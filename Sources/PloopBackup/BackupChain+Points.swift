@@ -24,6 +24,8 @@ package struct BackupPoint: Sendable {
   package let chainLength: Int
   /// Bytes of its files on the disk.
   package let diskBytes: UInt64
+  /// Bytes that are looked at to check it; nil where nobody knows.
+  package let checkedBytes: UInt64?
 }
 
 extension BackupChain {
@@ -66,15 +68,14 @@ extension BackupChain {
     _ id: String, _ state: BackupPoint.State, chainLength: Int, _ names: [String]
   ) throws(BackupError) -> BackupPoint {
     let files = names.filter { BackupNames.point(ofFile: $0) == id }
-    let bytes = try onTarget { () throws(IOError) in
-      var bytes: UInt64 = 0
-      for file in files {
-        bytes += try folder.open(file, writable: false).allocatedBytes()
-      }
-      return bytes
+    var bytes: UInt64 = 0
+    for file in files {
+      bytes += try onTarget { () throws(IOError) in try folder.diskBytes(of: file) }
     }
+    let manifest = try? manifest(id)
     return BackupPoint(
-      id: id, state: state, manifest: try? manifest(id), chainLength: chainLength, diskBytes: bytes)
+      id: id, state: state, manifest: manifest, chainLength: chainLength, diskBytes: bytes,
+      checkedBytes: manifest?.result?.bytesWritten)
   }
 
   private func stateOfWhole(_ id: String) throws(BackupError) -> BackupPoint.State {

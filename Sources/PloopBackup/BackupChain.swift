@@ -95,7 +95,7 @@ package struct BackupChain: Sendable {
     let below = try below(ids, geometry)
     try records.begin(manifest)
     let image = try ImageWriter(
-      manifest.id + BackupNames.image, journal: manifest.id + BackupNames.journal, in: folder,
+      manifest.id + BackupNames.image, journal: records.journal(of: manifest.id), in: folder,
       geometry: geometry)
     return PointWriter(manifest, image, below: below, chain: self)
   }

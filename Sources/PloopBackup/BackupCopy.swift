@@ -82,9 +82,12 @@ package final class BackupCopy {
   }
 
   /// Everything has been copied: it is a whole copy, durably.
-  package func finish() throws(BackupError) {
+  ///
+  /// - Returns: as ``BackupSink/finish()``.
+  @discardableResult
+  package func finish() throws(BackupError) -> PointManifest.Result? {
     try commit()
-    try sink.finish()
+    return try sink.finish()
   }
 
   /// The copying ends here, and may be gone on with from the last commit by whoever opens the sink anew.

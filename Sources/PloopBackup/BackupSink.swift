@@ -27,7 +27,10 @@ package protocol BackupSink: Sendable {
 
   /// Everything is committed: it is a whole copy from now on, durably, and nobody's any more. May be
   /// repeated after a crash.
-  func finish() throws(BackupError)
+  ///
+  /// - Returns: what its manifest says then; nil for what has none.
+  @discardableResult
+  func finish() throws(BackupError) -> PointManifest.Result?
 
   /// It is not gone on with here: somebody else may open it. Not while anything is being stored.
   func letGo()

@@ -1,32 +1,12 @@
 package import PloopFormat
 package import PloopIO
 
-/// One file that holds the disk and nothing older: a ploop image, or the disk's bytes as they are. It is
-/// also what a restore writes.
+/// The image that a restore writes.
 ///
 /// Until it is whole it has a journal beside it, with which the copying goes on after a crash.
 package enum FileTarget {
   /// The journal of a file.
   package static func journal(of name: String) -> String { "\(name).sums" }
-
-  /// Removes a file that was begun and is not whole, with its journal; a file that has none is not touched.
-  ///
-  /// - Throws: `.locked` when somebody writes it; `.target`.
-  package static func discard(
-    _ name: String, in folder: ImageFolder
-  ) throws(BackupError) {
-    let journal = JournalFile(folder: folder, name: journal(of: name))
-    guard journal.exists else { return }
-    if folder.contains(name) {
-      let file = try onTarget { () throws(IOError) in try folder.open(name, writable: true) }
-      do { try ImageLock.acquire(file, for: .write) } catch { throw BackupError(error) }
-      try onTarget { () throws(IOError) in
-        try folder.unlink(name)
-        try folder.sync()
-      }
-    }
-    try journal.remove()
-  }
 
   /// Begins an image of version 2, or goes on with one that was begun.
   ///
@@ -39,28 +19,22 @@ package enum FileTarget {
   ) throws(BackupError) -> any BackupSink {
     let new = Geometry(
       version: .v2, clusterShift: geometry.clusterShift, sizeBytes: geometry.sizeBytes)
-    return ImageSink(
-      image: try ImageWriter(name, journal: journal(of: name), in: folder, geometry: new),
-      journal: JournalFile(folder: folder, name: journal(of: name)), below: below)
-  }
-
-  /// The same for a raw file, which has a hole wherever the disk is zero.
-  package static func raw(
-    _ name: String, in folder: ImageFolder, of geometry: Geometry
-  ) throws(BackupError) -> any BackupSink {
     let journalFile = JournalFile(folder: folder, name: journal(of: name))
-    let (file, record) = try RawFile.open(name, journalFile, in: folder, of: geometry)
-    return FlatWriter(file, record, of: geometry, keepsChecksums: false) {
-      (record) throws(BackupError) in try record.file.remove()
+    return ImageSink(
+      image: try ImageWriter(name, journal: journalFile, in: folder, geometry: new), below: below
+    ) { (_) throws(BackupError) in
+      try journalFile.remove()
+      return nil
     }
   }
 }
 
 /// An image by itself, or over others.
-private struct ImageSink: BackupSink {
+struct ImageSink: BackupSink {
   let image: ImageWriter
-  let journal: JournalFile
   let below: Bitmap?
+  /// Makes it a whole copy, once everything is durable; may be repeated.
+  let complete: @Sendable (ImageWriter) throws(BackupError) -> PointManifest.Result?
 
   var cursor: UInt64 { image.cursor }
   var totals: StepJournal.Totals { image.totals }
@@ -79,13 +53,14 @@ private struct ImageSink: BackupSink {
     try image.commit(cursor: cursor, totals)
   }
 
-  func finish() throws(BackupError) {
+  func finish() throws(BackupError) -> PointManifest.Result? {
     guard image.cursor == image.geometry.clusterCount else {
       throw BackupError(.mismatch, "not everything has been copied")
     }
     try image.close()
-    try journal.remove()
+    let result = try complete(image)
     image.letGo()
+    return result
   }
 
   func letGo() { image.letGo() }

@@ -25,20 +25,16 @@ final class FlatWriter<Store: FlatStore>: BackupSink {
   private let geometry: Geometry
   private let target: Store
   private let record: CopyRecord
-  private let keepsChecksums: Bool
-  private let complete: @Sendable (CopyRecord) throws(BackupError) -> Void
+  private let complete: @Sendable (CopyRecord) throws(BackupError) -> PointManifest.Result?
 
-  /// - Parameters:
-  ///   - keepsChecksums: whether the journal names the clusters, or only the cursor.
-  ///   - complete: makes it a whole copy, once everything is durable; may be repeated.
+  /// - Parameter complete: makes it a whole copy, once everything is durable; may be repeated.
   init(
-    _ target: Store, _ record: CopyRecord, of geometry: Geometry, keepsChecksums: Bool,
-    complete: @escaping @Sendable (CopyRecord) throws(BackupError) -> Void
+    _ target: Store, _ record: CopyRecord, of geometry: Geometry,
+    complete: @escaping @Sendable (CopyRecord) throws(BackupError) -> PointManifest.Result?
   ) {
     self.geometry = geometry
     self.target = target
     self.record = record
-    self.keepsChecksums = keepsChecksums
     self.complete = complete
   }
 
@@ -52,11 +48,9 @@ final class FlatWriter<Store: FlatStore>: BackupSink {
 
   func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
     try record.attempt { () throws(BackupError) in
-      if keepsChecksums {
-        let entries = CopyRecord.entries(
-          of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
-        _ = record.note(entries, limit: .max)
-      }
+      let entries = CopyRecord.entries(
+        of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
+      _ = record.note(entries, limit: .max)
       try target.write(region, at: cluster << UInt64(geometry.clusterShift))
     }
   }
@@ -71,15 +65,16 @@ final class FlatWriter<Store: FlatStore>: BackupSink {
     try record.commit(cursor: cursor, totals) { () throws(BackupError) in try target.flush() }
   }
 
-  func finish() throws(BackupError) {
+  func finish() throws(BackupError) -> PointManifest.Result? {
     guard cursor == geometry.clusterCount else {
       throw BackupError(.mismatch, "\(target.path): not everything has been copied")
     }
-    try record.attempt { () throws(BackupError) in
+    let result = try record.attempt { () throws(BackupError) in
       // Everything is durable since the last commit.
       try complete(record)
     }
     letGo()
+    return result
   }
 
   func letGo() {

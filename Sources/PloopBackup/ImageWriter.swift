@@ -17,14 +17,13 @@ package final class ImageWriter: Sendable {
   ///
   /// - Parameters:
   ///   - name: of the image. What exists under it is taken for ours only if the journal is there.
-  ///   - journal: the name of the journal, of the same folder.
+  ///   - journalFile: its journal.
   /// - Throws: `.exists`; `.locked` when somebody else writes it; `.target`, `.outOfSpace`.
-  package init(
-    _ name: String, journal journalName: String, in folder: ImageFolder, geometry: Geometry
+  init(
+    _ name: String, journal journalFile: JournalFile, in folder: ImageFolder, geometry: Geometry
   ) throws(BackupError) {
     precondition(geometry.version == .v2)
     self.geometry = geometry
-    let journalFile = JournalFile(folder: folder, name: journalName)
     zeroes = AlignedBuffer(count: Int(max(geometry.clusterBytes, 1 << 20))).region
     let journal: StepJournal
     if let begun = try ImageWriter.begun(name, journalFile, in: folder, geometry) {

@@ -2,9 +2,6 @@ internal import PloopFormat
 internal import PloopIO
 
 extension NBDTarget {
-  /// How many clusters tell whether the export still is the one that was written.
-  private static let samples = 16
-
   /// What an earlier life has left of a copy. An export that holds something else by now, as that of a
   /// server without a memory, is written from the beginning.
   func begun(
@@ -25,9 +22,7 @@ extension NBDTarget {
   ) throws(BackupError) -> Bool {
     let stored = StoredClusters(journal.entries)
     let buffer = AlignedBuffer(unfilled: Int(geometry.clusterBytes))
-    // The last one first: it is the likeliest to be lost.
-    for sample in 0..<min(samples, journal.entries.count) {
-      let place = journal.entries.count - 1 - sample * journal.entries.count / samples
+    for place in journal.samplePlaces {
       let cluster = UInt64(journal.entries[place].cluster)
       let wrong = try stored.read(into: buffer.region, from: cluster, of: geometry, in: export)
       guard wrong.isEmpty else { return false }

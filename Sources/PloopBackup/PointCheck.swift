@@ -32,7 +32,11 @@ package final class PointCheck {
   /// - Throws: `.corrupt` when the point is damaged as a whole, so that there is nothing to hold its
   ///   clusters against; `.notFound`, `.locked`, `.target`.
   package convenience init(_ id: String, of chain: BackupChain) throws(BackupError) {
-    let delta = try PointDelta(id, of: chain)
+    try self.init(PointDelta(id, of: chain))
+  }
+
+  /// - Throws: `.corrupt`, `.target`.
+  convenience init(_ delta: PointDelta) throws(BackupError) {
     self.init(delta, wrong: try delta.misplaced())
   }
 

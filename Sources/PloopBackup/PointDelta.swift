@@ -14,14 +14,23 @@ struct PointDelta: Sendable {
 
   /// - Throws: `.notFound`; `.corrupt`; `.locked` when somebody writes it; `.target`.
   init(_ id: String, of chain: BackupChain) throws(BackupError) {
-    let folder = chain.folder
-    manifest = try chain.manifest(id)
+    try self.init(
+      chain.manifest(id), chain.records, image: id + BackupNames.image, in: chain.folder)
+  }
+
+  /// - Parameters:
+  ///   - records: what is known of it.
+  ///   - name: of its image.
+  /// - Throws: as above.
+  init(
+    _ manifest: PointManifest, _ records: PointRecords, image name: String, in folder: ImageFolder
+  ) throws(BackupError) {
+    self.manifest = manifest
     guard let geometry = manifest.geometry else {
-      throw BackupError(.mismatch, "\(id): no backup can be so")
+      throw BackupError(.mismatch, "\(manifest.id): no backup can be so")
     }
     self.geometry = geometry
-    let name = id + BackupNames.image
-    entries = try chain.records.entries(of: manifest, geometry)
+    entries = try records.entries(of: manifest, geometry)
     guard folder.contains(name) else {
       throw BackupError(.corrupt(clusters: []), "\(folder.path)/\(name) is missing")
     }

@@ -22,6 +22,9 @@ package struct PointManifest: Codable, Sendable, Equatable {
     package var journalDigest: String
     /// Seconds since 1970.
     package var completedAt: Double
+    /// Of a file by itself: when it was written last, as its file system says. Whoever has written it since
+    /// has made it another one.
+    package var modifiedAt: Double?
 
     /// Whether a point of such a disk can have come to this.
     fileprivate func isPossible(of geometry: Geometry) -> Bool {

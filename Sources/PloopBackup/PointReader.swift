@@ -13,7 +13,7 @@ package final class PointReader: BackupSource {
   private let map: ImageMap
 
   /// - Throws: as ``PointDelta/init(_:of:)`` for the point and all that it builds on.
-  package init(_ id: String, of chain: BackupChain) throws(BackupError) {
+  package convenience init(_ id: String, of chain: BackupChain) throws(BackupError) {
     let ids = try chain.ids(chain.descriptor())
     guard let place = ids.firstIndex(of: id) else {
       throw BackupError(.notFound, "\(chain.folder.path): there is no whole backup \(id)")
@@ -26,10 +26,18 @@ package final class PointReader: BackupSource {
         .corrupt(clusters: []),
         "\(chain.folder.path): \(next.manifest.id) does not build on \(delta.manifest.id)")
     }
+    try self.init(deltas, of: deltas[place])
+  }
+
+  /// A point that builds on nothing.
+  convenience init(_ delta: PointDelta) throws(BackupError) { try self.init([delta], of: delta) }
+
+  /// - Parameter deltas: oldest first; `newest` is the last.
+  private init(_ deltas: [PointDelta], of newest: PointDelta) throws(BackupError) {
     let sources = deltas.map(\.source)
     map = try onImages { () throws(DeviceError) in try ImageMap(sources) }
-    geometry = deltas[place].geometry
-    manifest = deltas[place].manifest
+    geometry = newest.geometry
+    manifest = newest.manifest
     self.deltas = deltas
   }
 

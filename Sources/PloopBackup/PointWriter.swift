@@ -39,7 +39,7 @@ package final class PointWriter: BackupSink {
     try image.commit(cursor: cursor, totals)
   }
 
-  package func finish() throws(BackupError) {
+  package func finish() throws(BackupError) -> PointManifest.Result? {
     guard image.cursor == image.geometry.clusterCount else {
       throw BackupError(.mismatch, "\(manifest.id): not everything has been copied")
     }
@@ -49,6 +49,7 @@ package final class PointWriter: BackupSink {
       image.totals)
     try chain.publish(whole)
     image.letGo()
+    return whole.result
   }
 
   package func letGo() { image.letGo() }

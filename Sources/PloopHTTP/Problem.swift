@@ -123,7 +123,7 @@ package enum ProblemCatalogue {
     ("target-in-use", 409, "A job works with the target", "wait for it, or cancel it"),
     ("target-not-empty", 409, "The target has backups", "DELETE them, or use backups=keep"),
     ("target-unreachable", 409, "The target cannot be used", "look at where it lies"),
-    ("target-unsuitable", 409, "The target keeps no points", "name a target of type directory"),
+    ("target-unsuitable", 409, "The target is of another type", "begin another job"),
     ("backup-corrupt", 409, "The backup is not what was stored", "restore another point"),
     ("backup-incomplete", 409, "The backup is not whole", "restore another point"),
     ("backup-mismatch", 409, "The backup does not fit", "see `detail`"),

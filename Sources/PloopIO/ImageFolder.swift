@@ -192,6 +192,14 @@ package final class ImageFolder: Sendable {
     if contains(name) { try unlink(name) }
   }
 
+  /// Bytes of the disk that a file takes; 0 of one that is not there any more.
+  package func diskBytes(of name: String) throws(IOError) -> UInt64 {
+    do throws(IOError) { return try open(name, writable: false).allocatedBytes() } catch {
+      guard error.code == ENOENT else { throw error }
+      return 0
+    }
+  }
+
   package func withDescriptor<Result>(_ body: (Int32) -> Result) -> Result {
     body(descriptor.number)
   }

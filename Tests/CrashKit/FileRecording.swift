@@ -5,11 +5,10 @@ internal import PloopFormat
 internal import PloopIO
 internal import TestSupport
 
-/// Copies a disk into one file, raw or an image, with every call recorded.
+/// Copies a disk into the image of a restore, with every call recorded.
 package final class FileRecording {
   private static let name = "out"
 
-  private let isImage: Bool
   private let watch = Watch()
   private let folder: ImageFolder
   private let plain: ImageFolder
@@ -17,8 +16,7 @@ package final class FileRecording {
   private var disk = ModelDisk(sizeBytes: 12 * 4096 - 1024)
 
   /// - Parameter path: an empty folder.
-  package init(path: String, isImage: Bool) throws {
-    self.isImage = isImage
+  package init(path: String) throws {
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
     for (cluster, value) in [(0, 1), (1, 2), (5, 0), (6, 4), (11, 5)] {
@@ -29,10 +27,7 @@ package final class FileRecording {
   deinit { engine.stop(until: .after(seconds: 10)) }
 
   private func copy(into folder: ImageFolder, steps: Int) throws -> Bool {
-    let sink =
-      isImage
-      ? try FileTarget.image(Self.name, in: folder, of: disk.geometry)
-      : try FileTarget.raw(Self.name, in: folder, of: disk.geometry)
+    let sink = try FileTarget.image(Self.name, in: folder, of: disk.geometry)
     return try BackupRecording.copy(ModelSource(disk), to: sink, on: engine, steps: steps)
   }
 
@@ -68,9 +63,6 @@ package final class FileRecording {
   }
 
   private func values(of file: ImageFile, in scratch: ImageFolder) throws -> [UInt64]? {
-    guard isImage else {
-      return try ModelDisk.values(of: ExportSource(FileExport(file), clusterShift: 12))
-    }
     var options = AttachOptions()
     options.readonly = true
     let device = try Device.attach(

@@ -34,14 +34,13 @@ struct BackupCrashTests {
   }
 }
 
-@Suite("A copy in one file and power loss")
+@Suite("The image of a restore and power loss")
 struct FileCrashTests {
-  @Test(
-    "a file without a journal is whole, and one with it is gone on with", arguments: [false, true])
-  func enumeration(isImage: Bool) throws {
+  @Test("an image without a journal is whole, and one with it is gone on with")
+  func enumeration() throws {
     let seed = UInt64(20_261_128)
     let scratch = try ScratchFolder()
-    let recording = try FileRecording(path: scratch.folder("recording"), isImage: isImage)
+    let recording = try FileRecording(path: scratch.folder("recording"))
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), .init(samples: 5, seed: seed))
@@ -50,13 +49,17 @@ struct FileCrashTests {
   }
 }
 
-@Suite("Backups in an export and power loss")
-struct ExportCrashTests {
-  @Test("every state that power loss leaves has the whole backup, or none, or one to go on with")
-  func enumeration() throws {
+@Suite("Backups in an export or one file, and power loss")
+struct SinglePointCrashTests {
+  typealias Kind = SinglePointRecording.Kind
+
+  @Test(
+    "every state that power loss leaves has the whole backup, or none, or one to go on with",
+    arguments: Kind.allCases)
+  func enumeration(kind: Kind) throws {
     let seed = UInt64(20_261_127)
     let scratch = try ScratchFolder()
-    let recording = try ExportRecording(path: scratch.folder("recording"))
+    let recording = try SinglePointRecording(path: scratch.folder("recording"), kind)
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), .init(samples: 3, seed: seed))
@@ -65,15 +68,16 @@ struct ExportCrashTests {
   }
 
   @Test(
-    "a fault at any call, or a kill, is told and costs no whole backup", arguments: [false, true])
-  func faults(isKill: Bool) throws {
+    "a fault at any call, or a kill, is told and costs no whole backup", arguments: [false, true],
+    Kind.allCases)
+  func faults(isKill: Bool, kind: Kind) throws {
     let scratch = try ScratchFolder()
-    let calls = try ExportRecording.calls(path: scratch.folder("counted"))
+    let calls = try SinglePointRecording.calls(path: scratch.folder("counted"), kind)
     #expect(calls > 100)
     for number in 0..<calls {
       let path = scratch.folder("run")
       defer { ScratchFolder.remove(path) }
-      let fault = try ExportRecording.run(failing: number, isKill: isKill, path: path)
+      let fault = try SinglePointRecording.run(failing: number, isKill: isKill, path: path, kind)
       #expect(fault == nil, "call \(number)")
     }
   }

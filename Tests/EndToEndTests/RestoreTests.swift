@@ -215,8 +215,11 @@ struct RestoreTests {
     case copied, closed, described, attached
   }
 
-  @Test("come to their end after kill -9 at any moment of it", arguments: Moment.allCases)
-  func killedAtTheEnd(moment: Moment) throws {
+  /// - Parameter isCommitted: not, where it waited for room behind its commit.
+  @Test(
+    "come to their end after kill -9 at any moment of it", arguments: Moment.allCases,
+    [true, false])
+  func killedAtTheEnd(moment: Moment, isCommitted: Bool) throws {
     // A disk for which there is room but for its index.
     let id = try fixture.restore("b2", to: "r", ",\"limits\":{\"bps\":4194304}")
     try fixture.await(id) { fixture.doneBytes($0) > 0 }
@@ -231,7 +234,8 @@ struct RestoreTests {
     try Tool.shell(
       """
       sqlite3 '\(fixture.folder.path)/state/ploopd.db' "UPDATE jobs SET state = 'running',
-        finished_at = NULL, job = json_set(job, '$.state', 'running', '$.isCommitted', json('true'))
+        finished_at = NULL, job = json_set(job, '$.state', 'running', '$.isCommitted',
+        json('\(isCommitted)'), '$.ownsWhatItMakes', json('true'))
         WHERE id = '\(id)'; UPDATE jobs SET job = json_remove(job, '$.finishedAt', '$.result')"
       """)
     try service.start()

@@ -196,4 +196,24 @@ struct ChainTests {
     try bench.chain.remove("b0")
     #expect(try bench.folder.names() == ["DiskDescriptor.xml.lck"])
   }
+
+  @Test("is listed while files of it get their names, and go")
+  func listedMeanwhile() throws {
+    let bench = try BackupBench()
+    bench.write(0..<4)
+    try bench.point()
+    let folder = bench.folder
+    let rounds = Locked(0)
+    let isOver = Monitor(false)
+    try Thread(name: "writer") {
+      while rounds.withLock({ $0 }) < 2_000 { try? folder.replace("b1.json", with: [1]) }
+      isOver.update { $0 = true }
+    }.detach()
+    defer { _ = isOver.wait { $0 ? true : nil } }
+    defer { rounds.withLock { $0 = .max } }
+    for _ in 0..<2_000 {
+      #expect(try bench.chain.points().first?.id == "b0")
+      rounds.withLock { $0 += 1 }
+    }
+  }
 }

@@ -34,7 +34,7 @@ struct DamageTests {
       // The increment has its own.
       let hidden = kind { try reader.read(into: buffer.region, from: 2) }
       #expect(hidden == (id == "b0" ? .corrupt(clusters: [3]) : nil), "\(id)")
-      let sink = try FileTarget.raw("out-\(id)", in: bench.folder, of: reader.geometry)
+      let sink = try StoredBackup.raw("out-\(id)", in: bench.folder, of: reader.geometry)
       let copied = kind { try bench.copy(reader, to: sink) }
       guard case .corrupt? = copied else {
         Issue.record("restored \(id): \(String(describing: copied))")

@@ -50,7 +50,7 @@ struct LiveDiskTests {
     #expect(backup.facts.remaining == 0)
     // Whoever has lost what was copied does not get what guests have made of it.
     let again = BackupCopy(
-      from: source, to: try FileTarget.raw("again", in: bench.folder, of: geometry),
+      from: source, to: try StoredBackup.raw("again", in: bench.folder, of: geometry),
       on: bench.engine)
     #expect(kind { _ = try again.step(limitBytes: 1) } == .source)
     try backup.stop(until: .after(seconds: 10))

@@ -101,7 +101,7 @@ struct NBDTargetTests {
     #expect(kind { _ = try target.write(manifest(bench, "b2")) } == .locked)
     #expect(kind { try target.remove("b1") } == .locked)
     try bench.copy(
-      reader, to: try FileTarget.raw("seen", in: bench.folder, of: reader.geometry))
+      reader, to: try StoredBackup.raw("seen", in: bench.folder, of: reader.geometry))
     try expectSameBytes(bench.path("seen"), bench.path("expected"))
   }
 

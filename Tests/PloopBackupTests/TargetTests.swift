@@ -8,9 +8,11 @@ import Testing
 
 @Suite("Where a disk is copied to")
 struct TargetTests {
-  private static let kinds: [@Sendable (String, ImageFolder, Geometry) throws -> any BackupSink] = [
-    { try FileTarget.raw($0, in: $1, of: $2) }, { try FileTarget.image($0, in: $1, of: $2) },
-  ]
+  private static let kinds:
+    [@Sendable (String, ImageFolder, Geometry, String) throws -> any BackupSink] = [
+      { try StoredBackup.raw($0, in: $1, of: $2, id: $3) },
+      { (name, folder, geometry, _) in try FileTarget.image(name, in: folder, of: geometry) },
+    ]
 
   private func expectSame(_ bench: BackupBench, _ kind: Int, _ disk: ModelDisk) throws {
     try bench.saveRaw(disk, "expected")
@@ -37,7 +39,7 @@ struct TargetTests {
     try bench.point(changed: [2, 3, 5, 7])
     for (manifest, disk) in bench.saved {
       let reader = try PointReader(manifest.id, of: bench.chain)
-      let sink = try Self.kinds[kind]("out", bench.folder, reader.geometry)
+      let sink = try Self.kinds[kind]("out", bench.folder, reader.geometry, manifest.id)
       try bench.copy(reader, to: sink)
       // OpenVZ's tools take no cluster under 32 KiB.
       if kind == 0 || clusterShift >= 15 {
@@ -53,7 +55,11 @@ struct TargetTests {
   func resumes(kind number: Int) throws {
     let bench = try BackupBench(clusterShift: 16, sizeBytes: 40 << 16)
     bench.write(stride(from: 1, to: 40, by: 2))
-    let make = Self.kinds[number]
+    let half = number == 0 ? FilePointTarget.part(of: "out", "b") : "out"
+    func make(_ name: String, _ folder: ImageFolder, _ geometry: Geometry) throws -> any BackupSink
+    {
+      try Self.kinds[number](name, folder, geometry, "b")
+    }
     _ = try bench.folder.create("mine")
     #expect(kind { _ = try make("mine", bench.folder, bench.disk.geometry) } == .exists)
     do {
@@ -69,7 +75,7 @@ struct TargetTests {
     }
     // What lies behind the cursor may be anything, also where the disk is zero.
     let garbage = AlignedBuffer([UInt8](repeating: 0xAB, count: 1 << 16))
-    try bench.folder.open("out", writable: true).write(garbage.region, at: 30 << 16)
+    try bench.folder.open(half, writable: true).write(garbage.region, at: 30 << 16)
     let source = ModelSource(bench.disk)
     let sink = try make("out", bench.folder, bench.disk.geometry)
     #expect(sink.cursor == 20)

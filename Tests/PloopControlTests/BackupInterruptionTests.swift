@@ -120,8 +120,8 @@ struct BackupInterruptionTests {
     let server = try ForeignServer.nbdkit(["memory", "16M"])
     try await bench.target("far", .nbd(uri: server.uri))
     let (service, geometry) = (try bench.fixture.service, try bench.disk.geometry)
-    func place(_ id: String) -> ExportPlace {
-      ExportPlace(
+    func place(_ id: String) -> SinglePlace {
+      SinglePlace(
         service, "far",
         PointManifest(id, device: "vm", mode: .full, geometry: geometry, pointInTime: 1))
     }
@@ -132,6 +132,39 @@ struct BackupInterruptionTests {
     try second.open().letGo()
     #expect(service.targets.entry("far")?.target.jobsAtOnce == 1)
     #expect(service.targets.entry("nas")?.target.jobsAtOnce == 2)
+  }
+
+  @Test(
+    "a target that goes as soon as the point is durable costs the job nothing, cancelled or not",
+    arguments: [false, true])
+  func goneBehindTheEnd(isCancelled: Bool) async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<64)
+    let state = bench.model
+    let id = try await bench.begin([:], Self.slow)
+    _ = try await halfway(id, bench)
+    // Its checkpoint cannot advance until this thread is given back.
+    let controller = try bench.fixture.service.controller("vm")
+    let isHeld = Monitor(true)
+    let holding = Task {
+      try await controller.run { () throws(ServiceError) in
+        _ = isHeld.wait { $0 ? nil : true }
+      }
+    }
+    try await unlimit(id, bench)
+    while try !bench.chain(of: id).isWhole(id) { await Task.yield() }
+    let images = bench.fixture.images
+    try Tool.shell("mv '\(images)/backups' '\(images)/away' && touch '\(images)/backups'")
+    if isCancelled { _ = try await bench.fixture.service.cancelJob(id, ifRevision: nil) }
+    isHeld.update { $0 = false }
+    try await holding.value
+    let job = try await bench.end(of: id)
+    #expect(job.state == .succeeded, "\(String(describing: job.error))")
+    #expect(job.result?["bytes_written"] == .number(64 << 16))
+    #expect(job.result?["completed_before_cancel"] == (isCancelled ? .flag(true) : nil))
+    try Tool.shell("rm '\(images)/backups' && mv '\(images)/away' '\(images)/backups'")
+    #expect(try bench.content(id) == state)
+    #expect(try await bench.backup()["mode_used"] == .text("incremental"))
   }
 
   @Test("of a snapshot it goes on where it was")
@@ -174,7 +207,7 @@ struct BackupInterruptionTests {
     try bench.write([7])
     // Behind the point, before the checkpoint has got its name.
     try await bench.backup()
-    try bench.disk.renameCheckpoint("backup-nas", to: "backup-nas.new", until: deadline)
+    try bench.disk.renameCheckpoint("backup-nas", to: "new-backup-nas", until: deadline)
     _ = try bench.disk.makeCheckpoint(
       NewCheckpoint("backup-nas", granularityShift: 16, createdAt: 1), until: deadline)
     try bench.write([9])
@@ -183,7 +216,7 @@ struct BackupInterruptionTests {
     #expect(try bench.disk.checkpoints.map(\.name) == ["backup-nas"])
     // Before the point: what has begun since is of no use.
     _ = try bench.disk.makeCheckpoint(
-      NewCheckpoint("backup-nas.new", granularityShift: 16, createdAt: 2), until: deadline)
+      NewCheckpoint("new-backup-nas", granularityShift: 16, createdAt: 2), until: deadline)
     try bench.write([10])
     let last = try await bench.backup()
     #expect(last["mode_used"] == .text("incremental") && last["bytes_read"] == .number(1 << 16))

@@ -215,7 +215,7 @@ struct BackupJobTests {
     try bench.write([0, 5, 63])
     let job = try await bench.end(of: bench.begin(["target": .text("one")]))
     #expect(job.state == .succeeded)
-    #expect(job.result?["mode_used"] == .text("full") && job.result?["backup"] == nil)
+    #expect(job.result?["mode_used"] == .text("full") && job.result?["backup"] == .text(job.id))
     #expect(job.result?["bytes_read"] == .number(3 << 16))
     #expect(job.result?["bytes_written"] == .number(3 << 16))
     #expect(try bench.disk.checkpoints.isEmpty)
@@ -251,7 +251,7 @@ struct BackupJobTests {
       ),
       ("device-busy", { _ = try await $0.startTracking("vm", .virtual, keeping: nil) }),
       ("device-busy", { try await $0.detach("vm", mode: .safe, ifRevision: nil) }),
-      ("checkpoint-in-use", { try await $0.removeCheckpoint("vm", "backup-nas.new") }),
+      ("checkpoint-in-use", { try await $0.removeCheckpoint("vm", "new-backup-nas") }),
     ] as [(String, (Service) async throws -> Void)] {
       #expect(try await bench.fixture.code(call) == code)
     }
@@ -286,7 +286,7 @@ struct BackupJobTests {
     _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
     _ = try await bench.await(id) { $0.record.state == .paused }
     try bench.write(40..<64)
-    #expect(try bench.disk.checkpoints.map(\.name) == ["backup-nas.new"])
+    #expect(try bench.disk.checkpoints.map(\.name) == ["new-backup-nas"])
     #expect(try bench.chain(of: id).points().map(\.state) == [.partial])
     _ = try await bench.fixture.service.cancelJob(id, ifRevision: nil)
     #expect(try await bench.end(of: id).state == .cancelled)
@@ -319,5 +319,13 @@ struct BackupJobTests {
     #expect(job.interruptions == 0 && job.result?["restarted"] == .flag(false))
     #expect(job.state == .succeeded, "\(String(describing: job.error))")
     #expect(try bench.content(id) == state)
+  }
+
+  @Test("no target's checkpoint is called as one that another target's backup has begun")
+  func names() {
+    for name in ["nas", "nas.new", "new-nas"] {
+      let working = BackupCheckpoints(keptFor: name).working ?? ""
+      #expect(BackupCheckpoints.target(of: working) == nil, "\(working)")
+    }
   }
 }

@@ -1,7 +1,7 @@
 package import PloopBackup
 internal import PloopDevice
-internal import PloopFormat
-internal import PloopIO
+package import PloopFormat
+package import PloopIO
 
 /// Points of backups, made of closed images without a service.
 package enum StoredBackup {
@@ -45,6 +45,17 @@ package enum StoredBackup {
       while try copy.step(limitBytes: 8 << 20) {}
       try copy.finish()
     }
+  }
+
+  /// One raw file that is to be written, or gone on with; what is known of it lies in a folder beside it.
+  package static func raw(
+    _ name: String, in folder: ImageFolder, of geometry: Geometry, id: String = "b"
+  ) throws -> any BackupSink {
+    let target = FilePointTarget(
+      name, in: folder, as: .raw, records: try folder.makeFolder(beneath: ".records-\(name)"))
+    return try target.write(
+      PointManifest(
+        id, device: "disk", mode: .full, geometry: geometry, pointInTime: 1, guid: GUID(named: id)))
   }
 
   /// Stores all of an image in an export, by itself.

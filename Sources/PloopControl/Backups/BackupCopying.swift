@@ -22,7 +22,6 @@ final class BackupCopying {
   private var isShortOfRoom = false
   /// Whether the target has taken it: what fails from then on is no matter of what it builds on.
   private(set) var hasBegun = false
-  private var totals = StepJournal.Totals()
 
   init(
     _ source: any BackupSource, to place: any BackupPlace, _ control: JobControl,
@@ -41,8 +40,10 @@ final class BackupCopying {
   /// Copies everything, from what is there on, and ends it.
   ///
   /// - Parameter disk: waits, before each step, until the disk can be read.
-  /// - Returns: what was read, and what was zero, of the whole copy.
-  func run(awaiting disk: () throws(JobStop) -> Void) throws(JobStop) -> StepJournal.Totals {
+  /// - Returns: what the manifest says; nil where it was made whole a moment ago, and that could not be told.
+  func run(
+    awaiting disk: () throws(JobStop) -> Void
+  ) throws(JobStop) -> PointManifest.Result? {
     try copy(awaiting: disk)
     return try end { () throws(JobStop) in try control.commit() }
   }
@@ -61,9 +62,10 @@ final class BackupCopying {
   /// Makes a whole copy of it.
   ///
   /// - Parameter commit: from then on the job is finished, whatever anybody wants.
+  /// - Returns: as ``run(awaiting:)``.
   func end(
     committing commit: () throws(JobStop) -> Void
-  ) throws(JobStop) -> StepJournal.Totals {
+  ) throws(JobStop) -> PointManifest.Result? {
     try abandoning { () throws(JobStop) in
       try commit()
       control.enter(phase: phases.ending)
@@ -107,11 +109,9 @@ final class BackupCopying {
     return goesOn
   }
 
-  private func finish() throws(ServiceError) -> StepJournal.Totals {
-    guard let copy = try opened() else { return totals }
-    totals = copy.progress
-    try attempt { () throws(BackupError) in try copy.finish() }
-    return totals
+  private func finish() throws(ServiceError) -> PointManifest.Result? {
+    guard let copy = try opened() else { return nil }
+    return try attempt { () throws(BackupError) in try copy.finish() }
   }
 
   /// After an error nothing is to be done with a sink but to open it anew.

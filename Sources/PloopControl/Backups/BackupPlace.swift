@@ -2,8 +2,8 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// Where one backup is copied to: a point of a chain, the file of a target, or an export. It can be opened again and
-/// again, each time where it was committed last.
+/// Where one backup is copied to: a point of a chain, or a place that holds one. It can be opened again and again,
+/// each time where it was committed last.
 protocol BackupPlace {
   var service: Service { get }
   /// The target, by name.
@@ -17,6 +17,11 @@ protocol BackupPlace {
 
   /// Why a step failed.
   func failure(_ error: BackupError) -> ServiceError
+}
+
+/// One that keeps a manifest.
+protocol PointKeeper: BackupPlace {
+  func manifest() throws(ServiceError) -> PointManifest
 }
 
 extension BackupPlace {
@@ -39,11 +44,11 @@ extension BackupPlace {
 }
 
 /// A point of a chain.
-final class PointPlace: BackupPlace {
+final class PointPlace: PointKeeper {
   let service: Service
   let target: String
   let chain: String
-  let manifest: PointManifest
+  private let made: PointManifest
   private let wanted: Bitmap?
   private var hasBegun = false
 
@@ -54,7 +59,7 @@ final class PointPlace: BackupPlace {
     self.service = service
     self.target = target
     self.chain = chain
-    self.manifest = manifest
+    made = manifest
     self.wanted = wanted
   }
 
@@ -62,17 +67,24 @@ final class PointPlace: BackupPlace {
     let directory = try service.openDirectory(target: target)
     if hasBegun { try requirePoint(in: directory) }
     let writer = try backingUp { () throws(BackupError) in
-      try directory.makeChain(chain, of: manifest.device).write(manifest, wanted: wanted)
+      try directory.makeChain(chain, of: made.device).write(made, wanted: wanted)
     }
     hasBegun = true
     return writer
   }
 
+  func manifest() throws(ServiceError) -> PointManifest {
+    let directory = try service.openDirectory(target: target)
+    return try backingUp { () throws(BackupError) in
+      try directory.chain(chain, of: made.device).manifest(made.id)
+    }
+  }
+
   /// Where something else is mounted now, or nothing is, nothing is begun anew.
   private func requirePoint(in directory: DirectoryTarget) throws(ServiceError) {
     let isThere = try backingUp { () throws(BackupError) in
-      guard try directory.chains(of: manifest.device).contains(chain) else { return false }
-      return try directory.chain(chain, of: manifest.device).has(manifest.id)
+      guard try directory.chains(of: made.device).contains(chain) else { return false }
+      return try directory.chain(chain, of: made.device).has(made.id)
     }
     guard !isThere else { return }
     throw ServiceError(
@@ -81,55 +93,5 @@ final class PointPlace: BackupPlace {
 
   func requireRoom(_ bytes: UInt64) throws(ServiceError) {
     try requireRoom(bytes, in: try? service.openDirectory(target: target).folder)
-  }
-}
-
-/// A file that holds a whole disk. What an earlier attempt has left of it is of no use, since nothing says
-/// which disk's it is.
-final class FilePlace: BackupPlace {
-  let service: Service
-  let target: String
-  private let geometry: Geometry
-  private var begun: FileIdentity?
-
-  init(_ service: Service, _ target: String, of geometry: Geometry) {
-    self.service = service
-    self.target = target
-    self.geometry = geometry
-  }
-
-  func open() throws(ServiceError) -> any BackupSink {
-    let file = try file()
-    if let begun {
-      guard file.identity == begun else {
-        throw ServiceError(
-          .targetUnreachable,
-          "\(file.folder.path)/\(file.name): the file that was begun is not there")
-      }
-    } else {
-      try backingUp { () throws(BackupError) in
-        try FileTarget.discard(file.name, in: file.folder)
-      }
-    }
-    let sink = try backingUp { () throws(BackupError) in try file.sink(of: geometry) }
-    begun = file.identity
-    return sink
-  }
-
-  func requireRoom(_ bytes: UInt64) throws(ServiceError) {
-    try requireRoom(bytes, in: try? file().folder)
-  }
-
-  private func file() throws(ServiceError) -> TargetFile {
-    guard case .file(let file) = try service.open(target: target) else {
-      throw ServiceError(.targetUnsuitable, "the target \(target) is no file")
-    }
-    return file
-  }
-}
-
-extension TargetFile {
-  fileprivate var identity: FileIdentity? {
-    try? folder.open(name, writable: false).identity
   }
 }

@@ -38,19 +38,20 @@ extension BackupRun {
     let source = FrozenSource(frozen.backup)
     var choice = choice
     let made: PointManifest
-    let totals: StepJournal.Totals
+    let place: any PointKeeper
+    let found: PointManifest.Result?
     do throws(JobStop) {
       if choice.parent != nil, let reason = frozen.backup.fullReason {
         guard job.mode == .auto else { throw .failed(BackupChoice.refusal(reason)) }
         choice = BackupChoice(chain: id, reason: reason)
       }
       made = manifest(choice, source, at: frozen)
-      let place = try place(choice, made, source, keepsPoints: history != nil)
+      place = self.place(choice, made, source, keepsPoints: history != nil)
       control.log(BackupRun.words(choice))
       let copying = BackupCopying(source, to: place, control, on: service.engine) {
         BackupRun.end(of: frozen.backup)
       }
-      totals = try copying.run { () throws(JobStop) in try awaitResume(frozen.device) }
+      found = try copying.run { () throws(JobStop) in try awaitResume(frozen.device) }
     } catch {
       service.thaw(frozen, controller, isKept: false)
       if case .interrupted = error { throw error }
@@ -65,37 +66,18 @@ extension BackupRun {
       seen.longestWaitNanoseconds, seen.spilledBytes
     )
     try advance(frozen.checkpoints)
-    return try result(
-      of: made, in: history == nil ? nil : choice.chain, source, totals, facts)
+    return result(of: made, found, at: place, facts)
   }
 
   private func place(
     _ choice: BackupChoice, _ manifest: PointManifest, _ source: any BackupSource,
     keepsPoints: Bool
-  ) throws(JobStop) -> any BackupPlace {
+  ) -> any PointKeeper {
     guard !keepsPoints else {
       return PointPlace(
         service, job.target, choice.chain, manifest, wanted: source.wanted)
     }
-    guard try export() == nil else { return ExportPlace(service, job.target, manifest) }
-    return FilePlace(service, job.target, of: source.geometry)
-  }
-
-  /// Nil where the target is something else.
-  private func export() throws(JobStop) -> NBDTarget? {
-    let target = try failing { () throws(ServiceError) in try service.open(target: job.target) }
-    guard case .nbd(let export, _) = target else { return nil }
-    return export
-  }
-
-  /// - Parameter chain: nil where the target has none.
-  private func result(
-    of made: PointManifest, in chain: String?, _ source: any BackupSource,
-    _ totals: StepJournal.Totals, _ facts: BackupFacts
-  ) throws(JobStop) -> [String: JobValue] {
-    if let chain { return try result(of: made, in: chain, facts) }
-    if let export = try export() { return try result(in: export, of: made, facts) }
-    return result(of: source, totals, facts)
+    return SinglePlace(service, job.target, manifest)
   }
 
   private static func words(_ choice: BackupChoice) -> String {
@@ -154,22 +136,14 @@ extension BackupRun {
     try control.wait(for: blocker) { !device.isSuspended }
   }
 
-  /// The backup is durable; whatever becomes of its checkpoint, it is.
   private func advance(_ checkpoints: BackupCheckpoints) throws(JobStop) {
     guard checkpoints.kept != nil else { return }
     let (id, controller, service) = (id, controller, service)
-    do throws(JobStop) {
+    try tolerating { () throws(JobStop) in
       try control.untilThereIsRoom { () throws(ServiceError) in
         try controller.runAndWait { () throws(ServiceError) in
           try service.keepCheckpoint(of: checkpoints, id, controller)
         }
-      }
-    } catch {
-      switch error {
-      case .interrupted: throw error
-      case .cancelled: control.log("the next backup finds its checkpoint", level: "warning")
-      case .failed(let reason):
-        control.log("the next backup finds its checkpoint: \(reason.detail)", level: "warning")
       }
     }
   }
@@ -186,10 +160,9 @@ extension BackupRun {
     let made = manifest(choice, source, at: nil)
     var facts = earlier
     facts.reason = choice.reason
-    let totals = try copyStill(
-      source, to: try place(choice, made, source, keepsPoints: history != nil),
-      awaiting: { () throws(JobStop) in try awaitResume(disk) })
-    return try result(
-      of: made, in: history == nil ? nil : choice.chain, source, totals, facts)
+    let place = place(choice, made, source, keepsPoints: history != nil)
+    let found = try copyStill(
+      source, to: place, awaiting: { () throws(JobStop) in try awaitResume(disk) })
+    return result(of: made, found, at: place, facts)
   }
 }

@@ -19,8 +19,7 @@ struct BackupRun {
       let target = try waiting { () throws(ServiceError) in try service.open(target: job.target) }
       switch target {
       case .directory: return try copyToChain()
-      case .file: return try copyToFile()
-      case .nbd(let export, _): return try copyToExport(export)
+      case .single(let single): return try copyWhole(to: single)
       }
     } catch {
       // What fails since the device, or the service, goes away goes on later.
@@ -56,10 +55,12 @@ struct BackupRun {
     var facts = BackupFacts()
     if let earlier, earlier.isWhole {
       control.log("an earlier attempt has made the backup whole")
-      if job.snapshot == nil { try settle(history) }
+      if job.snapshot == nil {
+        try tolerating { () throws(JobStop) in try settle(history) }
+      }
       facts.mode = earlier.manifest.mode
       facts.isCompletedEarlier = true
-      return try result(of: earlier.manifest, in: earlier.chain, facts)
+      return result(of: earlier.manifest, facts)
     }
     guard let snapshot = job.snapshot else {
       facts.isRestarted = earlier != nil || control.hasProgressedBefore
@@ -75,8 +76,8 @@ struct BackupRun {
       let manifest = resumed(earlier) ?? manifest(choice, DeviceSource(device), at: nil)
       let place = PointPlace(
         service, job.target, earlier?.chain ?? choice.chain, manifest)
-      try copyStill(DeviceSource(device), to: place)
-      return try result(of: manifest, in: place.chain, facts)
+      let found = try copyStill(DeviceSource(device), to: place)
+      return result(of: manifest, found, at: place, facts)
     }
   }
 
@@ -119,6 +120,19 @@ struct BackupRun {
     }
   }
 
+  /// The backup is durable; whatever becomes of its checkpoint, it is.
+  func tolerating(_ body: () throws(JobStop) -> Void) throws(JobStop) {
+    do throws(JobStop) { try body() } catch {
+      switch error {
+      case .interrupted: throw error
+      case .cancelled: control.log("the next backup finds its checkpoint", level: "warning")
+      case .failed(let reason):
+        guard !reason.isInterruption else { throw error }
+        control.log("the next backup finds its checkpoint: \(reason.detail)", level: "warning")
+      }
+    }
+  }
+
   private func settle(_ history: BackupHistory) throws(JobStop) {
     let (service, controller, checkpoints, id) = (service, controller, job.checkpoints, id)
     try control.untilThereIsRoom { () throws(ServiceError) in
@@ -146,31 +160,13 @@ struct BackupRun {
     return manifest
   }
 
-  // MARK: One file
-
-  private func copyToFile() throws(JobStop) -> [String: JobValue] {
-    var facts = BackupFacts()
-    facts.isRestarted = control.hasProgressedBefore
-    guard let snapshot = job.snapshot else { return try copyLive(nil, facts) }
-    return try service.withSnapshot(
-      snapshot, for: id, of: controller, failing: { .failed($0) }
-    ) { (device) throws(JobStop) in
-      facts.reason = try choose(nil, nil).reason
-      let source = DeviceSource(device)
-      let totals = try copyStill(
-        source, to: FilePlace(service, job.target, of: source.geometry))
-      return result(of: source, totals, facts)
-    }
-  }
-
   // MARK: What comes of it
 
   /// Copies a disk that nobody writes; who is cancelled leaves nothing.
-  @discardableResult
   func copyStill(
     _ source: any BackupSource, to place: any BackupPlace,
     awaiting disk: () throws(JobStop) -> Void = {}
-  ) throws(JobStop) -> StepJournal.Totals {
+  ) throws(JobStop) -> PointManifest.Result? {
     let copying = BackupCopying(source, to: place, control, on: service.engine)
     do throws(JobStop) {
       return try copying.run(awaiting: disk)
@@ -182,27 +178,34 @@ struct BackupRun {
     }
   }
 
+  /// The backup is durable: what its target does now is no matter of the job.
+  ///
+  /// - Parameters:
+  ///   - found: what its manifest says, where that is known.
+  ///   - place: where it lies.
   func result(
-    of manifest: PointManifest, in chain: String, _ facts: BackupFacts
-  ) throws(JobStop) -> [String: JobValue] {
-    let whole = try waiting { () throws(ServiceError) in
-      let directory = try service.openDirectory(target: job.target)
-      return try backingUp { () throws(BackupError) in
-        try directory.chain(chain, of: job.device).manifest(manifest.id)
-      }
+    of manifest: PointManifest, _ found: PointManifest.Result?, at place: any PointKeeper,
+    _ facts: BackupFacts
+  ) -> [String: JobValue] {
+    var whole = manifest
+    whole.result = found
+    do throws(ServiceError) {
+      if found == nil { whole.result = try place.manifest().result }
+    } catch {
+      control.log(
+        "the backup is whole, and its numbers cannot be read: \(error.detail)", level: "warning")
     }
     return result(of: whole, facts)
   }
 
-  /// - Parameter whole: its manifest, with a result.
+  /// - Parameter whole: its manifest.
   func result(of whole: PointManifest, _ facts: BackupFacts) -> [String: JobValue] {
-    let (read, written) = (whole.result?.bytesRead ?? 0, whole.result?.bytesWritten ?? 0)
-    tell(read, written)
+    tell(whole.result?.bytesRead ?? 0, whole.result?.bytesWritten ?? 0)
     var result = facts.values
     result["backup"] = .text(whole.id)
-    result["bytes_read"] = .number(read)
-    result["bytes_written"] = .number(written)
-    result["zero_bytes"] = .number(whole.result?.zeroBytes ?? 0)
+    result["bytes_read"] = (whole.result?.bytesRead).map(JobValue.number)
+    result["bytes_written"] = (whole.result?.bytesWritten).map(JobValue.number)
+    result["zero_bytes"] = (whole.result?.zeroBytes).map(JobValue.number)
     return result
   }
 
@@ -213,19 +216,6 @@ struct BackupRun {
     } catch {
       control.log("nobody could be told of the backup: \(error.detail)", level: "warning")
     }
-  }
-
-  func result(
-    of source: any BackupSource, _ totals: StepJournal.Totals, _ facts: BackupFacts
-  ) -> [String: JobValue] {
-    var result = facts.values
-    let bytes = source.geometry.clusterCount * source.geometry.clusterBytes
-    let written = bytes - min(bytes, totals.zeroBytes)
-    tell(totals.bytesRead, written)
-    result["bytes_read"] = .number(totals.bytesRead)
-    result["bytes_written"] = .number(written)
-    result["zero_bytes"] = .number(totals.zeroBytes)
-    return result
   }
 }
 

@@ -11,20 +11,20 @@ struct PlacedChain {
 /// Where a point is kept.
 enum PointStore {
   case chain(PlacedChain)
-  case export(NBDTarget, uri: String)
+  case single(any SinglePointTarget)
 
   /// The points that build on one, oldest first.
   func dependents(of id: String) throws(BackupError) -> [String] {
     switch self {
     case .chain(let placed): try placed.chain.dependents(of: id)
-    case .export: []
+    case .single: []
     }
   }
 
   func remove(_ id: String) throws(BackupError) {
     switch self {
     case .chain(let placed): try placed.chain.remove(id)
-    case .export(let target, _): try target.remove(id)
+    case .single(let target): try target.remove(id)
     }
   }
 
@@ -32,14 +32,14 @@ enum PointStore {
   func reader(_ id: String) throws(BackupError) -> any BackupSource {
     switch self {
     case .chain(let placed): try PointReader(id, of: placed.chain)
-    case .export(let target, _): try target.reader(id)
+    case .single(let target): try target.reader(id)
     }
   }
 
   func check(_ id: String) throws(BackupError) -> PointCheck {
     switch self {
     case .chain(let placed): try PointCheck(id, of: placed.chain)
-    case .export(let target, _): try target.check(id)
+    case .single(let target): try target.check(id)
     }
   }
 
@@ -47,7 +47,7 @@ enum PointStore {
   func name(of id: String) -> String {
     switch self {
     case .chain(let placed): "\(placed.device)/\(placed.name)/\(id)\(BackupNames.image)"
-    case .export(_, let uri): uri
+    case .single(let target): target.name
     }
   }
 }

@@ -5,7 +5,7 @@ internal import PloopIO
 
 /// A disk that a job makes of a point of a backup (docs/crash-safety.md, "A restore to a new disk").
 ///
-/// From the job's commit on the image is known for the job's own: that is durable before its journal goes.
+/// When all is copied the job's record says that the image is its own: that is durable before the journal goes.
 struct RestoredDisk {
   private let disk: RestoreJob.NewDisk
   private let job: String
@@ -27,7 +27,7 @@ struct RestoredDisk {
       job: job, service: service)
   }
 
-  private var isCommitted: Bool { (try? service.existing(job))?.isCommitted == true }
+  private var isOwn: Bool { (try? service.existing(job))?.ownsWhatItMakes == true }
 
   /// Does all of it, or goes on where an earlier attempt was.
   func make(
@@ -45,14 +45,17 @@ struct RestoredDisk {
     do throws(JobStop) {
       let source = try service.source(backup, on: target, awaiting: control)
       try image.make(
-        of: source, on: target, isWhole: isCommitted && !image.isBegun, control
+        of: source, on: target, isWhole: isOwn && !image.isBegun, control
       ) { () throws(JobStop) in try commit(control) }
       try control.untilThereIsRoom { () throws(ServiceError) in try describe(source.geometry) }
       try control.untilThereIsRoom { () throws(ServiceError) in try attach() }
       return RestoreJob.result(
         of: backup, on: target, source, ["device": .text(disk.id)])
     } catch {
-      if !image.isKept(after: error) { remove() }
+      if !image.isKept(after: error, isOwn: isOwn) {
+        remove()
+        if !folder.contains(image.name) { control.own(false) }
+      }
       release()
       throw error
     }
@@ -74,14 +77,15 @@ struct RestoredDisk {
       try state.files.claim([(location, nil)], for: .device(disk.id), readonly: false)
     }
     let record = try service.existing(job)
-    guard !record.isCommitted, !(record.hasBeenTried && image.isBegun) else { return }
+    guard record.ownsWhatItMakes != true, !(record.hasBeenTried && image.isBegun) else { return }
     try service.requireNothing(at: location)
   }
 
   /// From here on the image is known for the job's own by this alone.
   private func commit(_ control: JobControl) throws(JobStop) {
     try control.commit()
-    guard isCommitted else {
+    control.own(true)
+    guard isOwn else {
       throw .failed(ServiceError(.ioError, "the state cannot be written", errno: "EIO"))
     }
   }
@@ -117,7 +121,7 @@ struct RestoredDisk {
 
   /// Removes what the job has made, if it is its own and nobody has it open.
   func remove() {
-    guard image.isBegun || isCommitted, !isAttached else { return }
+    guard image.isBegun || isOwn, !isAttached else { return }
     let descriptor = Descriptor.fileName
     image.remove(with: [descriptor, "\(descriptor).tmp", "\(descriptor).lck"])
   }

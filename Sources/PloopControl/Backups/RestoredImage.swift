@@ -45,13 +45,15 @@ struct RestoredImage {
   // MARK: What is left
 
   /// Whether what was copied is of use to a later attempt.
-  func isKept(after stop: JobStop) -> Bool {
+  ///
+  /// - Parameter isOwn: whether it is known for the job's own without its journal, too.
+  func isKept(after stop: JobStop, isOwn: Bool = false) -> Bool {
     switch stop {
     case .interrupted: true
     case .cancelled: false
     case .failed(let error):
       error.isInterruption
-        || isBegun && (try? service.existing(job))?.mayTryAgain(after: error) == true
+        || (isBegun || isOwn) && (try? service.existing(job))?.mayTryAgain(after: error) == true
     }
   }
 

@@ -78,16 +78,12 @@ extension Service {
             try chain.remove(id)
           }
         }
-      case .file(let file):
+      case .single(let single):
         try backingUp { () throws(BackupError) in
-          try FileTarget.discard(file.name, in: file.folder)
-        }
-      case .nbd(let export, _):
-        try backingUp { () throws(BackupError) in
-          guard try export.points().contains(where: { $0.id == id && $0.state != .whole }) else {
+          guard try single.points().contains(where: { $0.id == id && $0.state != .whole }) else {
             return
           }
-          try export.remove(id)
+          try single.remove(id)
         }
       }
     } catch {

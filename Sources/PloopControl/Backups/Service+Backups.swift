@@ -90,11 +90,10 @@ extension Service {
         }
       }
       return found
-    case .nbd(let export, _):
-      return try backingUp { () throws(BackupError) in try export.points() }.map { point in
+    case .single(let single):
+      return try backingUp { () throws(BackupError) in try single.points() }.map { point in
         BackupInfo(point, nil, on: target, verdicts[point.id])
       }.filter { info in device.map { $0 == info.device } ?? true }
-    case .file: throw ServiceError(keepsNoPoints: target)
     }
   }
 
@@ -123,8 +122,7 @@ extension Service {
             device: info.device, name: info.chain,
             chain: try directory.chain(info.chain, of: info.device)))
       }
-    case .nbd(let export, let uri): return .export(export, uri: uri)
-    case .file: throw ServiceError(keepsNoPoints: info.target)
+    case .single(let single): return .single(single)
     }
   }
 
@@ -154,7 +152,7 @@ extension Service {
 }
 
 extension BackupInfo {
-  /// - Parameter chain: nil for what lies in an export by itself.
+  /// - Parameter chain: nil for what lies by itself in an export or a file.
   init(
     _ point: BackupPoint, _ chain: PlacedChain?, on target: String,
     _ verdict: StateTransaction.Verdict?
@@ -173,10 +171,8 @@ extension BackupInfo {
       completedAt = manifest.result?.completedAt
       storedBytes = manifest.result?.bytesWritten
       journalDigest = manifest.result?.journalDigest
-      // An export may have anything anywhere.
-      checkedBytes =
-        chain == nil ? manifest.geometry.map { $0.clusterCount * $0.clusterBytes } : storedBytes
     }
+    checkedBytes = point.checkedBytes
     verifiedAt = verdict?.verifiedAt
     switch point.state {
     case .whole:

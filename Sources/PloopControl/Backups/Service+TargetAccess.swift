@@ -5,23 +5,7 @@ internal import PloopIO
 /// A target that has been opened.
 enum OpenTarget: Sendable {
   case directory(DirectoryTarget)
-  case file(TargetFile)
-  case nbd(NBDTarget, uri: String)
-}
-
-/// The file of a target, which may not be there yet.
-struct TargetFile: Sendable {
-  let folder: ImageFolder
-  let name: String
-  let format: TargetPlace.FileFormat
-
-  /// Begins the file, or goes on with it.
-  func sink(of geometry: Geometry) throws(BackupError) -> any BackupSink {
-    switch format {
-    case .raw: try FileTarget.raw(name, in: folder, of: geometry)
-    case .ploop: try FileTarget.image(name, in: folder, of: geometry)
-    }
-  }
+  case single(any SinglePointTarget)
 }
 
 extension Service {
@@ -52,11 +36,13 @@ extension Service {
         return .directory(DirectoryTarget(in: folder, locks: descriptorLocks))
       case .file(let path, let format):
         let location = try roots.locate(path, pointer: "")
-        return .file(
-          TargetFile(
-            folder: try roots.makeFolder(of: location, pointer: ""), name: location.name,
-            format: format))
-      case .nbd(let uri): return .nbd(NBDTarget(uri, records: try records(of: uri)), uri: uri)
+        return .single(
+          FilePointTarget(
+            location.name, in: try roots.makeFolder(of: location, pointer: ""),
+            as: format == .raw ? .raw : .image,
+            records: try records("files", of: "\(format.rawValue) \(path)")))
+      case .nbd(let uri):
+        return .single(NBDTarget(uri, records: try records("exports", of: uri)))
       }
     } catch {
       guard error.code != .insufficientSpace else { throw error }
@@ -77,20 +63,17 @@ extension Service {
     return directory
   }
 
-  /// What is known of the backup in an export: it has no place for that itself. Whatever name the target
-  /// has, and whoever forgets it, it is the same.
-  private func records(of uri: String) throws(ServiceError) -> ImageFolder {
+  /// What is known of the backup in a place that has no names for it. Whatever name the target has, and
+  /// whoever forgets it, it is the same.
+  private func records(_ kind: String, of place: String) throws(ServiceError) -> ImageFolder {
     do throws(IOError) {
-      return try store.folder.makeFolder(beneath: "exports/\(SHA256.hexDigest(Array(uri.utf8)))")
+      return try store.folder.makeFolder(
+        beneath: "\(kind)/\(SHA256.hexDigest(Array(place.utf8)))")
     } catch { throw ServiceError(error) }
   }
 }
 
 extension ServiceError {
-  init(keepsNoPoints target: String) {
-    self.init(.targetUnsuitable, "the target \(target) keeps no points of backups")
-  }
-
   /// A target is there by name, and what it names cannot be used.
   init(unreachable error: ServiceError) {
     self.init(

@@ -116,7 +116,14 @@ extension Service {
     case .directory(let path):
       return .directory(path: try roots.locate(path, pointer: "/path").path)
     case .file(let path, let format):
-      return .file(path: try roots.locate(path, pointer: "/path").path, format: format)
+      let location = try roots.locate(path, pointer: "/path")
+      guard location.name.utf8.count <= FilePointTarget.nameLimitBytes else {
+        throw ServiceError(
+          .invalidValue,
+          "path: the file's name has more than \(FilePointTarget.nameLimitBytes) bytes",
+          pointer: "/path")
+      }
+      return .file(path: location.path, format: format)
     case .nbd(let uri):
       guard uri.utf8.count <= Service.uriLengthLimit, !uri.utf8.contains(0),
         ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].contains(where: uri.hasPrefix)
@@ -181,14 +188,8 @@ extension Service {
           usage.bytes += point.diskBytes
         }
       }
-    case .file(let file):
-      guard file.folder.contains(file.name) else { return usage }
-      do throws(IOError) {
-        usage.bytes = try file.folder.open(file.name, writable: false).allocatedBytes()
-      } catch { throw ServiceError(unreachable: ServiceError(error)) }
-      usage.backups = 1
-    case .nbd(let export, _):
-      for point in try backingUp({ () throws(BackupError) in try export.points() }) {
+    case .single(let single):
+      for point in try backingUp({ () throws(BackupError) in try single.points() }) {
         usage.backups += 1
         usage.bytes += point.diskBytes
       }

@@ -194,7 +194,8 @@ struct BackupCheckpoints: Equatable, Sendable {
   }
 
   private static let prefix = "backup-"
-  private static let workingSuffix = ".new"
+  /// No target's own checkpoint begins with it.
+  private static let workingPrefix = "new-"
 
   /// Those that nobody has named: one for each target, which advances with each backup.
   init(keptFor target: String) {
@@ -204,12 +205,12 @@ struct BackupCheckpoints: Equatable, Sendable {
 
   /// The target whose last backup began with a checkpoint of a name.
   static func target(of name: String) -> String? {
-    guard name.hasPrefix(prefix), !name.hasSuffix(workingSuffix) else { return nil }
+    guard name.hasPrefix(prefix) else { return nil }
     return String(name.dropFirst(prefix.count))
   }
 
   /// What the new one is called until the backup is durable.
-  var working: String? { kept == base ? kept.map { $0 + BackupCheckpoints.workingSuffix } : kept }
+  var working: String? { kept == base ? kept.map { BackupCheckpoints.workingPrefix + $0 } : kept }
 }
 
 extension JobParameters {

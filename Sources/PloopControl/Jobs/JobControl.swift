@@ -34,6 +34,8 @@ final class JobControl: Sendable {
     case paused(Bool)
     /// Whether it is finished now, whatever anybody wants.
     case committed(Bool)
+    /// Whether what lies where it makes something is known for its own.
+    case owning(Bool)
     /// It waits between two steps, since that is wanted.
     case resting
   }
@@ -207,6 +209,10 @@ final class JobControl: Sendable {
     if isCancelled { throw .cancelled }
     note(.committed(true))
   }
+
+  /// Whether what lies where the work makes something is its own is written down, and stays so, whatever
+  /// becomes of the commit, until the job is over.
+  func own(_ isOwn: Bool) { note(.owning(isOwn)) }
 
   /// Does something that changes nothing where it finds no room, as often as it takes. Behind its commit
   /// point a job can be cancelled while it waits for that.

@@ -124,6 +124,7 @@ extension JobEngine {
       case .resting: state.update { $0.changes += 1 }
       case .committed(let isCommitted):
         try update(id, event: false) { $0.isCommitted = isCommitted }
+      case .owning(let isOwn): try update(id, event: false) { $0.ownsWhatItMakes = isOwn }
       case .log(let level, let message):
         if level == "warning" { try update(id) { $0.warn(message) } }
         try store.write { transaction throws(ServiceError) in

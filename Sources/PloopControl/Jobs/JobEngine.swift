@@ -322,6 +322,7 @@ extension JobRecord {
 
   mutating func finish(_ final: JobState) {
     state = final
+    ownsWhatItMakes = nil
     finishedAt = wallClockSeconds()
   }
 }

@@ -128,6 +128,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var labels: [String: String]
   /// Behind its commit point it is finished, also after a crash, whatever anybody wants.
   package var isCommitted = false
+  /// What lies where it makes something is its own, whatever else says so; nil where that was never known.
+  var ownsWhatItMakes: Bool?
   /// What somebody wants, whatever it is doing now.
   package var isPaused = false
   package var attempt = 1

@@ -4,9 +4,13 @@ internal import PloopFormat
 internal import PloopIO
 internal import TestSupport
 
-/// Writes backups into an export, one after the other, with every call recorded, and knows what each has to
-/// hold and how long.
-package final class ExportRecording {
+/// Writes backups into an export or one file, one after the other, with every call recorded, and knows what
+/// each has to hold and how long.
+package final class SinglePointRecording {
+  package enum Kind: String, CaseIterable, Sendable {
+    case export, raw, image
+  }
+
   private struct Known {
     let manifest: PointManifest
     let disk: ModelDisk
@@ -15,9 +19,10 @@ package final class ExportRecording {
     var goneFrom = Int.max
   }
 
-  private static let export = "export"
+  private static let place = "place"
   private static let sizeBytes = 12 * 4096 - 1024
 
+  private let kind: Kind
   private let watch = Watch()
   private let folder: ImageFolder
   private let plain: ImageFolder
@@ -28,10 +33,12 @@ package final class ExportRecording {
   private let garbage = (0..<sizeBytes + 2048).map { UInt8(truncatingIfNeeded: $0 &* 7 | 1) }
 
   /// - Parameter path: an empty folder.
-  package init(path: String) throws {
+  package init(path: String, _ kind: Kind) throws {
+    self.kind = kind
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
-    let file = try plain.create(Self.export)
+    guard kind == .export else { return }
+    let file = try plain.create(Self.place)
     try file.write(AlignedBuffer(garbage).region, at: 0)
   }
 
@@ -39,21 +46,27 @@ package final class ExportRecording {
 
   private var position: Int { watch.trace.events.count }
 
-  private static func target(_ folder: ImageFolder) -> NBDTarget {
-    NBDTarget(records: folder) { () throws(BackupError) in
-      do {
-        return try FileExport(folder.open(export, writable: true))
-      } catch let error as IOError { throw BackupError(error) } catch {
-        throw BackupError(.failed, "\(error)")
+  private func target(_ folder: ImageFolder) -> any SinglePointTarget {
+    switch kind {
+    case .raw: FilePointTarget(Self.place, in: folder, as: .raw, records: folder)
+    case .image: FilePointTarget(Self.place, in: folder, as: .image, records: folder)
+    case .export:
+      NBDTarget(Self.place, records: folder) { () throws(BackupError) in
+        do {
+          return try FileExport(folder.open(Self.place, writable: true))
+        } catch let error as IOError { throw BackupError(error) } catch {
+          throw BackupError(.failed, "\(error)")
+        }
       }
     }
   }
 
   // MARK: The scenario
 
-  /// A backup that is interrupted, one that takes its place, and one that is removed.
+  /// A backup that is interrupted, one that takes its place, one that is removed, and one that takes the
+  /// place of half a one. A whole file is in nobody's way: it goes first.
   package func run() throws {
-    let target = Self.target(folder)
+    let target = target(folder)
     for (cluster, value) in [(0, 1), (1, 2), (5, 3), (6, 4), (11, 5)] {
       disk.clusters[cluster] = UInt64(value)
     }
@@ -61,13 +74,20 @@ package final class ExportRecording {
     disk.clusters[1] = nil
     disk.clusters[5] = 0
     for (cluster, value) in [(6, 6), (7, 7), (11, 8)] { disk.clusters[cluster] = UInt64(value) }
+    if kind != .export { try remove(target) }
     try point(target, stops: 2)
-    points[1].goneFrom = position
-    try target.remove("b1")
+    try remove(target)
+    begin()
+    _ = try copy(points[points.count - 1], to: target, steps: 1)
     try point(target, stops: .max)
   }
 
-  private func point(_ target: NBDTarget, stops: Int) throws {
+  private func remove(_ target: any SinglePointTarget) throws {
+    points[points.count - 1].goneFrom = position
+    try target.remove(points[points.count - 1].manifest.id)
+  }
+
+  private func begin() {
     let manifest = PointManifest(
       "b\(points.count)", device: "disk", mode: .full, geometry: disk.geometry,
       pointInTime: Double(points.count))
@@ -75,11 +95,15 @@ package final class ExportRecording {
       points[last].goneFrom = min(points[last].goneFrom, position)
     }
     points.append(Known(manifest: manifest, disk: disk))
+  }
+
+  private func point(_ target: any SinglePointTarget, stops: Int) throws {
+    begin()
     while try !copy(points[points.count - 1], to: target, steps: stops) {}
     points[points.count - 1].wholeFrom = position
   }
 
-  private func copy(_ known: Known, to target: NBDTarget, steps: Int) throws -> Bool {
+  private func copy(_ known: Known, to target: any SinglePointTarget, steps: Int) throws -> Bool {
     try BackupRecording.copy(
       ModelSource(known.disk), to: target.write(known.manifest), on: engine, steps: steps)
   }
@@ -91,7 +115,7 @@ package final class ExportRecording {
     path: String, _ bounds: ChainRecording.Bounds
   ) throws -> Enumeration.Result {
     try FolderStates.enumerate(
-      watch, in: folder, initial: [Self.export: garbage], path: path, bounds
+      watch, in: folder, initial: kind == .export ? [Self.place: garbage] : [:], path: path, bounds
     ) { check($0, at: $1, in: $2) }
   }
 
@@ -100,7 +124,7 @@ package final class ExportRecording {
   ) -> String? {
     do {
       try FolderStates.lay(state, in: scratch)
-      let target = Self.target(scratch)
+      let target = target(scratch)
       if let fault = try checkWhole(target, at: position) { return fault }
       for point in try target.points() where point.state != .whole {
         guard point.state == .partial,
@@ -121,7 +145,7 @@ package final class ExportRecording {
   }
 
   /// - Parameter position: nil when anything may have been replaced meanwhile.
-  private func checkWhole(_ target: NBDTarget, at position: Int?) throws -> String? {
+  private func checkWhole(_ target: any SinglePointTarget, at position: Int?) throws -> String? {
     let whole = try target.points().filter { $0.state == .whole }
     if let position {
       for known in points where known.wholeFrom <= position && position < known.goneFrom {
@@ -146,9 +170,13 @@ package final class ExportRecording {
     return nil
   }
 
-  private func checkNames(_ scratch: ImageFolder, _ target: NBDTarget) throws -> String? {
-    let known = Set(
-      try target.points().flatMap { ["\($0.id).sums", "\($0.id).json"] } + [Self.export, "lock"])
+  private func checkNames(
+    _ scratch: ImageFolder, _ target: any SinglePointTarget
+  ) throws -> String? {
+    let points = try target.points()
+    var known = Set(points.flatMap { ["\($0.id).sums", "\($0.id).json"] })
+    if kind == .export { known.formUnion([Self.place, "lock"]) }
+    if !points.isEmpty { known.insert(Self.place) }
     let left = try scratch.names().filter { !known.contains($0) }
     return left.isEmpty ? nil : "left behind: \(left.sorted())"
   }
@@ -156,15 +184,17 @@ package final class ExportRecording {
   // MARK: Faults
 
   /// How many calls the scenario makes.
-  package static func calls(path: String) throws -> Int {
-    let recording = try ExportRecording(path: path)
+  package static func calls(path: String, _ kind: Kind) throws -> Int {
+    let recording = try SinglePointRecording(path: path, kind)
     return try recording.watch.countCalls { try recording.run() }
   }
 
   /// Runs the scenario until a call fails, and looks at what is there then; see
   /// ``BackupRecording/run(failing:with:isKill:path:)``.
-  package static func run(failing number: Int, isKill: Bool, path: String) throws -> String? {
-    let recording = try ExportRecording(path: path)
+  package static func run(
+    failing number: Int, isKill: Bool, path: String, _ kind: Kind
+  ) throws -> String? {
+    let recording = try SinglePointRecording(path: path, kind)
     recording.watch.use { call, _ in
       (isKill ? call >= number : call == number) ? .error(EIO) : nil
     }
