@@ -8,7 +8,7 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.create", "attach.deltas", "attach.descriptor", "attach.readonly", "attach.repair",
-    "backup", "backup.incremental", "checkpoints", "checkpoints.in_image", "deltas.add",
+    "backup", "backup.incremental", "check", "checkpoints", "checkpoints.in_image", "deltas.add",
     "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
     "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",

@@ -24,6 +24,9 @@ package struct Header: Equatable, Sendable {
     static let extensionSector = 56
   }
 
+  /// Where the in-use mark lies.
+  package static let inUseOffset = Field.inUse
+
   /// The in-use mark.
   package enum InUse {
     package static let closed: UInt32 = 0

@@ -86,7 +86,10 @@ struct ImageCommandCheckTests {
     #expect(report["in_use"] as? Bool == true)
     #expect(report["tail_bytes"] as? Int == 100000)
     let errors = try #require(report["errors"] as? [[String: Any]])
-    #expect(errors.map { $0["code"] as? String } == ["entry-beyond-disk"])
+    #expect(
+      errors.map { $0["code"] as? String } == ["entry-beyond-disk", "image-unclean", "tail"])
+    #expect(errors.map { $0["offset"] as? Int } == [64 + 4 * 64, 44, 5 << 16])
+    #expect(report["error_count"] as? Int == 3)
     #expect(try fixture.status("ploopd image check a.img") == 3)
     #expect(try fixture.sum("a.img") == before, "nothing may be changed without --repair")
 

@@ -10,7 +10,7 @@ struct RestoreJob: QueuedWork {
   static let type = "restore"
   static let phases = ["copying", "committing"]
   static let isResumable = true
-  static let hasDevice = false
+  static let device = JobDevice.none
 
   static let directory = "/params/to/directory"
   static let into = "/params/into"

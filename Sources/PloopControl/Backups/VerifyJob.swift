@@ -11,7 +11,7 @@ struct VerifyJob: QueuedWork {
   static let type = "verify"
   static let phases = ["reading"]
   static let isResumable = true
-  static let hasDevice = false
+  static let device = JobDevice.none
 
   private static let stepBytes: UInt64 = 8 << 20
   /// Clusters that one line of the log names.

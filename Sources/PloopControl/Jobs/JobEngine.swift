@@ -242,16 +242,16 @@ final class JobEngine: Sendable {
   /// - Returns: the device that a request for a job names, where its type has one.
   /// - Throws: `invalid-value` for one that is missing, or too many, or a type that there is not.
   func device(of request: JobRequest) throws(ServiceError) -> String? {
-    let hasDevice = try registry.type(request.type).hasDevice
-    guard hasDevice == (request.device != nil) else {
-      let words = hasDevice ? "is missing" : "none is expected of the type \(request.type)"
+    let device = try registry.type(request.type).device
+    guard device == .oneOrNone || (device == .one) == (request.device != nil) else {
+      let words = device == .one ? "is missing" : "none is expected of the type \(request.type)"
       throw ServiceError(.invalidValue, "device: \(words)", pointer: "/device")
     }
     return request.device
   }
 
-  /// Whether a type of jobs works on a device that is attached.
-  func hasDevice(_ type: String) -> Bool { (try? registry.type(type).hasDevice) ?? true }
+  /// Whether a type of jobs works on a device that is attached, where one is named.
+  func hasDevice(_ type: String) -> Bool { (try? registry.type(type).device) != JobDevice.none }
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 

@@ -7,6 +7,13 @@ enum JobStop: Error {
   case failed(ServiceError)
 }
 
+/// Whether a type of work is done on a device that is attached.
+enum JobDevice {
+  case one, none
+  /// As the request has it.
+  case oneOrNone
+}
+
 /// One type of long work. It is made anew for each attempt, from the job's parameters.
 ///
 /// The work is one piece of code from top to bottom, on a thread of its own. It consists of steps that
@@ -19,11 +26,11 @@ protocol QueuedWork: Sendable {
   /// Whether it waits while its disk is suspended, and does nothing with it; else it is interrupted.
   static var waitsForResume: Bool { get }
   /// Whether its request names a device: an attached one, which nobody else changes meanwhile.
-  static var hasDevice: Bool { get }
+  static var device: JobDevice { get }
   /// The same of a job with these parameters.
   static func isResumable(with parameters: [String: JobValue]) -> Bool
 
-  /// - Parameter device: that the request names; there is one exactly where ``hasDevice`` says so.
+  /// - Parameter device: that the request names; as ``device`` allows.
   /// - Throws: `invalid-value` or `unknown-field` with a pointer beneath `/params`.
   static func make(
     _ parameters: [String: JobValue], device: String?
@@ -65,7 +72,7 @@ protocol JobWork: QueuedWork {
 }
 
 extension JobWork {
-  static var hasDevice: Bool { true }
+  static var device: JobDevice { .one }
 
   static func make(
     _ parameters: [String: JobValue], device: String?
@@ -87,7 +94,7 @@ struct JobRegistry: Sendable {
 
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
-    RestoreJob.self, VerifyJob.self,
+    RestoreJob.self, VerifyJob.self, CheckJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }
@@ -114,6 +121,11 @@ struct JobParameters {
     self.path = path
   }
 
+  /// - Parameter place: of an object among the parameters `parent`.
+  init(_ parameters: [String: JobValue], at place: [String], of parent: JobParameters) {
+    self.init(parameters, at: parent.path + place)
+  }
+
   mutating func text(_ name: String) throws(ServiceError) -> String? {
     switch rest.removeValue(forKey: name) {
     case nil: return nil
@@ -135,6 +147,14 @@ struct JobParameters {
     case nil: return nil
     case .object(let members)?: return JobParameters(members, at: path + [name])
     default: throw wrong(name, "an object is expected")
+    }
+  }
+
+  mutating func list(_ name: String) throws(ServiceError) -> [JobValue]? {
+    switch rest.removeValue(forKey: name) {
+    case nil: return nil
+    case .list(let items)?: return items
+    default: throw wrong(name, "a list is expected")
     }
   }
 

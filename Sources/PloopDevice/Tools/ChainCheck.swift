@@ -1,9 +1,7 @@
 package import PloopFormat
 internal import PloopIO
 
-/// Looks at a chain as a whole: each of its images, and whether they are a chain.
-///
-/// QEMU's locks are held as long as the files are open, so that what was seen stays true.
+/// What was found in a chain as a whole: in each of its images, and whether they are a chain.
 package struct ChainCheck: Sendable {
   package enum Level: Sendable {
     case image(ImageCheck)
@@ -30,46 +28,17 @@ package struct ChainCheck: Sendable {
     mismatch == nil ? levels.map(\.verdict).max() ?? .clean : .corrupt
   }
 
-  /// - Parameter sources: oldest first, opened for reading.
-  /// - Throws: `.locked` when somebody has one of them open for writing, `.io` when one cannot be
-  ///   read, and what makes the list itself no chain: `.rawNotBase`, `.sameFileTwice`,
-  ///   `.tooManyDeltas`.
-  package init(_ sources: [DeltaSource]) throws(DeviceError) {
-    let opener = ChainOpener.forLooking(at: sources)
-    try opener.checkSources()
-    try ChainOpener.lockForReading(sources)
-    var levels: [Level] = []
-    for source in sources { levels.append(try ChainCheck.look(at: source)) }
+  init(levels: [Level], mismatch: (level: Int, error: FormatError)?) {
     self.levels = levels
-    mismatch = try ChainCheck.mismatch(of: levels, opener)
+    self.mismatch = mismatch
   }
 
-  private static func look(at source: DeltaSource) throws(DeviceError) -> Level {
-    guard !source.isRaw else {
-      return try converting { () throws(IOError) in
-        .raw(fileBytes: try source.file.size(), diskBytes: try source.file.allocatedBytes())
-      }
-    }
-    do {
-      return .image(try ImageCheck(source.file))
-    } catch {
-      guard case .format(let format, _) = error.kind else { throw error }
-      return .unusable(format)
-    }
-  }
-
-  private static func mismatch(
-    of levels: [Level], _ opener: ChainOpener
-  ) throws(DeviceError) -> (level: Int, error: FormatError)? {
-    // A header that is wrong by itself was found already, and there is nothing to compare it with.
-    for case .unusable in levels { return nil }
-    do {
-      _ = try opener.readHeaders()
-      return nil
-    } catch {
-      guard case .format(let format, let level) = error.kind else { throw error }
-      return (level, format)
-    }
+  /// - Parameter sources: oldest first, opened for reading.
+  /// - Throws: as ``CheckRun``.
+  package init(_ sources: [DeltaSource]) throws(DeviceError) {
+    let run = try CheckRun(of: sources)
+    while try run.step() != nil {}
+    self = try run.result()
   }
 }
 

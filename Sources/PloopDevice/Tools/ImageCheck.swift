@@ -7,8 +7,14 @@ package struct ImageCheck: Sendable {
   package let geometry: Geometry
   package let fileBytes: UInt64
   package let diskBytes: UInt64
-  /// Entries that must not be followed, in the order of the index.
+  /// Entries that must not be followed, in the order of the index; no more than ``faultsKept`` of them.
   package let faults: [IndexFault]
+  /// How many there are altogether.
+  package let faultCount: UInt64
+  /// Whether all of them are slots behind the disk's end, which name nothing and can be zeroed.
+  let hasWrongEntries: Bool
+  /// Entries of an attached disk's index that the file has otherwise than they were written.
+  package let differences: [Difference]
   package let mappedClusters: UInt64
   /// Mapped clusters whose neighbour before them is mapped too, but lies elsewhere in the file
   /// (what `qemu-img check` calls fragmented).
@@ -19,6 +25,19 @@ package struct ImageCheck: Sendable {
   /// Bytes behind the last cluster that something uses.
   package let tailBytes: UInt64
   package let formatExtension: ExtensionState
+
+  /// Whether a disk that is attached for writing has it as its top: it is marked, and space is reserved
+  /// at its end.
+  package let isLive: Bool
+
+  /// An entry that the file has, and what it has to be.
+  package struct Difference: Equatable, Sendable {
+    package let cluster: UInt64
+    package let entry: UInt32
+    package let expected: UInt32
+  }
+
+  static let faultsKept = 10_000
 
   /// What the header's pointer to a format extension leads to.
   package enum ExtensionState: Sendable {
@@ -38,13 +57,41 @@ package struct ImageCheck: Sendable {
     }
   }
 
-  package var isUnclean: Bool { !header.isClean }
+  /// Whether somebody who had it open has not closed it.
+  package var isUnclean: Bool { !isLive && !header.isClean }
 
   package var verdict: Verdict {
     // Slots behind the disk's end name nothing and can be zeroed; every other entry is a guess.
-    if faults.contains(where: { $0.kind != .beyondDisk }) { return .corrupt }
+    if hasWrongEntries || !differences.isEmpty { return .corrupt }
     if case .damaged = formatExtension { return .repairable }
-    return isUnclean || !faults.isEmpty || tailBytes > 0 ? .repairable : .clean
+    return isUnclean || faultCount > 0 || tailBytes > 0 ? .repairable : .clean
+  }
+
+  /// Mapped clusters of a hundred whose neighbour lies elsewhere, rounded.
+  package var fragmentationPercent: UInt64 {
+    mappedClusters == 0 ? 0 : (scatteredClusters * 100 + mappedClusters / 2) / mappedClusters
+  }
+
+  /// The top of a disk that is attached for writing, as ``LiveIndex`` has found it.
+  init(
+    live file: ImageFile, _ header: Header, _ geometry: Geometry, _ found: FoundFaults,
+    _ order: ClusterOrder, _ differences: [Difference], unreferenced: UInt64
+  ) throws(DeviceError) {
+    self.header = header
+    self.geometry = geometry
+    (fileBytes, diskBytes) = try converting { () throws(IOError) in
+      (try file.size(), try file.allocatedBytes())
+    }
+    faults = found.kept
+    faultCount = found.count
+    hasWrongEntries = found.hasWrongEntries
+    self.differences = differences
+    isLive = true
+    mappedClusters = order.mapped
+    scatteredClusters = order.scattered
+    unreferencedClusters = unreferenced
+    tailBytes = 0
+    formatExtension = .none
   }
 
   /// - Throws: `.format` when there is no header that describes the file, `.io` when it cannot be
@@ -60,32 +107,62 @@ package struct ImageCheck: Sendable {
       throw DeviceError(error, level: 0, path: file.path)
     }
     var scan = IndexScan(geometry, fileBytes: bytes)
-    var found: [IndexFault] = []
-    var previous: (cluster: UInt64, physical: UInt64)?
-    var scattered: UInt64 = 0
-    try scan.run(file) { cluster, physical in
-      if let previous, previous.cluster + 1 == cluster, previous.physical + 1 != physical {
-        scattered += 1
-      }
-      previous = (cluster, physical)
+    var found = FoundFaults()
+    var order = ClusterOrder()
+    try scan.run(file) {
+      order.take($0, $1)
     } fault: {
-      found.append($0)
+      found.take($0)
     }
     var used = scan.used
     formatExtension = try ExtensionReader(file: file, header: header, geometry: geometry)
       .read(claiming: &used)
-    faults = found
+    faults = found.kept
+    faultCount = found.count
+    hasWrongEntries = found.hasWrongEntries
+    differences = []
+    isLive = false
     fileBytes = bytes
     diskBytes = try converting { () throws(IOError) in try file.allocatedBytes() }
     mappedClusters = scan.mapped
-    scatteredClusters = scattered
+    scatteredClusters = order.scattered
     let needed = UInt64((used.lastSet ?? -1) + 1)
     unreferencedClusters = needed - UInt64(used.setCount)
     tailBytes = bytes - min(bytes, needed << UInt64(geometry.clusterShift))
   }
 }
 
+/// Bad entries: all are counted, the first are kept.
+struct FoundFaults {
+  private(set) var kept: [IndexFault] = []
+  private(set) var count: UInt64 = 0
+  private(set) var hasWrongEntries = false
+
+  mutating func take(_ fault: IndexFault) {
+    count += 1
+    if fault.kind != .beyondDisk { hasWrongEntries = true }
+    if kept.count < ImageCheck.faultsKept { kept.append(fault) }
+  }
+}
+
+/// How clusters lie in the file; they come in ascending order.
+struct ClusterOrder {
+  private var previous: (cluster: UInt64, physical: UInt64)?
+  private(set) var mapped: UInt64 = 0
+  private(set) var scattered: UInt64 = 0
+
+  mutating func take(_ cluster: UInt64, _ physical: UInt64) {
+    mapped += 1
+    if let previous, previous.cluster + 1 == cluster, previous.physical + 1 != physical {
+      scattered += 1
+    }
+    previous = (cluster, physical)
+  }
+}
+
 extension IndexFault {
   /// Where in the file the entry lies.
-  package var offset: UInt64 { (Geometry.headerSlots + cluster) * 4 }
+  package var offset: UInt64 { IndexFault.offset(of: cluster) }
+
+  static func offset(of cluster: UInt64) -> UInt64 { (Geometry.headerSlots + cluster) * 4 }
 }

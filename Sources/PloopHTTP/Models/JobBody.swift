@@ -1,5 +1,5 @@
 internal import FoundationEssentials
-internal import PloopControl
+package import PloopControl
 
 // Jobs as JSON, both ways.
 
@@ -146,7 +146,7 @@ extension JobValue {
     }
   }
 
-  var json: JSON {
+  package var json: JSON {
     switch self {
     case .text(let text): .string(text)
     case .number(let number): .count(number)

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import PloopControl
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopHTTP
@@ -24,7 +25,9 @@ struct ImageCheckCommand: ParsableCommand {
       return (try look(), repairs)
     }
     if json {
-      printJSON(self.json(found, repairs))
+      var report = found.report(naming: chain.all, limit: .max)
+      report["repairs"] = .list(repairs.map(JobValue.text))
+      printJSON(JobValue.object(report).json)
     } else {
       repairs.forEach { print("repaired: \($0)") }
       for (file, level) in zip(chain.all, found.levels) {
@@ -62,78 +65,18 @@ struct ImageCheckCommand: ParsableCommand {
   // MARK: For people
 
   private func lines(_ level: ChainCheck.Level) -> [String] {
+    var lines = level.faults.map { "\($0.code): \($0.detail)" }
+    let left = level.faultCount - UInt64(level.faults.count)
+    if left > 0 { lines.append("and \(left) more") }
     switch level {
-    case .raw: return ["raw, nothing to check"]
-    case .unusable(let error): return ["\(error)"]
+    case .raw: lines.append("raw, nothing to check")
+    case .unusable: break
     case .image(let check):
-      var lines = check.faults.map(sentence)
-      if check.isUnclean { lines.append("image-unclean: whoever wrote it last did not close it") }
-      if case .damaged(let fault) = check.formatExtension {
-        lines.append("extension-damaged: \(fault.detail)")
-      }
-      if check.tailBytes > 0 {
-        lines.append("tail: \(check.tailBytes) bytes at the end that nothing references")
-      }
       lines.append(
         "\(check.verdict), \(check.mappedClusters) of \(check.geometry.clusterCount) clusters "
-          + "mapped, \(check.unreferencedClusters) free inside the file")
-      return lines
+          + "mapped, \(check.fragmentationPercent) % fragmented, "
+          + "\(check.unreferencedClusters) free inside the file")
     }
-  }
-
-  private func sentence(_ fault: IndexFault) -> String {
-    let what = fault.kind == .beyondDisk ? "slot" : "cluster"
-    return "\(fault.kind.rawValue): \(what) \(fault.cluster) has entry \(fault.entry), "
-      + "at byte \(fault.offset)"
-  }
-
-  // MARK: For machines
-
-  private func json(_ found: ChainCheck, _ repairs: [String]) -> JSON {
-    .members([
-      "verdict": .string("\(found.verdict)"),
-      "levels": .array(
-        found.levels.enumerated().map { number, level in
-          .members([
-            "level": .integer(Int64(number)), "file": .string(chain.all[number]),
-            "verdict": .string("\(level.verdict)"), "errors": .array(errors(level)),
-            "in_use": level.check.map { .bool($0.isUnclean) },
-            "extension": level.check.map { .string($0.formatExtension.name) },
-            "mapped_clusters": level.check.map { .count($0.mappedClusters) },
-            "unreferenced_clusters": level.check.map { .count($0.unreferencedClusters) },
-            "tail_bytes": level.check.map { .count($0.tailBytes) },
-          ])
-        }),
-      "errors": .array(
-        (found.mismatch.map { [$0] } ?? []).map { mismatch in
-          .members([
-            "code": .string(mismatch.error.code.rawValue), "level": .integer(Int64(mismatch.level)),
-            "detail": .string(mismatch.error.detail),
-          ])
-        }),
-      "repairs": .array(repairs.map { .string($0) }),
-    ])
-  }
-
-  private func errors(_ level: ChainCheck.Level) -> [JSON] {
-    switch level {
-    case .raw: []
-    case .unusable(let error):
-      [.members(["code": .string(error.code.rawValue), "detail": .string(error.detail)])]
-    case .image(let check):
-      check.faults.map { fault in
-        .members([
-          "code": .string(fault.kind.rawValue), "detail": .string(sentence(fault)),
-          "cluster": .count(fault.cluster), "entry": .integer(Int64(fault.entry)),
-          "offset": .count(fault.offset),
-        ])
-      }
-    }
-  }
-}
-
-extension ChainCheck.Level {
-  fileprivate var check: ImageCheck? {
-    if case .image(let check) = self { check } else { nil }
+    return lines
   }
 }

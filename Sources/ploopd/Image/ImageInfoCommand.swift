@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import PloopControl
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopHTTP
@@ -119,15 +120,6 @@ extension ImageCheck {
 }
 
 extension ImageCheck.ExtensionState {
-  var name: String {
-    switch self {
-    case .none: "none"
-    case .stale: "stale"
-    case .good: "good"
-    case .damaged: "damaged"
-    }
-  }
-
   var bitmaps: [FormatExtension.DirtyBitmap] {
     if case .good(let found) = self { found.bitmaps } else { [] }
   }

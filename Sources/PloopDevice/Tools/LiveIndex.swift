@@ -1,0 +1,178 @@
+internal import PloopFormat
+internal import PloopIO
+
+/// Looks at the index of a top while guests write: its entries from the map, inside the gate and in short
+/// steps, and whether the file has what the map says.
+///
+/// What is on its way is no fault. A freed cluster is not used again before everybody has left the gate,
+/// so two clusters share a place if they are seen with it within one pass; across passes that is only
+/// suspected, and looked at again. Pages of the file are compared ahead, and those that differ once more
+/// while the gate is closed and everything is flushed.
+final class LiveIndex {
+  /// Pages of one step: 1 MiB of index.
+  private static let stepPages = 256
+
+  private let device: Device
+  private let writing: Writing
+  private let top: Delta
+  private let geometry: Geometry
+  private var nextPage = 0
+  private var used: Bitmap
+  /// Physical clusters that several entries have named, in different passes.
+  private var suspects: Set<UInt64> = []
+  private var found = FoundFaults()
+  private var order = ClusterOrder()
+  private var differences: [ImageCheck.Difference] = []
+
+  /// Nil for a disk that nobody writes: its top is like the others.
+  init?(of device: Device) {
+    let chain = device.chain
+    guard let writing = chain.writing else { return nil }
+    self.device = device
+    self.writing = writing
+    top = chain.top
+    geometry = chain.geometry
+    used = Bitmap(count: Int(geometry.headerClusters))
+    for cluster in 0..<geometry.headerClusters { used[Int(cluster)] = true }
+  }
+
+  /// - Returns: bytes of the index that were looked at; nil when there is nothing left.
+  func step(until deadline: Deadline) throws(DeviceError) -> UInt64? {
+    let pages = nextPage..<min(nextPage + LiveIndex.stepPages, geometry.pageCount)
+    guard !pages.isEmpty else { return nil }
+    // So that little of it differs below.
+    try writing.index.flush()
+    try take(try entries(in: pages))
+    try compare(pages, until: deadline)
+    nextPage = pages.upperBound
+    return UInt64(pages.count * Geometry.pageBytes)
+  }
+
+  private func inside<Result>(_ body: () -> Result) throws(DeviceError) -> Result {
+    let pass = try device.admitted()
+    defer { device.gate.leave(pass) }
+    return body()
+  }
+
+  private func entries(
+    in pages: Range<Int>
+  ) throws(DeviceError) -> [(cluster: UInt64, physical: UInt64)] {
+    let clusters =
+      geometry.clusters(inPage: pages.lowerBound)
+      .lowerBound..<geometry.clusters(
+        inPage: pages.upperBound - 1
+      ).upperBound
+    return try inside {
+      clusters.compactMap { cluster in
+        guard let place = device.map[cluster], place.delta == top.number else { return nil }
+        return (cluster, place.physical)
+      }
+    }
+  }
+
+  private func take(_ entries: [(cluster: UInt64, physical: UInt64)]) throws(DeviceError) {
+    // Looked at afterwards: the file has grown before an entry names anything.
+    let bytes = try converting { () throws(IOError) in try top.file.size() }
+    let fileClusters = min(
+      bytes >> UInt64(geometry.clusterShift), geometry.physicalLimit + 1)
+    for (cluster, physical) in entries {
+      let entry = geometry.entry(of: physical)
+      if case .failure(let fault) = geometry.physical(
+        of: entry, cluster: cluster, fileClusters: fileClusters)
+      {
+        found.take(fault)
+        continue
+      }
+      order.take(cluster, physical)
+      if physical >= used.count {
+        used.resize(to: Int(min(fileClusters, max(physical + 1, UInt64(used.count) * 2))))
+      }
+      if used[Int(physical)] { suspects.insert(physical) }
+      used[Int(physical)] = true
+    }
+  }
+
+  // MARK: The file
+
+  private func compare(_ pages: Range<Int>, until deadline: Deadline) throws(DeviceError) {
+    var differing: [Int] = []
+    let buffers = Buffers()
+    for page in pages where try !differences(in: page, buffers).isEmpty { differing.append(page) }
+    guard !differing.isEmpty else { return }
+    var stays: [ImageCheck.Difference] = []
+    _ = try device.whileClosed(until: deadline) { () throws(DeviceError) in
+      try writing.index.flush()
+      for page in differing { stays += try differences(in: page, buffers) }
+    }
+    let room = ImageCheck.faultsKept - differences.count
+    differences += stays.prefix(max(0, room))
+  }
+
+  private struct Buffers {
+    let expected = AlignedBuffer(count: Geometry.pageBytes)
+    let there = AlignedBuffer(count: Geometry.pageBytes)
+  }
+
+  private func differences(
+    in page: Int, _ buffers: Buffers
+  ) throws(DeviceError) -> [ImageCheck.Difference] {
+    let (expected, there) = (buffers.expected.region, buffers.there.region)
+    device.map.encode(page: page, delta: top.number, into: expected)
+    try converting { () throws(IOError) in
+      try top.file.readOrZero(into: there, at: UInt64(page) * UInt64(Geometry.pageBytes))
+    }
+    return geometry.clusters(inPage: page).compactMap { cluster in
+      let offset = Geometry.position(of: cluster).slot * 4
+      let entry = there.littleEndian(at: offset, as: UInt32.self)
+      let wanted = expected.littleEndian(at: offset, as: UInt32.self)
+      return entry == wanted
+        ? nil : ImageCheck.Difference(cluster: cluster, entry: entry, expected: wanted)
+    }
+  }
+
+  // MARK: The end
+
+  func result() throws(DeviceError) -> ChainCheck.Level {
+    try judgeSuspects()
+    let bytes = try converting { () throws(IOError) in try top.file.size() }
+    let header: Header
+    do throws(FormatError) {
+      header = try Header(parsing: try headerBytes())
+      let own = try header.geometry(fileBytes: bytes)
+      guard own == geometry else {
+        throw FormatError(
+          .geometryMismatch, "the header is another one than at the attach: it says \(own)")
+      }
+    } catch { return .unusable(error) }
+    return .image(
+      try ImageCheck(
+        live: top.file, header, geometry, found, order, differences,
+        unreferenced: writing.allocator.holes))
+  }
+
+  private func headerBytes() throws(FormatError) -> [UInt8] {
+    let buffer = AlignedBuffer(count: Header.byteCount)
+    guard (try? top.file.readOrZero(into: buffer.region, at: 0)) != nil else {
+      throw FormatError(.truncated, "the header cannot be read")
+    }
+    return buffer.region.bytes
+  }
+
+  /// Within one pass: what is free then is not used again before it ends.
+  private func judgeSuspects() throws(DeviceError) {
+    guard !suspects.isEmpty else { return }
+    let shared = try inside {
+      var owners: [UInt64: [UInt64]] = [:]
+      device.map.forEach { (cluster, place) throws(Never) in
+        guard place.delta == top.number, suspects.contains(place.physical) else { return }
+        owners[place.physical, default: []].append(cluster)
+      }
+      return owners.filter { $0.value.count > 1 }
+    }
+    for (physical, clusters) in shared.sorted(by: { $0.key < $1.key }) {
+      for cluster in clusters.dropFirst() {
+        found.take(IndexFault(.duplicate, cluster: cluster, entry: geometry.entry(of: physical)))
+      }
+    }
+  }
+}
