@@ -169,7 +169,7 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
-        .nothingToMerge, .checkpoint, .refused, .shrinks, .size, .degraded, .timeout:
+        .nothingToMerge, .checkpoint, .refused, .shrinks, .size, .degraded, .timeout, .otherPlan:
         .io
       }
     self.init(kind, error.detail)

@@ -71,6 +71,9 @@ struct FileRegistry {
     uses[.name(file)]?.first { $0.user.device != device }?.user
   }
 
+  /// Anybody who has it.
+  func user(of file: Roots.Location) -> User? { uses[.name(file)]?.first?.user }
+
   func hasFiles(of device: String) -> Bool {
     uses.values.contains { uses in uses.contains { $0.user == .device(device) } }
   }

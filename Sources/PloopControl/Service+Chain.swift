@@ -119,7 +119,7 @@ extension Service {
     }
   }
 
-  private func lock(
+  func lock(
     _ name: String = Descriptor.fileName, in folder: ImageFolder, readonly: Bool
   ) throws(ServiceError) -> DescriptorLock? {
     do throws(LockError) {

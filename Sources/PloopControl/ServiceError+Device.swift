@@ -67,6 +67,10 @@ extension ServiceError {
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
+    case .otherPlan:
+      self.init(
+        .repairPlanOutdated, error.detail, remedy: "check the images again, and read the new plan",
+        pointer: "/params/plan")
     case .slow: self.init(.deviceBusy, error.detail)
     case .checkpoint(let problem):
       switch problem {

@@ -147,6 +147,7 @@ extension ServiceError.Code {
   package static let backupMismatch = Self("backup-mismatch")
   package static let backupHasDependents = Self("backup-has-dependents")
   package static let incrementNotPossible = Self("increment-not-possible")
+  package static let repairPlanOutdated = Self("repair-plan-outdated")
   package static let rangeInvalid = Self("range-invalid")
   package static let drainTimeout = Self("drain-timeout")
 }

@@ -10,7 +10,6 @@ internal import PloopIO
 /// way were refused before (`image-corrupt`).
 enum Repair {
   static let backupSuffix = ".index-backup"
-  private static let chunkBytes = 1 << 20
 
   /// - Returns: what was done, in words; nothing when the image was closed properly.
   static func run(
@@ -32,7 +31,8 @@ enum Repair {
         ? level.source.file : try level.source.folder.open(level.source.name, writable: true)
     }
     do throws(DeviceError) {
-      try saveIndex(of: level, geometry)
+      try SavedIndex(level.source.name + backupSuffix, in: level.source.folder).save(
+        level.source.file, bytes: geometry.headerBytes)
       done.append("\(path): saved header and index as \(level.source.name)\(backupSuffix)")
     } catch {
       // A full file system must not keep a disk from coming back of which no entry is changed.
@@ -64,38 +64,6 @@ enum Repair {
     // The top is marked again at once, durably; clearing it first would only open a window.
     if !isTop { try Device.write(header, to: file) }
     return done
-  }
-
-  /// Copies header and index to a file of their own, only what is not zero.
-  private static func saveIndex(
-    of level: ChainOpener.Level, _ geometry: Geometry
-  ) throws(DeviceError) {
-    let folder = level.source.folder
-    let name = level.source.name + backupSuffix
-    let temporary = name + ".tmp"
-    if folder.contains(temporary) {
-      try converting { () throws(IOError) in try folder.unlink(temporary) }
-    }
-    do throws(IOError) {
-      let copy = try folder.create(temporary)
-      try copy.truncate(to: geometry.headerBytes)
-      let buffer = AlignedBuffer(count: Int(min(UInt64(chunkBytes), geometry.headerBytes)))
-      var start: UInt64 = 0
-      while start < geometry.headerBytes {
-        let chunk = buffer.region.slice(
-          0, Int(min(UInt64(buffer.count), geometry.headerBytes - start)))
-        try level.source.file.readOrZero(into: chunk, at: start)
-        if !chunk.isZero { try copy.write(chunk, at: start) }
-        start += UInt64(chunk.count)
-      }
-      try copy.sync()
-      try folder.rename(temporary, to: name)
-      try folder.sync()
-    } catch {
-      // Half a copy is in the way of those who need the room.
-      try? folder.unlink(temporary)
-      throw DeviceError(error)
-    }
   }
 
   /// Zeroes every slot from the disk's last cluster to the end of the header's clusters.

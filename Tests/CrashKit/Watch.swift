@@ -41,6 +41,14 @@ final class Watch: IOProbe {
   var hit: IOOperation? { state.withLock { $0.hit?.operation } }
   var hitPath: String? { state.withLock { $0.hit?.path } }
 
+  /// Counts from 0 again, and forgets what was hit.
+  func restart() {
+    state.withLock { state in
+      state.number = 0
+      state.hit = nil
+    }
+  }
+
   func paused<Result>(_ body: () throws -> Result) rethrows -> Result {
     state.withLock { $0.isPaused = true }
     defer { state.withLock { $0.isPaused = false } }

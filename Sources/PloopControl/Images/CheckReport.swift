@@ -22,8 +22,35 @@ extension ChainCheck {
         ])
       ]
     }
-    return [
+    var report: [String: JobValue] = [
       "verdict": .text("\(verdict)"), "levels": .list(levels), "errors": .list(mismatches ?? []),
+    ]
+    report["forced_repair"] = repairPlan.map { .object($0.members(naming: files, limit: limit)) }
+    return report
+  }
+}
+
+extension RepairPlan {
+  fileprivate func members(naming files: [String], limit: Int) -> [String: JobValue] {
+    var steps: [JobValue] = []
+    var backups: [JobValue] = []
+    var count = 0
+    for (level, image) in images.enumerated() {
+      guard let image, !image.steps.isEmpty else { continue }
+      count += image.steps.count
+      backups.append(.text(image.backupName(of: files[level])))
+      if let lost = image.lostName(of: files[level]) { backups.append(.text(lost)) }
+      steps += image.steps.prefix(max(0, limit - steps.count)).map { step in
+        .object([
+          "level": .number(UInt64(level)), "action": .text(step.action.rawValue),
+          "cluster": .number(step.cluster), "entry": .number(UInt64(step.entry)),
+          "detail": .text(step.words),
+        ])
+      }
+    }
+    return [
+      "plan": .text(digest), "step_count": .number(UInt64(count)), "steps": .list(steps),
+      "backups": .list(backups),
     ]
   }
 }

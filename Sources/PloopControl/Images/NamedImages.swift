@@ -82,26 +82,26 @@ struct OpenImages {
 }
 
 extension Service {
-  /// Opens images for reading.
-  func open(_ images: NamedImages) throws(ServiceError) -> OpenImages {
+  /// Opens images for looking at them, or for repair, with the locks of OpenVZ's tools that go with that.
+  func open(_ images: NamedImages, forRepair: Bool = false) throws(ServiceError) -> OpenImages {
     switch images {
     case .image(let path):
       let delta = DeviceRecord.Delta(
         path: try roots.locate(path, pointer: "/params/image").path, isRaw: false)
-      return try open([delta]) { _ in "/params/image" }
+      return try open([delta], forRepair) { _ in "/params/image" }
     case .deltas(let references):
       var deltas: [DeviceRecord.Delta] = []
       for (level, reference) in references.enumerated() {
         let location = try roots.locate(reference.path, pointer: "/params/deltas/\(level)")
         deltas.append(DeviceRecord.Delta(path: location.path, isRaw: reference.isRaw))
       }
-      return try open(deltas) { "/params/deltas/\($0)" }
+      return try open(deltas, forRepair) { "/params/deltas/\($0)" }
     case .descriptor(let reference):
       do throws(ServiceError) {
         let chain = try plan(
-          descriptor: reference.path, at: reference.snapshot, readonly: true)
-        var images = try open(chain.deltas) { _ in "/descriptor" }
-        images.locks = chain.locks
+          descriptor: reference.path, at: reference.snapshot, readonly: !forRepair)
+        var images = try open(chain.deltas, forRepair) { _ in "/descriptor" }
+        images.locks += chain.locks
         return images
       } catch {
         var error = error
@@ -113,16 +113,26 @@ extension Service {
   }
 
   private func open(
-    _ deltas: [DeviceRecord.Delta], pointer: (Int) -> String
+    _ deltas: [DeviceRecord.Delta], _ forRepair: Bool, pointer: (Int) -> String
   ) throws(ServiceError) -> OpenImages {
-    var sources: [DeltaSource] = []
+    var images = OpenImages(deltas: deltas, sources: [])
     for (level, delta) in deltas.enumerated() {
       let location = try roots.locate(delta.path, pointer: pointer(level))
       let folder = try roots.folder(of: location, pointer: pointer(level))
-      let file = try roots.open(location, in: folder, writable: false, pointer: pointer(level))
-      sources.append(
+      if forRepair { try requireNoUser(of: location, pointer: pointer(level)) }
+      let file = try roots.open(location, in: folder, writable: forRepair, pointer: pointer(level))
+      images.sources.append(
         DeltaSource(file: file, folder: folder, name: location.name, isRaw: delta.isRaw))
+      if forRepair, let lock = try lock(in: folder, readonly: false) { images.locks.append(lock) }
     }
-    return OpenImages(deltas: deltas, sources: sources)
+    return images
+  }
+
+  /// - Throws: `image-in-use` with the device, or the export or job of one, that has a file in its chain.
+  private func requireNoUser(of file: Roots.Location, pointer: String) throws(ServiceError) {
+    guard let user = state.withLock({ $0.files.user(of: file) }) else { return }
+    throw ServiceError(
+      .imageInUse, "\(file.path) is a part of the \(user.holder.kind) \(user.holder.id)",
+      remedy: "detach the device first", errno: "EBUSY", holder: user.holder, pointer: pointer)
   }
 }

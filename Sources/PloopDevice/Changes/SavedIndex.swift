@@ -18,8 +18,8 @@ struct SavedIndex {
   /// - Parameter bytes: of header and index: whole clusters.
   func save(_ image: ImageFile, bytes: UInt64) throws(DeviceError) {
     let temporary = "\(name).tmp"
-    try converting { () throws(IOError) in
-      if folder.contains(temporary) { try folder.unlink(temporary) }
+    try converting { () throws(IOError) in try folder.removeIfThere(temporary) }
+    do throws(IOError) {
       let copy = try folder.create(temporary)
       try copy.truncate(to: bytes)
       let buffer = AlignedBuffer(count: Int(min(SavedIndex.chunkBytes, bytes)))
@@ -33,6 +33,10 @@ struct SavedIndex {
       try copy.sync()
       try folder.rename(temporary, to: name)
       try folder.sync()
+    } catch {
+      // Half a copy is in the way of those who need the room.
+      try? folder.unlink(temporary)
+      throw DeviceError(error)
     }
   }
 

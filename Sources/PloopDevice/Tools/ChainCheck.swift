@@ -28,9 +28,15 @@ package struct ChainCheck: Sendable {
     mismatch == nil ? levels.map(\.verdict).max() ?? .clean : .corrupt
   }
 
-  init(levels: [Level], mismatch: (level: Int, error: FormatError)?) {
+  /// What forced repair would do; nil where nothing is to be done, or nothing can be.
+  package let repairPlan: RepairPlan?
+
+  init(
+    levels: [Level], mismatch: (level: Int, error: FormatError)?, repairPlan: RepairPlan? = nil
+  ) {
     self.levels = levels
     self.mismatch = mismatch
+    self.repairPlan = repairPlan
   }
 
   /// - Parameter sources: oldest first, opened for reading.

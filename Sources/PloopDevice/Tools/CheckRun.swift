@@ -59,7 +59,14 @@ package final class CheckRun {
 
   /// What was found, when no step finds anything more.
   package func result() throws(DeviceError) -> ChainCheck {
-    ChainCheck(levels: levels, mismatch: try mismatch())
+    ChainCheck(levels: levels, mismatch: try mismatch(), repairPlan: repairPlan)
+  }
+
+  private var repairPlan: RepairPlan? {
+    guard live == nil, levels.contains(where: { $0.verdict == .corrupt }),
+      let plan = try? RepairPlan(of: sources), plan.isNeeded
+    else { return nil }
+    return plan
   }
 
   private static func look(at source: DeltaSource) throws(DeviceError) -> ChainCheck.Level {

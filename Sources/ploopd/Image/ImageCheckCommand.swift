@@ -15,13 +15,21 @@ struct ImageCheckCommand: ParsableCommand {
   @OptionGroup var chain: ChainArguments
   @Flag(help: "Mend what can be mended without touching any content.")
   var repair = false
+  @Flag(help: "With --repair: mend entries that are guesses, too; without --plan only say how.")
+  var force = false
+  @Option(help: "With --force: the plan that was seen, and that is to be carried out.")
+  var plan: String?
   @Flag(help: "For machines.") var json = false
+
+  func validate() throws {
+    guard repair || !force else { throw ValidationError("--force goes with --repair.") }
+    guard force || plan == nil else { throw ValidationError("--plan goes with --force.") }
+  }
 
   func run() throws {
     let (found, repairs) = try reporting(on: chain.all) { () throws(DeviceError) in
       let found = try look()
-      guard repair, found.verdict == .repairable else { return (found, [String]()) }
-      let repairs = try mend(found)
+      guard let repairs = try mend(found) else { return (found, [String]()) }
       return (try look(), repairs)
     }
     if json {
@@ -29,13 +37,7 @@ struct ImageCheckCommand: ParsableCommand {
       report["repairs"] = .list(repairs.map(JobValue.text))
       printJSON(JobValue.object(report).json)
     } else {
-      repairs.forEach { print("repaired: \($0)") }
-      for (file, level) in zip(chain.all, found.levels) {
-        lines(level).forEach { print("\(file): \($0)") }
-      }
-      if let mismatch = found.mismatch {
-        print("\(chain.all[mismatch.level]): \(mismatch.error)")
-      }
+      show(found, repairs)
     }
     switch found.verdict {
     case .clean: break
@@ -54,15 +56,36 @@ struct ImageCheckCommand: ParsableCommand {
     return found
   }
 
-  private func mend(_ found: ChainCheck) throws(DeviceError) -> [String] {
-    var repairs: [String] = []
-    for (file, level) in zip(chain.all, found.levels) where level.verdict == .repairable {
-      repairs += try ImageRepair.run(ImagePath(file).source(writable: true))
+  /// - Returns: what was done, in words; nil where nothing was tried.
+  private func mend(_ found: ChainCheck) throws(DeviceError) -> [String]? {
+    if let plan, found.verdict == .corrupt {
+      return try ForcedRepair.run(chain.sources(writable: true), plan: plan)
     }
-    return repairs
+    guard repair, found.verdict == .repairable else { return nil }
+    return try ImageRepair.run(chain.sources(writable: true), whereNeeded: found)
   }
 
   // MARK: For people
+
+  private func show(_ found: ChainCheck, _ repairs: [String]) {
+    repairs.forEach { print("repaired: \($0)") }
+    for (file, level) in zip(chain.all, found.levels) {
+      lines(level).forEach { print("\(file): \($0)") }
+    }
+    if let mismatch = found.mismatch {
+      print("\(chain.all[mismatch.level]): \(mismatch.error)")
+    }
+    guard force, let plan = found.repairPlan else { return }
+    for (file, image) in zip(chain.all, plan.images) {
+      guard let image, !image.steps.isEmpty else { continue }
+      print("\(file): would keep header and index as \(image.backupName(of: file)), then")
+      if let lost = image.lostName(of: file) {
+        print("\(file): would keep what no entry leads to as \(lost)")
+      }
+      image.steps.forEach { print("\(file): would \($0.action.rawValue): \($0.words)") }
+    }
+    print("to do so: ploopd image check --repair --force --plan \(plan.digest) …")
+  }
 
   private func lines(_ level: ChainCheck.Level) -> [String] {
     var lines = level.faults.map { "\($0.code): \($0.detail)" }

@@ -51,11 +51,13 @@ struct ChainArguments: ParsableArguments {
   /// What was named, oldest first.
   var all: [String] { (rawBase.map { [$0] } ?? []) + files }
 
-  /// Opens every file for reading. Locks that are taken on them go with the result.
-  func sources() throws(DeviceError) -> [DeltaSource] {
+  /// Opens every file, for reading if nothing else is said. Locks that are taken on them go with the result.
+  func sources(writable: Bool = false) throws(DeviceError) -> [DeltaSource] {
     var sources: [DeltaSource] = []
     for (level, file) in all.enumerated() {
-      sources.append(try ImagePath(file).source(isRaw: level == 0 && rawBase != nil))
+      sources.append(
+        try ImagePath(file).source(
+          isRaw: level == 0 && rawBase != nil, writable: writable))
     }
     return sources
   }
