@@ -71,6 +71,9 @@ struct FileRegistry {
     uses[.name(file)]?.first { $0.user.device != device }?.user
   }
 
+  /// Everything that is in use.
+  var claims: [(key: Key, use: Use)] { uses.flatMap { key, uses in uses.map { (key, $0) } } }
+
   /// Anybody who has it.
   func user(of file: Roots.Location) -> User? { uses[.name(file)]?.first?.user }
 

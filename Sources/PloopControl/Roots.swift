@@ -14,6 +14,14 @@ package struct Roots: Sendable {
     var directory: String { components.dropLast().joined(separator: "/") }
     var name: String { components.last ?? "" }
 
+    /// The folder that holds it.
+    var parent: Location { Location(root: root, components: Array(components.dropLast())) }
+
+    /// Whether it is a folder, or the file itself, beneath which another place lies.
+    func holds(_ other: Location) -> Bool {
+      root == other.root && other.components.starts(with: components)
+    }
+
     func appending(_ name: String) -> Location {
       Location(root: root, components: components + [name])
     }

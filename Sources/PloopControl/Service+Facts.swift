@@ -11,7 +11,8 @@ extension Service {
     "backup", "backup.incremental", "check", "checkpoints", "checkpoints.in_image", "deltas.add",
     "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
-    "idempotency-keys", "jobs", "map", "merge.backward", "merge.forward", "metrics", "push_backup",
+    "idempotency-keys", "images", "images.clean", "jobs", "map", "merge.backward", "merge.forward",
+    "metrics", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "restore", "snapshots", "stats",
     "suspend", "targets.directory", "targets.file", "targets.nbd", "tracking", "verify", "watch",
   ]

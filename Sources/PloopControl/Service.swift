@@ -69,6 +69,9 @@ package final class Service: ServiceAPI {
   let frozen = Locked<[String: FrozenDisk]>([:])
   /// Bytes of backups that have become whole in this life, by their targets.
   let backedUp = Locked<[String: (read: UInt64, written: UInt64)]>([:])
+  let knownImages = Locked<KnownImages?>(nil)
+  /// Whether a look at the roots is under way for metrics.
+  let isLookingAtImages = Locked(false)
   /// Since when hardly anything is free for a device.
   let shortages = Locked<[String: Double]>([:])
   let clerk: Clerk

@@ -92,6 +92,9 @@ package protocol ServiceAPI: Sendable {
     async throws(ServiceError) -> (bytes: [UInt8], size: UInt64)
   func stopPushBackup(_ id: String, uuid: String, isComplete: Bool)
     async throws(ServiceError) -> PushBackupInfo
+  /// In the order of their paths; `after` is the path of the last one of the part before.
+  func images(root: String?, state: ImageInfo.State?, after: String?, limit: Int)
+    async throws(ServiceError) -> ImageListing
   func targets(after: String?, limit: Int) async -> Page<TargetInfo>
   func target(_ name: String) async throws(ServiceError) -> TargetInfo
   func addTarget(_ request: TargetRequest, keeping keeper: AnswerKeeper<TargetInfo>?)

@@ -106,6 +106,7 @@ extension ServiceError.Code {
   package static let imageUnclean = Self("image-unclean")
   package static let imageInUse = Self("image-in-use")
   package static let imageHasChildren = Self("image-has-children")
+  package static let imageNotOrphaned = Self("image-not-orphaned")
   package static let imageUnreadable = Self("image-unreadable")
   package static let imageCorrupt = Self("image-corrupt")
   package static let shrinkNotSupported = Self("shrink-not-supported")

@@ -124,10 +124,12 @@ package enum ProblemCatalogue {
     ("target-not-empty", 409, "The target has backups", "DELETE them, or use backups=keep"),
     ("target-unreachable", 409, "The target cannot be used", "look at where it lies"),
     ("target-unsuitable", 409, "The target is of another type", "begin another job"),
+    ("image-not-orphaned", 409, "Somebody needs the file", "see `detail` and `holder`"),
     (
       "repair-plan-outdated", 409, "The images are not those of the plan",
       "check them again, and read the new plan"
-    ),    ("backup-corrupt", 409, "The backup is not what was stored", "restore another point"),
+    ),
+    ("backup-corrupt", 409, "The backup is not what was stored", "restore another point"),
     ("backup-incomplete", 409, "The backup is not whole", "restore another point"),
     ("backup-mismatch", 409, "The backup does not fit", "see `detail`"),
     (

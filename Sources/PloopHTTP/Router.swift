@@ -80,7 +80,7 @@ package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + jobRoutes
-    + targetRoutes
+    + targetRoutes + imageRoutes
 
   private let service: any ServiceAPI
   let watchers: EventWatchers

@@ -110,6 +110,9 @@ struct ContractTests {
     ("listEvents", "/v1/events?after=9&wait=1&types=device.*,job.state&device=vm1", "", 200),
     ("listEvents", "/v1/events?after=4", "", 410), ("listEvents", "/v1/events?wait=1", "", 400),
     ("listEvents", "/v1/events?types=Job", "", 400),
+    ("listImages", "/v1/images", "", 200),
+    ("listImages", "/v1/images?root=main&state=orphaned&limit=1", "", 200),
+    ("listImages", "/v1/images?state=lost", "", 400),
     ("listDevices", "/v1/devices?limit=1", "", 200),
     ("listDevices", "/v1/devices", "", 200), ("getDevice", "/v1/devices/vm1", "", 200),
     (

@@ -469,6 +469,14 @@ final class FakeService: ServiceAPI {
     return made
   }
 
+  func images(
+    root: String?, state: ImageInfo.State?, after: String?, limit: Int
+  ) async throws(ServiceError) -> ImageListing {
+    ImageListing(
+      page: Page(items: Array(Sample.images.prefix(limit)), next: nil, revision: 9),
+      diskBytes: ["orphan": 4096], problems: ["main:lost+found: Permission denied"])
+  }
+
   func targets(after: String?, limit: Int) async -> Page<TargetInfo> {
     let all = state.withLock { $0.targets.values.sorted { $0.target.name < $1.target.name } }
     return Page(items: Array(all.prefix(limit)), next: nil, revision: 9)

@@ -40,6 +40,16 @@ enum Sample {
       diskBytes: 325_058_560, exclusiveBytes: 201_326_592, refusal: "snapshot-protected"),
   ]
 
+  static let images: [ImageInfo] = {
+    var orphan = ImageInfo(path: "main:old/x.hds", kind: .image)
+    (orphan.version, orphan.sizeBytes, orphan.clusterBytes) = (.v2, 1 << 30, 1 << 20)
+    (orphan.state, orphan.reason) = (.orphaned, "no descriptor, device, job or target names it")
+    var used = ImageInfo(path: "main:vm1/DiskDescriptor.xml", kind: .descriptor)
+    used.state = .used
+    used.users = [ImageInfo.User(kind: "device", id: "vm1", isTop: true)]
+    return [orphan, used]
+  }()
+
   static func target(_ name: String) -> TargetInfo {
     var target = Target(
       name: name, place: .directory(path: "main:backups"), createdAt: moment)

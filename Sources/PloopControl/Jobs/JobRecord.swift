@@ -241,6 +241,8 @@ package struct JobPlan: Sendable {
   package var mode: String?
   /// Why that direction, or why all is copied.
   package var reason: String?
+  /// Files that would be removed, and what they take.
+  package var removes: [(path: String, diskBytes: UInt64)]?
 }
 
 /// What holds for all jobs.

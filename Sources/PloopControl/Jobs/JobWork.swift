@@ -94,7 +94,7 @@ struct JobRegistry: Sendable {
 
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
-    RestoreJob.self, VerifyJob.self, CheckJob.self,
+    RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

@@ -10,7 +10,7 @@ extension Service {
     let devices = controllers.map(measures)
     return await serviceMetrics(devices.map(\.info.state))
       + DeviceMetric.all.map { $0.metric(of: devices) } + [clientMetric(devices)]
-      + jobMetrics() + [backupMetric()] + ProcessMetrics.now()
+      + jobMetrics() + [backupMetric()] + imageMetrics() + ProcessMetrics.now()
   }
 
   private func measures(of controller: DeviceController) -> DeviceMeasures {

@@ -254,6 +254,10 @@ extension JobPlan {
         "blockers": .array(blockers.map(\.json)),
         "direction": direction.map(JSON.string) ?? .null, "mode": mode.map(JSON.string) ?? .null,
         "reason": reason.map(JSON.string) ?? .null,
+        "removes": removes.map { files in
+          .array(
+            files.map { .members(["path": .string($0.path), "disk_bytes": .count($0.diskBytes)]) })
+        },
       ]),
     ])
   }

@@ -148,13 +148,19 @@ private func reply(_ status: Int, _ device: DeviceInfo) -> HTTPReply {
 }
 
 /// A part of a list, with the way to the next part.
-func list<Item>(_ page: Page<Item>, of call: Call, _ json: (Item) -> JSON) -> HTTPReply {
-  let reply = HTTPReply(
-    200,
-    .members([
-      "items": .array(page.items.map(json)), "next": page.next.map(JSON.string) ?? .null,
-      "revision": .count(page.revision),
-    ]))
+func list<Item>(
+  _ page: Page<Item>, of call: Call, _ more: KeyValuePairs<String, JSON?> = [:],
+  _ json: (Item) -> JSON
+) -> HTTPReply {
+  var members = [
+    JSON.Member(name: "items", value: .array(page.items.map(json))),
+    JSON.Member(name: "next", value: page.next.map(JSON.string) ?? .null),
+    JSON.Member(name: "revision", value: .count(page.revision)),
+  ]
+  for (name, value) in more {
+    if let value { members.append(JSON.Member(name: name, value: value)) }
+  }
+  let reply = HTTPReply(200, .object(members))
   guard let next = page.next else { return reply }
   let query = (call.target.query.filter { $0.name != "cursor" } + [("cursor", next)])
     .map { "\(PercentEncoding.encode($0.name))=\(PercentEncoding.encode($0.value))" }
