@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash faults kills bench bench-compare format lint clean
+.PHONY: run test build crash faults kills damage bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -24,6 +24,11 @@ faults: ## every fault at every system call of every operation
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests
 	PLOOPD_KILLS=200 swift test --skip-build --disable-xctest --filter "ChainKillTests|BackupKillTests|BackupPhaseTests"
+
+damage: ## 10,000 images damaged at random; the seed is printed, and PLOOPD_SEED=N gives it back
+	swift build --build-tests
+	PLOOPD_DAMAGE=10000 PLOOPD_SEED=$${PLOOPD_SEED:-$$(date +%s)} \
+	  swift test --skip-build --disable-xctest --filter RandomDamageTests
 
 bench: ## ploopd beside qemu-nbd, nbdkit and others; BENCH="--rows read-1,cow --rounds 3" chooses
 	scripts/install-packages bench

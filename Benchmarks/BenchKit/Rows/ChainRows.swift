@@ -5,7 +5,7 @@ internal import TestSupport
 ///
 /// They are left out of comparisons with another commit, which may not know them.
 extension Suite {
-  static let chainRowIDs = ["merge", "merge-guest", "snapshot", "recording"]
+  static let chainRowIDs = ["merge", "merge-guest", "snapshot", "recording", "check"]
 
   func chainRows() throws {
     guard settings.base == nil else { return }
@@ -13,6 +13,7 @@ extension Suite {
     if wants("merge-guest") { try mergeGuestRow() }
     if wants("snapshot") { try snapshotRow() }
     if wants("recording") { try recordingRow() }
+    if wants("check") { try checkRow() }
   }
 
   /// Who merges, or copies, the same bytes.
