@@ -66,8 +66,10 @@ package struct DeviceSource: BackupSource {
   package func read(into region: ByteRegion, from cluster: UInt64) throws(BackupError) {
     let offset = cluster << UInt64(geometry.clusterShift)
     var holes = HoleList()
+    let part = part(region, at: offset)
     do throws(DeviceError) {
-      try device.read(into: part(region, at: offset), at: offset, holes: &holes)
+      try device.requireSound(offset: offset, length: UInt64(part.count))
+      try device.read(into: part, at: offset, holes: &holes)
     } catch { throw BackupError(source: error) }
   }
 }

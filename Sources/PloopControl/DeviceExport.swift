@@ -169,7 +169,8 @@ extension NBDError {
       case .slow: .notSupported
       case .detached: .shuttingDown
       case .format, .descriptor, .locked, .sameFileTwice, .tooManyDeltas, .rawNotBase, .io,
-        .nothingToMerge, .checkpoint, .refused, .shrinks, .size, .degraded, .timeout, .otherPlan:
+        .nothingToMerge, .checkpoint, .refused, .shrinks, .size, .degraded, .timeout, .otherPlan,
+        .rotten:
         .io
       }
     self.init(kind, error.detail)

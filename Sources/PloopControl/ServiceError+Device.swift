@@ -67,6 +67,11 @@ extension ServiceError {
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
+    case .rotten(let cluster):
+      self.init(
+        .deltaDamaged, error.detail, cause: "the disk that it lies on has changed it by itself",
+        remedy: "restore the cluster from a backup; nothing was overwritten with it", errno: "EIO",
+        facts: ["cluster": .number(cluster)])
     case .otherPlan:
       self.init(
         .repairPlanOutdated, error.detail, remedy: "check the images again, and read the new plan",

@@ -66,6 +66,7 @@ extension ServiceError.Code {
   package static let invalidValue = Self("invalid-value")
   package static let pathOutsideRoot = Self("path-outside-root")
   package static let deviceNotFound = Self("device-not-found")
+  package static let deltaDamaged = Self("delta-damaged")
   package static let deltaNotFound = Self("delta-not-found")
   package static let exportNotFound = Self("export-not-found")
   package static let imageNotFound = Self("image-not-found")

@@ -29,6 +29,8 @@ package final class Device: Sendable {
   let recorders: Replaceable<RecorderList>
   /// Why the syncs of lower deltas failed, of those that did: they are read, and not written any more.
   let unsynced = Locked<[FileIdentity: String]>([:])
+  /// Hashes of lower deltas that were asked for, by the deltas' numbers; nil for those that have none.
+  let knownHashes = Locked<[Int: DeltaHashes?]>([:])
   /// Replaced, by whoever holds ``checkpointing``, when the disk is made larger.
   private let checkpointRecorder: Locked<CheckpointRecorder?>
   /// Held by whoever replaces the file of checkpoints.
@@ -143,6 +145,7 @@ package final class Device: Sendable {
   ) throws(DeviceError) -> UInt64 {
     try whileClosed(until: deadline) { () throws(DeviceError) in
       chains.replace(with: try body(chain))
+      forgetHashes()
     }
   }
 

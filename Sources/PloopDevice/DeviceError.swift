@@ -36,6 +36,8 @@ package struct DeviceError: Error, Sendable, CustomStringConvertible {
     /// A fast way to zero was asked for, and there is none.
     case slow
     case checkpoint(CheckpointProblem)
+    /// A cluster of a delta that nobody writes is not what it was when the delta was hashed.
+    case rotten(cluster: UInt64)
     /// A plan that was given is not that of the image as it is now.
     case otherPlan
   }

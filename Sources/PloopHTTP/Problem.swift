@@ -124,6 +124,10 @@ package enum ProblemCatalogue {
     ("target-not-empty", 409, "The target has backups", "DELETE them, or use backups=keep"),
     ("target-unreachable", 409, "The target cannot be used", "look at where it lies"),
     ("target-unsuitable", 409, "The target is of another type", "begin another job"),
+    (
+      "delta-damaged", 409, "A delta is not what it was when it was hashed",
+      "restore it from a backup"
+    ),
     ("image-not-orphaned", 409, "Somebody needs the file", "see `detail` and `holder`"),
     (
       "repair-plan-outdated", 409, "The images are not those of the plan",

@@ -75,6 +75,19 @@ func enumerateChanges(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [S
   return total
 }
 
+/// Forced repair, and hashes of deltas, which have drivers of their own.
+func enumerateTools(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
+  let scratch = try ScratchFolder()
+  let repair = try RepairRecording(path: scratch.folder("repair"))
+  try repair.run()
+  var result = try repair.enumerate(
+    path: scratch.folder("repaired"), .init(samples: limit, seed: seed))
+  let hash = try HashRecording(path: scratch.folder("hash"))
+  try hash.run()
+  result += try hash.enumerate(path: scratch.folder("hashed"), .init(samples: limit, seed: seed))
+  return (result.states, result.bad)
+}
+
 func failChanges() throws -> (count: Int, bad: [String]) {
   var total: (count: Int, bad: [String]) = (0, [])
   for scenario in ChainScenario.all {
@@ -105,15 +118,18 @@ if faultsOnly {
     return (result.runs, result.bad)
   }
   let changes = try failChanges()
-  count += changes.count
-  bad += changes.bad
+  let scratch = try ScratchFolder()
+  let repairs = try RepairRecording(path: scratch.folder("repair")).sweep()
+  count += changes.count + repairs.states
+  bad += changes.bad + repairs.bad
 } else {
   var round: UInt64 = 0
   while count < wanted, bad.isEmpty {
     let result = try enumerate(seed &+ round, limit: 32)
     let changes = try enumerateChanges(seed &+ round, limit: 8)
-    count += result.count + changes.count
-    bad += result.bad + changes.bad
+    let tools = try enumerateTools(seed &+ round, limit: 8)
+    count += result.count + changes.count + tools.count
+    bad += result.bad + changes.bad + tools.bad
     round += 1
   }
 }

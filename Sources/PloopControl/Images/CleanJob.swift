@@ -211,7 +211,9 @@ struct CleanJob: QueuedWork {
   /// What belongs to it first: an image without it is still an orphan, and it alone would be nothing.
   private static func unlink(_ held: Held) throws(ServiceError) {
     do throws(IOError) {
-      try held.folder.removeIfThere("\(held.location.name)\(CheckpointFile.suffix)")
+      for suffix in [CheckpointFile.suffix, HashRun.fileSuffix] {
+        try held.folder.removeIfThere("\(held.location.name)\(suffix)")
+      }
       try held.folder.unlink(held.location.name)
       try held.folder.sync()
     } catch { throw ServiceError(error) }

@@ -2,7 +2,8 @@ internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
-/// The SHA-256 of everything that a disk holds, as a reader of its export would compute it.
+/// The SHA-256 of everything that a disk holds, as a reader of its export would compute it; or, with `what`
+/// deltas, the checksums of its read-only deltas (``DeltaHashing``).
 ///
 /// Guests go on writing, so each step is of its own moment: the hash of a disk that is written
 /// meanwhile is of no single one. What was hashed is not kept, so after a crash it begins anew.
@@ -17,17 +18,29 @@ struct HashJob: JobWork {
   /// How far it is is written down so often.
   private static let tellNanoseconds: UInt64 = 1_000_000_000
 
+  private enum What: String { case disk, deltas }
+
   private let device: String
+  private let what: What
 
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
     self.device = device
-    try JobParameters(parameters).finish()
+    var parameters = JobParameters(parameters)
+    let word = try parameters.text("what") ?? What.disk.rawValue
+    guard let what = What(rawValue: word) else {
+      throw parameters.wrong("what", "disk or deltas is expected")
+    }
+    self.what = what
+    try parameters.finish()
   }
 
-  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] { [:] }
+  func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
+    what == .disk ? [:] : ["what": .text(what.rawValue)]
+  }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let disk = try service.controller(device).device()
+    if what == .deltas { return try DeltaHashing(disk).plan }
     return JobPlan(
       clusters: disk.mappedClusters, bytes: HashJob.mappedBytes(of: disk), requiredBytes: 0)
   }
@@ -35,6 +48,10 @@ struct HashJob: JobWork {
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
     let disk = try failing { () throws(ServiceError) in
       try service.controller(device).device()
+    }
+    if what == .deltas {
+      control.enter(phase: HashJob.phases[0])
+      return try failing({ () throws(ServiceError) in try DeltaHashing(disk) }).run(control)
     }
     let geometry = disk.geometry
     let clusterShift = UInt64(geometry.clusterShift)

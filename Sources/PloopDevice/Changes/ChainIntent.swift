@@ -122,9 +122,9 @@ package struct IntentFile: Sendable {
       (try? ImageLock.acquire(file, for: .write)) != nil
     else { return false }
     defer { ImageLock.release(file) }
-    // What an image's checkpoints say is of no use without it.
-    let checkpoints = CheckpointMove.fileName(beside: name)
-    if folder.contains(checkpoints), (try? folder.unlink(checkpoints)) == nil { return false }
+    // What an image's checkpoints and hashes say is of no use without it.
+    for beside in [CheckpointMove.fileName(beside: name), HashFile.name(beside: name)]
+    where folder.contains(beside) && (try? folder.unlink(beside)) == nil { return false }
     return (try? folder.unlink(name)) != nil
   }
 

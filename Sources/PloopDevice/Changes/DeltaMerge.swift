@@ -41,6 +41,8 @@ package final class DeltaMerge: Sendable {
   /// What is merged, and goes.
   let source: Delta
   let receiver: MergeReceiver
+  /// Of what is merged, where it has been hashed: nothing is copied that is not what it was then.
+  private let hashes: DeltaHashes?
   private struct Cursor {
     /// The first cluster that no step has looked at.
     var next: UInt64 = 0
@@ -84,6 +86,7 @@ package final class DeltaMerge: Sendable {
       source = newer
       receiver = try MergeReceiver(lower: older, merging: newer, of: device)
     }
+    hashes = try DeltaHashes.of(source, like: chain.geometry)
     totalClusters = receiver.count(from: source)
   }
 
@@ -169,9 +172,10 @@ package final class DeltaMerge: Sendable {
     let buffer = AlignedBuffer(count: Int(min(device.clusterBytes, Device.copyBytes)))
     var owners = LowerOwners(
       below: device.chain.level(of: source.number) ?? 0, of: device.chain)
+    var cursor = DeltaHashes.Cursor()
     while let cluster = crew.withLock({ $0.failure == nil ? $0.rest.popFirst() : nil }) {
       do throws(DeviceError) {
-        let done = try move(cluster, buffer, &owners)
+        let done = try move(cluster, buffer, &owners, &cursor)
         crew.withLock { $0.progress += done }
       } catch {
         crew.withLock { crew in
@@ -185,7 +189,8 @@ package final class DeltaMerge: Sendable {
 
   /// Moves one cluster, inside the gate and with its lock, as a guest's write would.
   private func move(
-    _ cluster: UInt64, _ buffer: AlignedBuffer, _ owners: inout LowerOwners
+    _ cluster: UInt64, _ buffer: AlignedBuffer, _ owners: inout LowerOwners,
+    _ cursor: inout DeltaHashes.Cursor
   ) throws(DeviceError) -> Progress {
     let pass = try device.admitted()
     defer { device.gate.leave(pass) }
@@ -201,6 +206,7 @@ package final class DeltaMerge: Sendable {
     let content = MergeContent(
       file: source.file, offset: physical << device.clusterShift,
       count: device.clusterBytes)
+    try hashes?.require(cluster, content, buffer, &cursor)
     let isZero = try content.isZero(buffer)
     if isZero, try !owners.own(cluster) {
       receiver.drop(cluster)

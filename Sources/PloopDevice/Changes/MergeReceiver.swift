@@ -58,6 +58,7 @@ final class MergeReceiver: Sendable {
     let index = ClusterMap(wanted)
     let merged = ClusterMap(wanted)
     _ = try DeltaClusters.load(other, into: merged)
+    try HashFile.remove(beside: delta.source)
     // Our own lock for reading is in the way of the one for writing, and is taken again at the end.
     ImageLock.release(delta.file)
     do throws(DeviceError) {

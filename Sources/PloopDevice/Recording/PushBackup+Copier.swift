@@ -182,7 +182,10 @@ extension PushBackup {
       return true
     case .disk:
       var holes = HoleList()
-      do throws(DeviceError) { try device.read(into: part, at: offset, holes: &holes) } catch {
+      do throws(DeviceError) {
+        try device.requireSound(offset: offset, length: UInt64(part.count))
+        try device.read(into: part, at: offset, holes: &holes)
+      } catch {
         throw .failed(error.detail)
       }
     case .scratch(let slot):
