@@ -31,6 +31,11 @@ struct LentPagesTests {
 
     var lent: Int { disk.lentCount.withLock { $0 } }
 
+    /// Whether these bytes belong there; a million of them are nothing to print.
+    func holds(_ bytes: [UInt8], at offset: Int) -> Bool {
+      bytes.elementsEqual(content[offset..<min(content.count, offset + bytes.count)])
+    }
+
     /// All that was lent has come back.
     func isWhole(within seconds: Int = 20) -> Bool {
       disk.loans.wait(until: .after(seconds: seconds)) { $0.isEmpty ? true : nil } ?? false
@@ -59,7 +64,8 @@ struct LentPagesTests {
     for (offset, length) in [(0, 64 << 10), (4096, 1 << 20), (512, 3 << 20), (0, Self.size)] {
       let answer = client.call(0, offset: UInt64(offset), length: UInt32(length))
       #expect(answer.error == 0)
-      #expect(try joined(answer, from: offset) == Array(lender.content[offset..<offset + length]))
+      let bytes = try joined(answer, from: offset)
+      #expect(bytes.count == length && lender.holds(bytes, at: offset))
     }
     #expect(lender.lent >= 4)
     #expect(lender.isWhole())
@@ -78,8 +84,8 @@ struct LentPagesTests {
     let offset = (96 << 10) - (64 << 10)
     // 64 KiB to the border, 96 KiB, and 32 KiB that are not worth lending.
     let answer = split.call(0, offset: UInt64(offset), length: 192 << 10)
-    #expect(
-      try joined(answer, from: offset) == Array(lender.content[offset..<offset + (192 << 10)]))
+    let bytes = try joined(answer, from: offset)
+    #expect(bytes.count == 192 << 10 && lender.holds(bytes, at: offset))
     #expect(answer.chunks.map { $0.payload.count - 8 } == [64 << 10, 96 << 10, 32 << 10])
     #expect(lender.lent == 2)
     for client in [split, try lender.live.client(of: "disk", structured: false)] {
@@ -88,8 +94,8 @@ struct LentPagesTests {
       client.send(RawClient.request(0, offset: UInt64(offset), length: 192 << 10, flags: flags))
       let answer = client.answer(reading: 192 << 10)
       #expect(answer.chunks.count <= 1)
-      #expect(
-        try joined(answer, from: offset) == Array(lender.content[offset..<offset + (192 << 10)]))
+      let bytes = try joined(answer, from: offset)
+      #expect(bytes.count == 192 << 10 && lender.holds(bytes, at: offset))
     }
     #expect(lender.lent == 2)
     #expect(lender.isWhole())
@@ -99,8 +105,11 @@ struct LentPagesTests {
   func unread() throws {
     let lender = try Lender()
     let deaf = try lender.live.client(of: "disk")
-    deaf.send(RawClient.request(0, offset: 0, length: 256 << 10))
-    #expect(becomes { lender.lent == 1 })
+    // The server looks whether anything was taken when it receives something more.
+    for count in 1...2 {
+      deaf.send(RawClient.request(0, offset: 0, length: 256 << 10))
+      #expect(becomes { lender.lent == count })
+    }
     lender.disk.ticket.withLock { $0 = 2 }
     let other = try lender.live.client(of: "disk")
     for _ in 0..<20 {
@@ -112,8 +121,8 @@ struct LentPagesTests {
     // What the other one has read comes back; of the deaf one nothing does.
     #expect(
       lender.disk.loans.wait(until: .after(seconds: 20)) { $0[2] == nil ? true : nil } == true)
-    #expect(lender.disk.loans.withLock { $0 } == [1: 1])
-    #expect(try joined(deaf.answer(), from: 0) == Array(lender.content[..<(256 << 10)]))
+    #expect(lender.disk.loans.withLock { $0 } == [1: 2])
+    for _ in 1...2 { #expect(lender.holds(try joined(deaf.answer(), from: 0), at: 0)) }
     #expect(lender.isWhole())
   }
 
@@ -154,7 +163,8 @@ struct LentPagesTests {
     let client = try RawClient(port: lender.live.port)
     #expect(client.enter("disk"))
     let answer = client.call(0, offset: 0, length: 2 << 20)
-    #expect(try joined(answer, from: 0) == Array(lender.content[..<(2 << 20)]))
+    let bytes = try joined(answer, from: 0)
+    #expect(bytes.count == 2 << 20 && lender.holds(bytes, at: 0))
     #expect(lender.lent == 0)
   }
 
