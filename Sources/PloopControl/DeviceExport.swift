@@ -52,6 +52,8 @@ package final class DeviceExport: Export {
 
   package func takeBack(_ ticket: UInt64, count: UInt64) { device.takeBack(ticket, count: count) }
 
+  package func stopLending() { device.stopLending() }
+
   package func beginRead(
     into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
     completion: @escaping @Sendable (Result<HoleList, NBDError>) -> Void

@@ -1,5 +1,6 @@
 package import PloopFormat
 package import PloopIO
+internal import Synchronization
 
 /// One disk: a chain of deltas and everything done to it. It knows no names, jobs or protocols.
 ///
@@ -21,6 +22,8 @@ package final class Device: Sendable {
   let condition: Condition
   let counters = Statistics()
   let streams = StreamDetector()
+  /// Whether pages are lent; not any more once some could not be read.
+  let lendsPages = Atomic<Bool>(true)
   /// Held as long as the disk is attached.
   let descriptorLocks: Locked<[DescriptorLock]>
   /// Lower deltas that could not be closed when they became that.

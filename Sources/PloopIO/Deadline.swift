@@ -25,6 +25,11 @@ package struct Deadline: Sendable {
         tv_nsec: nanoseconds % 1_000_000_000))
   }
 
+  /// When half of what is left has passed.
+  package var half: Deadline {
+    monotonic == nil ? .never : .after(milliseconds: millisecondsLeft / 2)
+  }
+
   /// The earlier of the two.
   package func orEarlier(_ other: Deadline) -> Deadline {
     guard let mine = monotonic else { return other }

@@ -87,6 +87,12 @@ package final class ImageFile: Sendable {
     guard
       clinux_cached_pages(descriptor.number, off_t(offset), off_t(count)) == Int64(pages)
     else { return nil }
+    // Pages that are being read, or could not be, are cached as well; they come in runs.
+    var byte: UInt8 = 0
+    for place in [offset, last]
+    where clinux_pread_now(descriptor.number, &byte, 1, off_t(place)) != 1 {
+      return nil
+    }
     return FilePiece(descriptor: descriptor.number, offset: offset, count: count)
   }
 

@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// A range of an open file.
 package struct FilePiece: Sendable {
   package let descriptor: Int32
@@ -9,6 +11,25 @@ package struct FilePiece: Sendable {
     let dropped = min(bytes, count)
     return FilePiece(
       descriptor: descriptor, offset: offset + UInt64(dropped), count: count - dropped)
+  }
+}
+
+extension FilePiece {
+  /// The bytes, read as a copy would be: what lies beyond the end of the file is zero.
+  ///
+  /// - Returns: nil when they cannot be read.
+  package func copied() -> ByteRegion? {
+    let region = AlignedBuffer(unfilled: count).region
+    var done = 0
+    while done < count {
+      let read = pread(descriptor, region.start + done, count - done, off_t(offset) + off_t(done))
+      if read < 0, errno == EINTR { continue }
+      guard read >= 0 else { return nil }
+      if read == 0 { break }
+      done += read
+    }
+    region.slice(done, count - done).zero()
+    return region
   }
 }
 

@@ -41,7 +41,8 @@ package final class StreamSocket: Sendable {
     setsockopt(number, SOL_SOCKET, SO_SNDTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
     var bytes: Int32 = 0
     var size = socklen_t(MemoryLayout<Int32>.size)
-    guard getsockopt(number, SOL_SOCKET, SO_SNDBUF, &bytes, &size) == 0, bytes > 0 else {
+    // What is sent at once may go beyond a buffer that is smaller.
+    guard getsockopt(number, SOL_SOCKET, SO_SNDBUF, &bytes, &size) == 0, bytes >= 128 << 10 else {
       return nil
     }
     return 2 * UInt64(bytes)
@@ -135,15 +136,36 @@ package final class StreamSocket: Sendable {
   /// Sends pages of a file as they are: what is written to them before they have been taken is what
   /// arrives. Where there is no room it waits, for a timer's tick.
   ///
-  /// - Returns: `.ended` also when the file ends.
-  package func send(_ piece: FilePiece) -> Transfer {
+  package func send(_ piece: FilePiece) -> PageTransfer {
+    // Where nothing fits in, even a tick is too long.
+    if let unreadLimit, UInt64(clamping: clinux_unread(descriptor.number)) >= unreadLimit / 2 {
+      return .wouldBlock
+    }
     while true {
       let count = clinux_send_file(
-        descriptor.number, piece.descriptor, off_t(piece.offset), piece.count)
+        descriptor.number, piece.descriptor, off_t(piece.offset),
+        min(piece.count, StreamSocket.mostPagesBytes))
       if count > 0 { return .bytes(count) }
-      if count < 0, errno == EINTR { continue }
-      return count < 0 && errno == EAGAIN ? .wouldBlock : .ended
+      if count == 0 { return .unreadable }
+      switch errno {
+      case EINTR: continue
+      case EAGAIN: return .wouldBlock
+      case EPIPE, ECONNRESET, ENOTCONN: return .ended
+      default: return .unreadable
+      }
     }
+  }
+
+  /// Of one call, which may wait for a tick for each 64 KiB.
+  private static let mostPagesBytes = 256 << 10
+
+  package enum PageTransfer: Sendable {
+    case bytes(Int)
+    case wouldBlock
+    /// The other end is gone.
+    case ended
+    /// The file has ended, or its disk has failed.
+    case unreadable
   }
 
   /// Whether the other end has taken everything that was sent; of a Unix socket only.

@@ -33,6 +33,13 @@ struct BorrowedPages {
     return true
   }
 
+  /// A connection that is idle keeps nobody's files open.
+  mutating func letFilesGo() {
+    guard unsent == 0, files != nil else { return }
+    files = nil
+    holding = nil
+  }
+
   mutating func begin() { unsent += 1 }
 
   /// - Parameter end: bytes sent so far, the loan's among them.

@@ -56,16 +56,18 @@ final class Connection<Directory: ExportDirectory>: Sendable {
     var input = InputStream(capacity: Self.inputBytes)
     let session = shakeHands(&input)
     let name = export
+    var transmission: Transmission<Directory>?
     if let session {
       size.withLock { $0 = session.door.size }
       if let name { observer?(name, true) }
-      var transmission = Transmission(self, session, input)
-      transmission.run()
-      transmission.close()
+      transmission = Transmission(self, session, input)
+      transmission?.run()
+      transmission?.close()
     }
     exportName.withLock { $0 = nil }
     if session != nil, let name { observer?(name, false) }
     leave()
+    transmission?.linger()
   }
 
   /// Closing over bytes that nobody has read resets a TCP connection and takes replies back that

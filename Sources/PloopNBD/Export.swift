@@ -36,6 +36,9 @@ package protocol Export: AnyObject, Sendable {
   /// The client has taken what so many loans with this ticket were for.
   func takeBack(_ ticket: UInt64, count: UInt64)
 
+  /// Pages that were lent could not be read: nothing is lent any more, so that whoever asks again is told.
+  func stopLending()
+
   /// Begins a read whose disk is waited for on the lane, and on no thread if the lane is a ring.
   ///
   /// - Parameter completion: called once, on the lane's thread or one of the engine's.
@@ -101,6 +104,8 @@ extension Export {
   ) -> PageLending { .nothing }
 
   package func takeBack(_ ticket: UInt64, count: UInt64) {}
+
+  package func stopLending() {}
 
   package var contexts: [Context] { [.allocation] }
 

@@ -67,6 +67,8 @@ struct OutputStream {
   private(set) var borrowed = BorrowedPages()
   /// Set once nobody reads any more: what is appended is dropped.
   private(set) var isCut = false
+  /// Whether it is cut because pages could not be read.
+  private(set) var hasFailed = false
 
   init(capacity: Int) {
     buffer = AlignedBuffer(unfilled: capacity)
@@ -115,7 +117,10 @@ struct OutputStream {
   /// - Returns: how much of the replies' memory is free again.
   mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Int {
     var released = 0
-    while !isCut, !isEmpty {
+    // A client that takes page by page must not keep everything else waiting.
+    var pageCalls = 0
+    while !isCut, !isEmpty, pageCalls < OutputStream.pageCallsAtOnce {
+      if start == end, pages != nil { pageCalls += 1 }
       switch sendNext(to: socket) {
       case .bytes(let count):
         sent.wrappingAdd(UInt64(count), ordering: .relaxed)
@@ -131,10 +136,32 @@ struct OutputStream {
     return released
   }
 
-  private func sendNext(to socket: StreamSocket) -> StreamSocket.Transfer {
+  private static let pageCallsAtOnce = 8
+
+  private mutating func sendNext(to socket: StreamSocket) -> StreamSocket.Transfer {
     if start < end { return socket.send(region.slice(start, end - start)) }
-    if let pages { return socket.send(pages.piece.dropping(sentOfFirst)) }
+    if let pages { return send(pages, to: socket) }
     return socket.send(queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst))
+  }
+
+  private mutating func send(_ loan: PageLoan, to socket: StreamSocket) -> StreamSocket.Transfer {
+    let rest = loan.piece.dropping(sentOfFirst)
+    switch socket.send(rest) {
+    case .bytes(let count): return .bytes(count)
+    case .wouldBlock: return .wouldBlock
+    case .ended: return .ended
+    case .unreadable:
+      // The header has promised them.
+      guard let copy = rest.copied() else {
+        hasFailed = true
+        return .ended
+      }
+      borrowed.sent(loan, end: sentBytes)
+      pages = nil
+      sentOfFirst = 0
+      queue.insert(Reply(region: copy, charge: 0), at: 0)
+      return sendNext(to: socket)
+    }
   }
 
   /// - Returns: how much of the replies' memory is free again.
@@ -166,6 +193,9 @@ struct OutputStream {
   }
 
   // MARK: Lent pages
+
+  /// Keeps no files open, if nothing of them waits.
+  mutating func letFilesGo() { borrowed.letFilesGo() }
 
   /// Keeps files open that are to be lent from.
   mutating func hold(_ files: FileTable) -> Bool { borrowed.hold(files) }

@@ -92,7 +92,7 @@ struct Transmission<Directory: ExportDirectory> {
   mutating func close() {
     drain()
     output.cut()
-    giveBack(unread: 0)
+    if output.hasFailed { door.stopLending() }
     account.close()
   }
 
@@ -203,6 +203,18 @@ struct Transmission<Directory: ExportDirectory> {
     giveBack(unread: socket.hasBeenTaken ? 0 : limit)
   }
 
+  /// Waits until the client has taken what it was lent, or is gone: it may still read what its socket has. Who
+  /// has to go has had time.
+  mutating func linger() {
+    let deadline = Deadline.after(seconds: connection.limits.stallSeconds)
+    while !output.borrowed.isEmpty, !socket.hasBeenTaken, !connection.isEnding, !deadline.hasPassed
+    {
+      let next = Deadline.after(milliseconds: Self.returnMilliseconds)
+      _ = socket.wait([], with: mailbox.bell, until: deadline.orEarlier(next))
+    }
+    giveBack(unread: 0)
+  }
+
   private mutating func giveBack(unread: UInt64) {
     while let loans = output.takeReturned(unread: unread) {
       door.takeBack(loans.ticket, count: loans.count)
@@ -250,6 +262,7 @@ struct Transmission<Directory: ExportDirectory> {
     let call = mailbox.isIdle ? lastCall : nil
     var deadline = call ?? stall ?? .never
     giveBack()
+    output.letFilesGo()
     if !output.borrowed.isEmpty {
       deadline = deadline.orEarlier(.after(milliseconds: Self.returnMilliseconds))
     }

@@ -163,14 +163,16 @@ struct PageLoansTests {
     try device.detach(until: .after(seconds: 600))
   }
 
-  @Test("are waited for before a merge writes what was the top when they were lent")
-  func merged() throws {
+  @Test(
+    "are waited for before a merge writes what was the top when they were lent",
+    arguments: [MergeDirection.forward, .backward])
+  func merged(direction: MergeDirection) throws {
     let bench = try ChainBench()
     try bench.write(0, [1, 2, 3])
     try bench.snapshot()
     try bench.write(0, [4, 5, 6])
     try bench.snapshot()
-    let merge = try DeltaMerge(of: bench.device, level: 0, .backward)
+    let merge = try DeltaMerge(of: bench.device, level: 0, direction)
     let gate = bench.device.gate
     let ticket = gate.generation
     gate.loans.begin(ticket)

@@ -1,5 +1,6 @@
-import PloopIO
 import PloopNBD
+
+@testable import PloopIO
 
 /// A disk in memory whose clusters of 64 KiB exist once written, for tests of the protocol.
 final class MemoryExport: Export {
@@ -22,6 +23,9 @@ final class MemoryExport: Export {
   let loans = Monitor<[UInt64: UInt64]>([:])
   /// The ticket of what is lent from now on.
   let ticket = Locked<UInt64>(1)
+  let lends = Locked(true)
+  /// Whether what is lent cannot be read.
+  let isBroken = Locked(false)
   /// How many loans there have been.
   let lentCount = Locked(0)
   /// A file with what is lent, of which pieces of so many bytes lie behind each other.
@@ -58,17 +62,22 @@ final class MemoryExport: Export {
   func lendNow(
     _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
   ) -> PageLending {
-    guard let lent else { return .nothing }
+    guard let lent, lends.withLock({ $0 }) else { return .nothing }
     let left = lent.pieceBytes == .max ? count : lent.pieceBytes - Int(offset) % lent.pieceBytes
     guard min(count, left) >= least,
-      let piece = lent.files.lendNow(3, min(count, left), at: offset)
+      var piece = lent.files.lendNow(3, min(count, left), at: offset)
     else { return .nothing }
+    if isBroken.withLock({ $0 }) {
+      piece = FilePiece(descriptor: -1, offset: piece.offset, count: piece.count)
+    }
     guard let files, files.isView(of: lent.files) else { return .needs(lent.files) }
     lentCount.withLock { $0 += 1 }
     let ticket = self.ticket.withLock { $0 }
     loans.update { $0[ticket, default: 0] += 1 }
     return .lent(PageLoan(piece, ticket: ticket))
   }
+
+  func stopLending() { lends.withLock { $0 = false } }
 
   func takeBack(_ ticket: UInt64, count: UInt64) {
     loans.update { loans in

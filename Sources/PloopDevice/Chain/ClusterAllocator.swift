@@ -170,14 +170,20 @@ final class ClusterAllocator: Sendable {
   }
 
   /// Frees everything that waits for it. Since the last unmapping a round has succeeded, and the gate
-  /// has been closed: no index names these clusters, and nobody reads them.
+  /// has been closed: no index names these clusters, and nobody is inside who reads them.
+  ///
+  /// What a client may still hold a page of stays in the file as it is, used by nobody.
   func reapAll() {
     reaping.withLock { _ in
       state.withLock { state in
         state.durable += state.unmapped
         state.unmapped = []
       }
-      release(state.withLock { $0.durable.map(\.physical) })
+      let limit = gate.loans.oldest ?? .max
+      release(
+        state.withLock { state in
+          state.durable.filter { $0.generation + Gate.grace <= limit }.map(\.physical)
+        })
     }
   }
 

@@ -127,27 +127,29 @@ final class Gate: Sendable {
   }
 
   /// For how long a gate that ``closeGently(until:failed:)`` closes keeps everybody waiting for one who is
-  /// slow, in microseconds: so long at the first attempts, then twice as long each time.
-  private static let patience = (microseconds: 500, attempts: 10, doublings: 20)
+  /// slow: half a millisecond, in microseconds, and a part of the time that it has tried already.
+  private static let patience = (leastMicroseconds: 500, part: 32)
 
   /// Closes the gate as ``close(until:)`` does, but nobody has to wait for long because somebody inside
   /// is slow, in a flush or at a disk that is: then it opens again until whoever was inside has left, and
-  /// closes once more. Where somebody always is slow, the gate stays closed longer with each attempt, so
-  /// that it comes to an end.
+  /// closes once more. Where somebody always is slow, the gate stays closed longer with time, and behind
+  /// half of the time that there is until all have left, so that it comes to an end.
   ///
   /// - Parameter failed: called for each time that it was closed in vain, with the nanoseconds.
   /// - Returns: since when it is closed, in nanoseconds on the monotonic clock; nil when the deadline came
   ///   first, and the gate is open then.
   func closeGently(until deadline: Deadline, failed: (UInt64) -> Void) -> UInt64? {
-    var attempt = 0
+    let begun = monotonicNanoseconds()
+    let half = deadline.half
     while true {
-      let doublings = min(max(0, attempt - Gate.patience.attempts), Gate.patience.doublings)
-      let patience = Deadline.after(microseconds: Gate.patience.microseconds << doublings)
       let start = monotonicNanoseconds()
-      if close(until: patience.orEarlier(deadline)) { return start }
+      let tried = Int(clamping: (start - begun) / 1000)
+      let patience = Deadline.after(
+        microseconds: max(Gate.patience.leastMicroseconds, tried / Gate.patience.part))
+      if close(until: half.hasPassed ? deadline : patience.orEarlier(deadline)) { return start }
       failed(monotonicNanoseconds() - start)
-      guard awaitLeavers(until: deadline) else { return nil }
-      attempt += 1
+      guard !deadline.hasPassed else { return nil }
+      _ = awaitLeavers(until: half.hasPassed ? deadline : half)
     }
   }
 

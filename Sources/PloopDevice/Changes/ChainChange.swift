@@ -103,9 +103,8 @@ package struct ChainChange: Sendable {
     let intent = self.intent(.merge, guid, before, files: removingFile ? [gone] : [])
     return try making(intent) { () throws(DeviceError) in
       let merge = try DeltaMerge(of: device, level: level, direction)
-      guard direction == .backward else { return merge }
       do throws(DeviceError) {
-        try giveUp(guid, in: descriptor)
+        if direction == .backward { try giveUp(guid, in: descriptor) }
         try merge.prepare(until: deadline)
       } catch {
         merge.abandon(until: deadline)

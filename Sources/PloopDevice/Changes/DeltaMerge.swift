@@ -99,13 +99,14 @@ package final class DeltaMerge: Sendable {
     return (chain.deltas[level], chain.deltas[level + 1])
   }
 
-  /// Makes an older receiver as large as what is merged into it. Nobody else may use its state any more.
+  /// Waits until nobody reads what a lower receiver has free, and makes an older one as large as what is merged
+  /// into it: nobody else may use its state any more then.
   ///
   /// - Parameter deadline: by when requests in flight have to end, and clients have to take what they were
   ///   lent: what has been freed before the receiver became a lower delta is used again by the merge.
   package func prepare(until deadline: Deadline) throws(DeviceError) {
-    guard receiver.device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
-    try receiver.grow(until: deadline)
+    try receiver.awaitHolders(until: deadline)
+    if direction == .backward { try receiver.grow(until: deadline) }
   }
 
   // MARK: Steps

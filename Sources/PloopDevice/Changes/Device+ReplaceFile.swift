@@ -44,6 +44,8 @@ extension Device {
       return replaced
     }
     isReplaced = true
+    // What clients have been lent of the old file is theirs until they have taken it.
+    _ = gate.awaitHolders(until: deadline)
     ImageLock.release(old.file)
     return pause
   }

@@ -129,6 +129,8 @@ extension Device {
       merge.repoint(map)
       return shorter
     }
+    // What clients have been lent of the dropped file is theirs until they have taken it.
+    _ = gate.awaitHolders(until: deadline)
     ImageLock.release(merge.source.file)
     return pause
   }

@@ -72,12 +72,7 @@ extension Device {
       }
       return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
     }
-    guard gate.awaitHolders(until: deadline) else {
-      throw DeviceError(
-        .timeout,
-        "the moves are in effect, but a client has not taken what it has read from the old places; leave them alone and ask again"
-      )
-    }
+    try awaitHolders("the moves are in effect", until: deadline)
     return applied
   }
 
@@ -144,6 +139,18 @@ extension Device {
   }
 
   // MARK: Deltas that other programs write
+
+  /// Waits until no client reads what a change has taken out of use: its file may be written then.
+  ///
+  /// - Throws: `.timeout`, with the change made.
+  func awaitHolders(_ state: String, until deadline: Deadline) throws(DeviceError) {
+    guard gate.awaitHolders(until: deadline) else {
+      throw DeviceError(
+        .timeout,
+        "\(state), but a client has not taken what it has read of the old file; leave that alone until it has, or disconnect it"
+      )
+    }
+  }
 
   /// A delta below the top.
   func lower(_ level: Int) throws(DeviceError) -> Delta {

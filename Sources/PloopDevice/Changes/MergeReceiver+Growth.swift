@@ -2,8 +2,15 @@ internal import PloopFormat
 internal import PloopIO
 
 extension MergeReceiver {
-  static let timeout = DeviceError(
+  private static let timeout = DeviceError(
     .timeout, "requests in flight did not end in time, or clients did not take their replies")
+
+  /// Waits until no client holds a page of a cluster that is free in a lower delta: it was freed when the
+  /// delta was the top, or is in the shadow of a newer one (docs/locking.md, "Lent pages").
+  func awaitHolders(until deadline: Deadline) throws(DeviceError) {
+    guard own != nil else { return }
+    guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
+  }
 
   /// Makes a lower delta one of a larger disk: as large as that which is merged into it.
   ///

@@ -120,6 +120,8 @@ struct TopFlip {
     var takenOut: [(cluster: UInt64, place: Place)] = []
     let pause: UInt64
     do throws(DeviceError) {
+      // Of clusters that are taken out below as well: the disk is suspended, so nothing more is lent.
+      try receiver.awaitHolders(until: deadline)
       try receiver.grow(until: deadline)
       if let saved {
         try SavedIndex(saved, in: file.folder).save(

@@ -1,5 +1,6 @@
 internal import PloopFormat
 package import PloopIO
+internal import Synchronization
 
 extension Device {
   /// Lends the pages of a range from its beginning on, as far as one file has them behind each other, if the page
@@ -16,7 +17,7 @@ extension Device {
     _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?
   ) -> PageLending {
     let start = monotonicNanoseconds()
-    guard let pass = gate.enterNow() else { return .nothing }
+    guard lendsPages.load(ordering: .relaxed), let pass = gate.enterNow() else { return .nothing }
     defer { gate.leave(pass) }
     return withChain { chain in
       var pieces = Pieces(chain.geometry, offset: offset, count: count)
@@ -29,6 +30,9 @@ extension Device {
       return .lent(PageLoan(piece, ticket: ticket))
     }
   }
+
+  /// Lends nothing any more: pages could not be sent. A read that is copied tells its client why.
+  package func stopLending() { lendsPages.store(false, ordering: .relaxed) }
 
   /// Nobody reads any more what was lent under this ticket.
   ///
