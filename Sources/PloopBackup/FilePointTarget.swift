@@ -34,6 +34,11 @@ package struct FilePointTarget: SinglePointTarget {
   /// What it is called until it is whole.
   package static func part(of file: String, _ id: String) -> String { "\(file).\(id).part" }
 
+  /// Whether a file beside the target's holds a backup that was begun.
+  package static func isPart(_ name: String, of file: String) -> Bool {
+    name.hasPrefix("\(file).") && name.hasSuffix(".part")
+  }
+
   package var name: String {
     folder.path.hasSuffix(":") ? folder.path + file : "\(folder.path)/\(file)"
   }

@@ -100,7 +100,9 @@ struct OrphanTests {
       sed 's|<File>.*</File>|<File>../far/moved.hds</File>|' vm/DiskDescriptor.xml > vm/other.xml
       rm vm/DiskDescriptor.xml*
       """)
-    try make("points/p.hds", "job/j.hds", in: fixture)
+    try make("points/p.hds", "job/j.hds", "one.hds", "one.hds.01K.part", in: fixture)
+    let one = TargetRequest(name: "one", place: .file(path: "main:one.hds", format: .ploop))
+    _ = try await fixture.service.addTarget(one, keeping: nil)
     var target = TargetRequest(name: "nas", place: .directory(path: "main:points"))
     target.slots = 1
     _ = try await fixture.service.addTarget(target, keeping: nil)
@@ -115,6 +117,9 @@ struct OrphanTests {
     #expect(found["main:points/p.hds"]?.users.map(\.id) == ["nas"])
     #expect(found["main:points/p.hds"]?.usage == "backup")
     #expect(found["main:job/j.hds"]?.users.map(\.id) == [job])
+    for name in ["one.hds", "one.hds.01K.part"] {
+      #expect(found["main:\(name)"]?.users.map(\.id) == ["one"])
+    }
     #expect(found.values.allSatisfy { $0.state == .used })
     try fixture.stop()
   }

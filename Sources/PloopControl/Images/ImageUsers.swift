@@ -1,3 +1,4 @@
+internal import PloopBackup
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
@@ -51,10 +52,21 @@ struct ImageUsers {
       }
     }
     for target in service.targets.targets {
+      let user = ImageInfo.User(kind: "target", id: target.name, isTop: true)
       switch target.place {
-      case .directory(let path), .file(let path, _):
+      case .directory(let path):
         guard let place = try? roots.locate(path, pointer: "") else { continue }
-        beneath.append((place, ImageInfo.User(kind: "target", id: target.name, isTop: true)))
+        beneath.append((place, user))
+      case .file(let path, _):
+        guard let place = try? roots.locate(path, pointer: "") else { continue }
+        add(user, at: place)
+        // A backup that was begun lies beside it.
+        for file in scan.files
+        where file.location.parent == place.parent
+          && FilePointTarget.isPart(file.location.name, of: place.name)
+        {
+          add(user, at: file.location)
+        }
       case .nbd: continue
       }
     }
