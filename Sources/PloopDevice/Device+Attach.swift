@@ -158,6 +158,7 @@ extension Device {
   /// on (format extension: while the disk is written it must not exist).
   private static func markInUse(_ top: ChainOpener.Level) throws(DeviceError) {
     guard var header = top.header else { return }
+    try HashFile.remove(beside: top.source)
     header.inUse = Header.InUse.open
     header.extensionSector = 0
     try write(header, to: top.source.file)

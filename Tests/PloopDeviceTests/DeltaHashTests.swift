@@ -198,6 +198,21 @@ struct DeltaHashTests {
     try device.close()
   }
 
+  @Test("are made of a disk that is only read, and go when it is written")
+  func top() throws {
+    let fixture = try DiskFixture()
+    try disk(fixture).close()
+    let names = ["base", "middle", "top"]
+    let reader = try fixture.attach(names, readonly: true)
+    #expect(try hash(reader).map(\.outcome) == [.hashed, .hashed, .hashed])
+    try reader.close()
+    #expect(fixture.folder.contains("top.hashes"))
+    let device = try fixture.attach(names)
+    #expect(!fixture.folder.contains("top.hashes") && fixture.folder.contains("base.hashes"))
+    #expect(try hash(device).map(\.outcome) == [.verified, .verified])
+    try device.close()
+  }
+
   @Test("are whole or not there after a failure of any call")
   func faults() throws {
     let plan = FaultPlan { _, _, _ in nil }
