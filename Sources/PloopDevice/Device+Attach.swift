@@ -159,7 +159,7 @@ extension Device {
   private static func markInUse(_ top: ChainOpener.Level) throws(DeviceError) {
     guard var header = top.header else { return }
     try HashFile.remove(beside: top.source)
-    header.inUse = Header.InUse.open
+    header.markOpen()
     header.extensionSector = 0
     try write(header, to: top.source.file)
   }

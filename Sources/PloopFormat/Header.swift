@@ -131,6 +131,13 @@ package struct Header: Equatable, Sendable {
     return bytes
   }
 
+  /// Marks the image as open. That a conversion is under way means nothing in a closed image, where it was left
+  /// behind; together with the mark it would say that the conversion did not end.
+  package mutating func markOpen() {
+    inUse = InUse.open
+    flags &= ~Flags.converting
+  }
+
   /// Whether the image was closed. A mark that nobody writes counts as open.
   package var isClean: Bool { inUse == InUse.closed || inUse == InUse.closedWithExtension }
 

@@ -88,7 +88,7 @@ private struct DamagedDisk {
         to: UInt32(truncatingIfNeeded: anywhere(1 << 33)))
     case 4: try bench.truncate(name, to: anywhere(size + 1))
     case 5: try bench.truncate(name, to: size + anywhere(3 << 12))
-    case 6: try bench.changeHeader(name) { $0.inUse = Header.InUse.open }
+    case 6: try overwrite(name, at: 44, Header.InUse.open)
     case 7:  // a bit of header or index
       let place = anywhere(min(size, geometry.headerBytes))
       guard let byte = try bench.bytes(name, at: place, count: 1).first else { return }

@@ -18,6 +18,9 @@ struct Oddity: Sendable, CustomTestStringConvertible {
     Oddity(testDescription: "flags that nobody has given a meaning") {
       try $0.changeHeader("image") { $0.flags = 0xFFFF_FFF0 }
     },
+    Oddity(testDescription: "the flag of a conversion that has ended") {
+      try $0.changeHeader("image") { $0.flags = Header.Flags.converting }
+    },
     Oddity(testDescription: "a sector behind the last cluster") {
       try $0.truncate("image", to: 4 << 16 + 512)
     },

@@ -157,6 +157,26 @@ struct RepairTests {
     try expectSameBytes(bench.path("ours.raw"), bench.path("theirs.raw"))
   }
 
+  @Test(
+    "brings back an image that had the flag of a conversion which had ended", arguments: [1, 2])
+  func convertedOnce(levels: Int) throws {
+    let bench = try Bench()
+    let names = Array(["image", "top"].prefix(levels))
+    for name in names {
+      try bench.makeImage(name, Refusal.sample(), entries: [0: 1, 5: 3, 9: 2])
+      try bench.changeHeader(name) { $0.flags = Header.Flags.converting }
+    }
+    do {
+      let device = try bench.attach(names)
+      try device.put([0x77], at: 0, durable: true)
+      // Never detached: the mark stays.
+    }
+    let device = try bench.attach(names, repair: true)
+    #expect(try device.bytes(0, 1) == [0x77])
+    try device.close()
+    try expectClean(bench, names[levels - 1])
+  }
+
   @Test("is not needed for an extension of a closed image: it is dropped before the first write")
   func extensionOfClosedImage() throws {
     let bench = try Bench()

@@ -77,7 +77,7 @@ final class MergeReceiver: Sendable {
       let canPunch = Device.canPunch(
         file, at: try converting { () throws(IOError) in try file.size() })
       var header = try Device.header(of: file)
-      header.inUse = Header.InUse.open
+      header.markOpen()
       header.extensionSector = 0
       try Device.write(header, to: file)
       try converting { () throws(IOError) in

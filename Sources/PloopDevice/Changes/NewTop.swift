@@ -65,7 +65,7 @@ package struct NewTop: Sendable {
         try folder.sync()
       }
       var header = Header(new: geometry)
-      header.inUse = Header.InUse.open
+      header.markOpen()
       try Device.write(header, to: source.file)
     } catch {
       ImageLock.release(source.file)

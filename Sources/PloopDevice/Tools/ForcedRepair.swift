@@ -68,7 +68,7 @@ package enum ForcedRepair {
     do throws(DeviceError) {
       // 2 the mark; 3 whole clusters and copies, stable before any entry names them.
       var marked = header
-      marked.inUse = Header.InUse.open
+      marked.markOpen()
       try Device.write(marked, to: file)
       entries = try place(plan, in: file)
     } catch {
