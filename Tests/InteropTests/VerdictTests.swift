@@ -179,6 +179,28 @@ struct VerdictTests {
     #expect(openVZ.status == row.openVZ, "\(openVZ.output)")
   }
 
+  @Test("gives its locks back, whoever still has the files open, also where it is refused")
+  func locks() throws {
+    let bench = try Bench()
+    for name in ["image", "top"] { try bench.makeImage(name, Refusal.sample(), entries: [0: 1]) }
+    let sources = try ["image", "top"].map { try bench.source($0) }
+    do {
+      let run = try CheckRun(of: sources)
+      #expect(throws: LockError.self) {
+        try ImageLock.acquire(bench.source("image", writable: true).file, for: .write)
+      }
+      while try run.step() != nil {}
+      #expect(try run.result().verdict == .clean)
+    }
+    let top = try bench.source("top", writable: true)
+    try ImageLock.acquire(top.file, for: .write)
+    #expect(throws: DeviceError.self) { try CheckRun(of: sources) }
+    let other = try bench.source("image", writable: true)
+    try ImageLock.acquire(other.file, for: .write)
+    for source in [top, other] { ImageLock.release(source.file) }
+    withExtendedLifetime(sources) {}
+  }
+
   @Test("counts clusters whose neighbour lies elsewhere as qemu-img check does")
   func fragmentation() throws {
     let bench = try Bench()

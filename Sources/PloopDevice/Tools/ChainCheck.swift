@@ -42,8 +42,6 @@ package struct ChainCheck: Sendable {
   /// - Parameter sources: oldest first, opened for reading; their locks are given back.
   /// - Throws: as ``CheckRun``.
   package init(_ sources: [DeltaSource]) throws(DeviceError) {
-    // By call: a program that is being started may still share the files when they are closed here.
-    defer { sources.forEach { ImageLock.release($0.file) } }
     let run = try CheckRun(of: sources)
     while try run.step() != nil {}
     self = try run.result()

@@ -10,16 +10,24 @@ package final class CheckRun {
   private var levels: [ChainCheck.Level] = []
   /// Of a disk that is attached for writing.
   private let live: LiveIndex?
+  /// Whether the locks of the files are its own, and not an attached disk's.
+  private let isLocking: Bool
 
-  /// - Parameter sources: oldest first, opened for reading. QEMU's locks are held as long as the files are
-  ///   open, so that what was seen stays true.
+  /// - Parameter sources: oldest first, opened for reading. QEMU's locks are held as long as this object is
+  ///   there, so that what was seen stays true.
   /// - Throws: `.locked` when somebody has one of them open for writing, and what makes the list itself no
   ///   chain: `.rawNotBase`, `.sameFileTwice`, `.tooManyDeltas`.
   package init(of sources: [DeltaSource]) throws(DeviceError) {
     try ChainOpener.forLooking(at: sources).checkSources()
-    try ChainOpener.lockForReading(sources)
     self.sources = sources
     live = nil
+    isLocking = true
+    try ChainOpener.lockForReading(sources)
+  }
+
+  deinit {
+    // By call: a program that is being started may still share the files when they are closed.
+    if isLocking { sources.forEach { ImageLock.release($0.file) } }
   }
 
   /// - Throws: what has kept the delta below the top from being made durable.
@@ -28,6 +36,7 @@ package final class CheckRun {
     try device.chain.writing?.index.awaitBelow()
     sources = device.chain.deltas.map(\.source)
     live = LiveIndex(of: device)
+    isLocking = false
   }
 
   /// Bytes of indexes that are read, as far as that can be told before.
