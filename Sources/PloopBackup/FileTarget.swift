@@ -8,17 +8,19 @@ package enum FileTarget {
   /// The journal of a file.
   package static func journal(of name: String) -> String { "\(name).sums" }
 
-  /// Begins an image of version 2, or goes on with one that was begun.
+  /// Begins an image, or goes on with one that was begun.
   ///
   /// - Parameters:
   ///   - geometry: of the disk.
+  ///   - version: of the image, whatever the disk's own are.
   ///   - below: clusters that deltas have over which it is to lie.
   /// - Throws: `.exists` when there is a file that is not ours; `.locked`, `.target`, `.outOfSpace`.
   package static func image(
-    _ name: String, in folder: ImageFolder, of geometry: Geometry, over below: Bitmap? = nil
+    _ name: String, in folder: ImageFolder, of geometry: Geometry, version: ImageVersion = .v2,
+    over below: Bitmap? = nil
   ) throws(BackupError) -> any BackupSink {
     let new = Geometry(
-      version: .v2, clusterShift: geometry.clusterShift, sizeBytes: geometry.sizeBytes)
+      version: version, clusterShift: geometry.clusterShift, sizeBytes: geometry.sizeBytes)
     let journalFile = JournalFile(folder: folder, name: journal(of: name))
     return ImageSink(
       image: try ImageWriter(name, journal: journalFile, in: folder, geometry: new), below: below

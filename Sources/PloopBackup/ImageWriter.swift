@@ -2,7 +2,7 @@ internal import PloopDevice
 package import PloopFormat
 package import PloopIO
 
-/// Writes an image of version 2 from beginning to end, each cluster behind the last one, and goes on after
+/// Writes an image from beginning to end, each cluster behind the last one, and goes on after
 /// a crash at its last commit (docs/crash-safety.md, "A copy is written").
 ///
 /// Until it is whole its own index is empty and it is marked as in use, so nobody takes it for more than it
@@ -22,7 +22,6 @@ package final class ImageWriter: Sendable {
   init(
     _ name: String, journal journalFile: JournalFile, in folder: ImageFolder, geometry: Geometry
   ) throws(BackupError) {
-    precondition(geometry.version == .v2)
     self.geometry = geometry
     zeroes = AlignedBuffer(count: Int(max(geometry.clusterBytes, 1 << 20))).region
     let journal: StepJournal
@@ -106,9 +105,8 @@ package final class ImageWriter: Sendable {
     try record.attempt { () throws(BackupError) in
       let entries = CopyRecord.entries(
         of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
-      guard
-        let place = record.note(entries, limit: geometry.physicalLimit - geometry.headerClusters)
-      else {
+      let most = geometry.physicalLimit + 1 - min(geometry.headerClusters, geometry.physicalLimit)
+      guard let place = record.note(entries, limit: most) else {
         throw BackupError(.mismatch, "\(file.path): the disk has too many clusters for one image")
       }
       let offset = (geometry.headerClusters + place) << UInt64(geometry.clusterShift)
@@ -190,7 +188,7 @@ package final class ImageWriter: Sendable {
       chunk.zero()
       while let word = rest.first, word >> 32 + Geometry.headerSlots < slot + slotsAtOnce {
         let place = Int(word >> 32 + Geometry.headerSlots - slot)
-        chunk.setLittleEndian(UInt32(truncatingIfNeeded: word), at: 4 * place)
+        chunk.setLittleEndian(geometry.entry(of: word & 0xFFFF_FFFF), at: 4 * place)
         rest = rest.dropFirst()
       }
       if slot == 0 {

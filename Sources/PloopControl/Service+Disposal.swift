@@ -52,14 +52,30 @@ extension Service {
         holder: ServiceError.Holder(kind: "snapshot", id: guid.description))
     }
     if let refusal = whyItIsRead(guid, of: device) { return refusal }
+    // What a linked clone shares is only read by a merge into a file that nobody else has.
+    let children = descriptor.children(of: guid)
+    if notes[guid].isLinked == true, let child = children.first, children.count == 1,
+      user(of: child, but: device, at: location) == nil
+    {
+      return nil
+    }
     guard let shot = descriptor.shot(guid),
-      let file = try? roots.resolve(shot.file, from: location, pointer: ""),
-      let other = state.withLock({ $0.files.user(of: file, but: device) })
+      let (file, other) = user(of: shot, but: device, at: location)
     else { return nil }
     let holder = other.holder
     return ServiceError(
       .imageInUse, "\(file.path) is a part of the \(holder.kind) \(holder.id)", errno: "EBUSY",
       holder: holder)
+  }
+
+  /// Who else has the file of a shot in a chain.
+  private func user(
+    of shot: Descriptor.Shot, but device: String, at location: Roots.Location
+  ) -> (file: Roots.Location, user: FileRegistry.User)? {
+    guard let file = try? roots.resolve(shot.file, from: location, pointer: ""),
+      let user = state.withLock({ $0.files.user(of: file, but: device) })
+    else { return nil }
+    return (file, user)
   }
 
   /// - Throws: `export-in-use` for a snapshot that is read through an export.

@@ -38,29 +38,47 @@ extension Service {
     return try await controller.run { () throws(ServiceError) in
       guard let record = controller.now.record else { throw Service.missing(guid, of: id) }
       try Service.require(ifRevision, is: record.revision)
-      let (_, location, folder) = try self.tree(of: record, guid)
-      // A reader of the disk holds the lock for reading only: others may be changing the tree.
-      let lock = try self.noteLock(location, folder)
-      defer { withExtendedLifetime(lock) {} }
-      let (descriptor, _, _) = try self.tree(of: record, guid)
-      let file = DescriptorFile(in: folder, name: location.name)
-      let before = self.notes(beside: file, of: id)[guid]
+      try self.annotate([guid], record, controller) { (note) throws(ServiceError) in
+        if let name = change.name { note.name = name }
+        if let summary = change.summary { note.summary = summary }
+        note.isProtected = change.isProtected ?? note.isProtected
+        for (name, value) in change.labels ?? [:] { note.labels[name] = value }
+        try note.check()
+      }
+      let now = controller.now.record ?? record
+      return (try self.snapshot(guid, of: now), now.revision)
+    }
+  }
+
+  /// Changes the notes on snapshots of a disk, durably, and tells of those that are other than before.
+  func annotate(
+    _ guids: [GUID], _ record: DeviceRecord, _ controller: DeviceController,
+    _ change: (inout SnapshotNote) throws(ServiceError) -> Void
+  ) throws(ServiceError) {
+    guard let first = guids.first else { return }
+    let (_, location, folder) = try tree(of: record, first)
+    // A reader of the disk holds the lock for reading only: others may be changing the tree.
+    let lock = try noteLock(location, folder)
+    defer { withExtendedLifetime(lock) {} }
+    let file = DescriptorFile(in: folder, name: location.name)
+    var changed: [GUID] = []
+    for guid in guids {
+      let (descriptor, _, _) = try tree(of: record, guid)
+      let before = notes(beside: file, of: record.id)[guid]
       var note = before
-      if let name = change.name { note.name = name }
-      if let summary = change.summary { note.summary = summary }
-      note.isProtected = change.isProtected ?? note.isProtected
-      for (name, value) in change.labels ?? [:] { note.labels[name] = value }
-      try note.check()
-      guard note != before else { return (try self.snapshot(guid, of: record), record.revision) }
-      try self.write(note, on: guid, descriptor, beside: file, of: id)
-      try self.commit(record, of: controller, as: .deviceChanged) {
-        (record, transaction) throws(ServiceError) in
+      try change(&note)
+      guard note != before else { continue }
+      try write(note, on: guid, descriptor, beside: file, of: record.id)
+      changed.append(guid)
+    }
+    guard !changed.isEmpty else { return }
+    try commit(record, of: controller, as: .deviceChanged) {
+      [changed] (record, transaction) throws(ServiceError) in
+      for guid in changed {
         try transaction.note(
           .snapshotChanged, guid.description, device: record.id,
           at: try transaction.nextRevision())
       }
-      let now = controller.now.record ?? record
-      return (try self.snapshot(guid, of: now), now.revision)
     }
   }
 
@@ -116,7 +134,7 @@ extension Service {
       .snapshotNotFound, "the device \(device) has no snapshot \(guid)", errno: "ENOENT")
   }
 
-  private func tree(
+  func tree(
     of record: DeviceRecord, _ guid: GUID
   ) throws(ServiceError) -> (Descriptor, Roots.Location, ImageFolder) {
     guard let path = record.descriptor else { throw Service.missing(guid, of: record.id) }

@@ -12,6 +12,8 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
   package var isProtected = false
   /// Its file is never removed, whatever becomes of it.
   package var keepsFile: Bool?
+  /// Its file is another disk's, which this one lies over: it stays, whoever merges what it holds.
+  package var isLinked: Bool?
   /// Seconds since 1970; nil for one that was made by another tool.
   package var createdAt: Double?
 

@@ -1,7 +1,7 @@
 internal import Glibc
 internal import PloopBackup
 internal import PloopDevice
-internal import PloopFormat
+package import PloopFormat
 internal import PloopIO
 internal import TestSupport
 
@@ -9,6 +9,7 @@ internal import TestSupport
 package final class FileRecording {
   private static let name = "out"
 
+  private let version: ImageVersion
   private let watch = Watch()
   private let folder: ImageFolder
   private let plain: ImageFolder
@@ -16,7 +17,8 @@ package final class FileRecording {
   private var disk = ModelDisk(sizeBytes: 12 * 4096 - 1024)
 
   /// - Parameter path: an empty folder.
-  package init(path: String) throws {
+  package init(path: String, _ version: ImageVersion) throws {
+    self.version = version
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
     for (cluster, value) in [(0, 1), (1, 2), (5, 0), (6, 4), (11, 5)] {
@@ -27,7 +29,7 @@ package final class FileRecording {
   deinit { engine.stop(until: .after(seconds: 10)) }
 
   private func copy(into folder: ImageFolder, steps: Int) throws -> Bool {
-    let sink = try FileTarget.image(Self.name, in: folder, of: disk.geometry)
+    let sink = try FileTarget.image(Self.name, in: folder, of: disk.geometry, version: version)
     return try BackupRecording.copy(ModelSource(disk), to: sink, on: engine, steps: steps)
   }
 

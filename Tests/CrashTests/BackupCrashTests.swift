@@ -1,4 +1,5 @@
 import CrashKit
+import PloopFormat
 import PloopIO
 import TestSupport
 import Testing
@@ -36,11 +37,13 @@ struct BackupCrashTests {
 
 @Suite("The image of a restore and power loss")
 struct FileCrashTests {
-  @Test("an image without a journal is whole, and one with it is gone on with")
-  func enumeration() throws {
+  @Test(
+    "an image without a journal is whole, and one with it is gone on with",
+    arguments: [ImageVersion.v1, .v2])
+  func enumeration(version: ImageVersion) throws {
     let seed = UInt64(20_261_128)
     let scratch = try ScratchFolder()
-    let recording = try FileRecording(path: scratch.folder("recording"))
+    let recording = try FileRecording(path: scratch.folder("recording"), version)
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), .init(samples: 5, seed: seed))

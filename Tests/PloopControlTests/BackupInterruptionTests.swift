@@ -67,7 +67,7 @@ struct BackupInterruptionTests {
         try disk.removeCheckpoint("backup-nas", until: .after(seconds: 600))
       }
       let refusal = #expect(throws: ServiceError.self) {
-        _ = try service.freeze(controller, for: job, "x", since: basis, job.checkpoints)
+        _ = try service.freeze(controller, for: "x", since: basis, job.checkpoints)
       }
       #expect(refusal?.code == .incrementNotPossible)
       #expect(service.frozen.withLock { $0.isEmpty })

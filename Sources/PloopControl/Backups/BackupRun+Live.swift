@@ -115,12 +115,13 @@ extension BackupRun {
     let (job, id, controller, service) = (job, id, controller, service)
     return try control.untilThereIsRoom { () throws(ServiceError) in
       try controller.runAndWait { () throws(ServiceError) in
-        try service.freeze(controller, for: job, id, since: choice.checkpoint, checkpoints)
+        try service.freeze(
+          controller, for: id, saving: job.spill, since: choice.checkpoint, checkpoints)
       }
     }
   }
 
-  private static func end(of backup: PushBackup) -> ServiceError? {
+  static func end(of backup: PushBackup) -> ServiceError? {
     guard case .failed(let reason)? = backup.facts.end else { return nil }
     return ServiceError(
       .pushBackupExpired, "the disk could not be held still any longer: \(reason)",

@@ -2,22 +2,31 @@ internal import PloopBackup
 internal import PloopFormat
 internal import PloopIO
 
-/// A point that is read to be restored. Its failures are told from those of the disk that is written, and
-/// where its target fails it is opened anew by whoever reads next.
+/// A point, or another disk that does not change, which is read to make a disk of it. Its failures are told
+/// from those of the disk that is written, and where its target fails it is opened anew by whoever reads next.
 final class RestoreSource: BackupSource {
+  /// Of the disk that is made.
   let geometry: Geometry
   /// The clusters that it has.
   let stored: Bitmap
   private let digest: String?
   private let reader: Locked<(any BackupSource)?>
-  private let open: @Sendable () throws(ServiceError) -> (BackupInfo, any BackupSource)
+  private let own: Geometry
+  private let open: @Sendable () throws(ServiceError) -> (digest: String?, any BackupSource)
 
-  /// - Parameter open: the point, each time.
+  /// - Parameters:
+  ///   - version: of the image that is made; nil for the source's own.
+  ///   - isRounded: whether the disk has whole clusters, as new ones have, with zeroes behind the source's end.
+  ///   - open: the source, each time, and what tells it from another one that is opened the same way.
   init(
-    _ open: @escaping @Sendable () throws(ServiceError) -> (BackupInfo, any BackupSource)
+    as version: ImageVersion? = nil, isRounded: Bool = false,
+    _ open: @escaping @Sendable () throws(ServiceError) -> (digest: String?, any BackupSource)
   ) throws(ServiceError) {
-    let (info, reader) = try open()
-    let geometry = reader.geometry
+    let (digest, reader) = try open()
+    own = reader.geometry
+    let geometry = Geometry(
+      version: version ?? own.version, clusterShift: own.clusterShift,
+      sizeBytes: isRounded ? own.clusterCount << UInt64(own.clusterShift) : own.sizeBytes)
     stored = try backingUp { () throws(BackupError) in
       var stored = Bitmap(count: Int(geometry.clusterCount))
       var cluster: UInt64 = 0
@@ -32,7 +41,7 @@ final class RestoreSource: BackupSource {
     }
     self.geometry = geometry
     self.open = open
-    digest = info.journalDigest
+    self.digest = digest
     self.reader = Locked(reader)
   }
 
@@ -55,13 +64,15 @@ final class RestoreSource: BackupSource {
     }
   }
 
+  func release(_ clusters: Range<UInt64>) { reader.withLock { $0 }?.release(clusters) }
+
   private func opened() throws(BackupError) -> any BackupSource {
     try reader.withLock { reader throws(BackupError) in
       if let reader { return reader }
       do throws(ServiceError) {
-        let (info, new) = try open()
-        guard info.journalDigest == digest, new.geometry == geometry else {
-          throw ServiceError(.backupMismatch, "\(info.id) is another backup by now")
+        let (found, new) = try open()
+        guard found == digest, new.geometry == own else {
+          throw ServiceError(.backupMismatch, "it is another one by now")
         }
         reader = new
         return new
@@ -104,28 +115,32 @@ extension Service {
   /// - Throws: `backup-not-found`, `backup-incomplete`, `backup-corrupt` where it is damaged as a whole;
   ///   as ``open(target:pointer:)``.
   func source(
-    _ backup: String, on target: String
+    _ backup: String, on target: String, as version: ImageVersion? = nil,
+    pointer: String = "/params/backup"
   ) throws(ServiceError) -> RestoreSource {
-    try RestoreSource { () throws(ServiceError) in
-      let (info, point) = try self.backup(backup, on: target, pointer: "/params/backup")
+    try RestoreSource(as: version) { () throws(ServiceError) in
+      let (info, point) = try self.backup(backup, on: target, pointer: pointer)
       guard info.isWhole else {
         throw ServiceError(
           .backupIncomplete, "\(backup) is not restored: \(info.problem ?? info.state.rawValue)",
-          pointer: "/params/backup")
+          pointer: pointer)
       }
-      return (info, try backingUp { () throws(BackupError) in try point.reader(backup) })
+      return (
+        info.journalDigest, try backingUp { () throws(BackupError) in try point.reader(backup) }
+      )
     }
   }
 
   /// The same for a job that has been accepted: a target that cannot be reached now is waited for.
   func source(
-    _ backup: String, on target: String, awaiting control: JobControl
+    _ backup: String, on target: String, as version: ImageVersion? = nil,
+    awaiting control: JobControl
   ) throws(JobStop) -> RestoreSource {
     try control.retrying(
       waitingFor: { error in
         error.code == .targetUnreachable
           ? JobBlocker(kind: .target, id: target, detail: error.detail) : nil
-      }, { () throws(ServiceError) in try source(backup, on: target) })
+      }, { () throws(ServiceError) in try source(backup, on: target, as: version) })
   }
 }
 

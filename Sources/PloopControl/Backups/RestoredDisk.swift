@@ -3,25 +3,27 @@ internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
-/// A disk that a job makes of a point of a backup (docs/crash-safety.md, "A restore to a new disk").
+/// A disk that a job makes (docs/crash-safety.md, "A restore to a new disk"): of a point of a backup, of
+/// another disk, a file or an export; or over a snapshot of another disk, whose files it shares.
 ///
 /// When all is copied the job's record says that the image is its own: that is durable before the journal goes.
 struct RestoredDisk {
-  private let disk: RestoreJob.NewDisk
+  private let disk: MadeDisk
   private let job: String
   private let service: Service
   private let location: Roots.Location
   private let image: RestoredImage
   private var folder: ImageFolder { image.folder }
+  private var descriptor: Roots.Location { location.sibling(Descriptor.fileName) }
 
   /// Makes the disk's folder.
   init(
-    _ disk: RestoreJob.NewDisk, job: String, _ service: Service
+    _ disk: MadeDisk, job: String, _ service: Service
   ) throws(ServiceError) {
     self.disk = disk
     self.job = job
     self.service = service
-    location = try service.restoredImage(of: disk)
+    location = try service.image(of: disk)
     image = RestoredImage(
       name: location.name, folder: try service.roots.makeFolder(of: location, pointer: ""),
       job: job, service: service)
@@ -30,8 +32,10 @@ struct RestoredDisk {
   private var isOwn: Bool { (try? service.existing(job))?.ownsWhatItMakes == true }
 
   /// Does all of it, or goes on where an earlier attempt was.
+  ///
+  /// - Parameter base: the snapshot over which the disk is to lie; then nothing is copied.
   func make(
-    of backup: String, on target: String, _ control: JobControl
+    from origin: CopyOrigin, over base: LinkedBase? = nil, _ control: JobControl
   ) throws(JobStop) -> [String: JobValue] {
     if isAttached {
       control.log("the device \(disk.id) is there: an earlier attempt has made it")
@@ -43,14 +47,15 @@ struct RestoredDisk {
       throw error
     }
     do throws(JobStop) {
-      let source = try service.source(backup, on: target, awaiting: control)
-      try image.make(
-        of: source, on: target, isWhole: isOwn && !image.isBegun, control
-      ) { () throws(JobStop) in try commit(control) }
-      try control.untilThereIsRoom { () throws(ServiceError) in try describe(source.geometry) }
+      let source = try copy(origin, over: base, control)
+      try control.untilThereIsRoom { () throws(ServiceError) in
+        try describe(source.geometry, over: base)
+      }
       try control.untilThereIsRoom { () throws(ServiceError) in try attach() }
-      return RestoreJob.result(
-        of: backup, on: target, source, ["device": .text(disk.id)])
+      return [
+        "device": .text(disk.id), "clusters_copied": .number(source.clusters),
+        "bytes_read": .number(source.clusters * source.geometry.clusterBytes),
+      ]
     } catch {
       if !image.isKept(after: error, isOwn: isOwn) {
         remove()
@@ -59,6 +64,47 @@ struct RestoredDisk {
       release()
       throw error
     }
+  }
+
+  /// Makes the image whole.
+  ///
+  /// - Returns: clusters that were copied, by all attempts, and what the image is one of.
+  private func copy(
+    _ origin: CopyOrigin, over base: LinkedBase?, _ control: JobControl
+  ) throws(JobStop) -> (clusters: UInt64, geometry: Geometry) {
+    guard !isOwn else { return try close(control) }
+    // The instant of a live disk is over with the attempt that copied it.
+    if origin.isInstant, image.isBegun {
+      control.log(
+        "the copy is begun anew, at a new instant: what guests have overwritten since is lost",
+        level: "warning")
+      remove()
+    }
+    let (version, isLinked) = (disk.version, base != nil)
+    return try service.copying(origin, as: version, control) {
+      (source, obstacle) throws(JobStop) in
+      let geometry = source.geometry
+      try failing { () throws(ServiceError) in try Service.requirePossible(geometry) }
+      try image.make(
+        of: isLinked ? NothingSource(geometry: geometry) : source, on: origin.elsewhere,
+        isWhole: false, control, obstacle: obstacle
+      ) { () throws(JobStop) in try commit(control) }
+      return (isLinked ? 0 : UInt64(source.stored.setCount), geometry)
+    }
+  }
+
+  /// Everything was copied by an earlier attempt. What it was copied from may be gone by now, and is not
+  /// asked for.
+  private func close(_ control: JobControl) throws(JobStop) -> (
+    clusters: UInt64, geometry: Geometry
+  ) {
+    let (geometry, clusters) = try failing { () throws(ServiceError) in
+      (try image.geometry(), try service.existing(job).progress.totalClusters)
+    }
+    try image.make(
+      of: NothingSource(geometry: geometry), on: nil, isWhole: !image.isBegun, control
+    ) { () throws(JobStop) in try commit(control) }
+    return (clusters, geometry)
   }
 
   private func release() {
@@ -72,7 +118,7 @@ struct RestoredDisk {
 
   /// The place is the disk's own from now on: nobody else makes or attaches anything there.
   private func claim() throws(ServiceError) {
-    try service.requireNobodyRestores(to: location, before: job)
+    try service.requireNobodyMakes(location, before: job)
     try service.state.withLock { state throws(ServiceError) in
       try state.files.claim([(location, nil)], for: .device(disk.id), readonly: false)
     }
@@ -93,17 +139,20 @@ struct RestoredDisk {
   // MARK: The end
 
   /// Gives the image its descriptor; may be repeated.
-  private func describe(_ geometry: Geometry) throws(ServiceError) {
+  private func describe(_ geometry: Geometry, over base: LinkedBase?) throws(ServiceError) {
     guard !folder.contains(Descriptor.fileName) else { return }
-    try converting { () throws(DeviceError) in
-      try DescriptorFile(in: folder).replace(with: Descriptor(new: geometry, file: image.name))
+    let file = DescriptorFile(in: folder)
+    guard let base else {
+      return try converting { () throws(DeviceError) in
+        try file.replace(with: Descriptor(new: geometry, file: image.name))
+      }
     }
+    try service.link(file, at: descriptor, image.name, over: base, geometry)
   }
 
   private func attach() throws(ServiceError) {
-    let path = location.sibling(Descriptor.fileName).path
     var request = AttachRequest(
-      id: disk.id, source: .descriptor(AttachRequest.DescriptorReference(path: path)))
+      id: disk.id, source: .descriptor(AttachRequest.DescriptorReference(path: descriptor.path)))
     request.exportName = disk.export
     request.caller = "job:\(job)"
     let controller = try service.reserve(disk.id, by: job)
@@ -122,7 +171,7 @@ struct RestoredDisk {
   /// Removes what the job has made, if it is its own and nobody has it open.
   func remove() {
     guard image.isBegun || isOwn, !isAttached else { return }
-    let descriptor = Descriptor.fileName
-    image.remove(with: [descriptor, "\(descriptor).tmp", "\(descriptor).lck"])
+    let name = Descriptor.fileName
+    image.remove(with: [name, "\(name).tmp", "\(name).lck", "\(name).notes"])
   }
 }

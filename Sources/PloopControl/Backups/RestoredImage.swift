@@ -1,4 +1,5 @@
 internal import PloopBackup
+internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 
@@ -18,13 +19,15 @@ struct RestoredImage {
   /// Makes it whole, or goes on where an earlier attempt was.
   ///
   /// - Parameters:
-  ///   - source: a point of `target`.
+  ///   - source: what is copied.
+  ///   - target: where it lies, and may not be reached for a while; nil for what is here.
   ///   - below: clusters of the deltas over which the image is to lie.
   ///   - isWhole: whether an earlier attempt has made it so.
   ///   - commit: called when everything is copied, while the journal is still there.
   func make(
-    of source: any BackupSource, on target: String, over below: Bitmap? = nil, isWhole: Bool,
-    _ control: JobControl, committing commit: () throws(JobStop) -> Void
+    of source: any BackupSource, on target: String?, over below: Bitmap? = nil, isWhole: Bool,
+    _ control: JobControl, obstacle: @escaping () -> ServiceError? = { nil },
+    committing commit: () throws(JobStop) -> Void
   ) throws(JobStop) {
     guard !isWhole else {
       let all = source.extent(of: 0..<source.geometry.clusterCount)
@@ -34,12 +37,17 @@ struct RestoredImage {
       return control.enter(phase: RestoreJob.phases[1])
     }
     let place = RestorePlace(
-      service: service, target: target, image: self, geometry: source.geometry, below: below)
+      service: service, origin: target, image: self, geometry: source.geometry, below: below)
     let copying = BackupCopying(
       source, to: place, control, on: service.engine,
-      phases: (RestoreJob.phases[0], RestoreJob.phases[1]))
+      phases: (RestoreJob.phases[0], RestoreJob.phases[1]), obstacle: obstacle)
     try copying.copy()
     _ = try copying.end(committing: commit)
+  }
+
+  /// What an image that is closed, or was begun, is an image of.
+  func geometry() throws(ServiceError) -> Geometry {
+    try converting { () throws(DeviceError) in try ImageHeader.geometry(of: name, in: folder) }
   }
 
   // MARK: What is left
@@ -80,14 +88,18 @@ struct RestoredImage {
 /// target.
 private struct RestorePlace: BackupPlace {
   let service: Service
-  let target: String
+  /// A target by name, or an address; nil for what does not lie elsewhere.
+  let origin: String?
   let image: RestoredImage
   let geometry: Geometry
   let below: Bitmap?
 
+  var target: String { origin ?? "" }
+
   func open() throws(ServiceError) -> any BackupSink {
     do throws(BackupError) {
-      return try FileTarget.image(image.name, in: image.folder, of: geometry, over: below)
+      return try FileTarget.image(
+        image.name, in: image.folder, of: geometry, version: geometry.version, over: below)
     } catch { throw failure(error) }
   }
 
@@ -96,5 +108,8 @@ private struct RestorePlace: BackupPlace {
       bytes, of: try? image.folder.space().freeBytes, for: "\(image.folder.path)/\(image.name)")
   }
 
-  func failure(_ error: BackupError) -> ServiceError { ServiceError(restoring: error) }
+  func failure(_ error: BackupError) -> ServiceError {
+    // Nobody waits for a disk of this service.
+    origin == nil && error.kind == .source ? ServiceError(error) : ServiceError(restoring: error)
+  }
 }

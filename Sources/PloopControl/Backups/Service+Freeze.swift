@@ -24,19 +24,22 @@ extension Service {
 
   /// The instant: everything that is wanted is held from then on, and the next checkpoint begins.
   ///
+  /// - Parameters:
+  ///   - id: of the job that copies it.
+  ///   - spill: where what guests overwrite is saved until it is copied.
   /// - Throws: as ``writable(_:)``; `increment-not-possible` when the checkpoint is another one by now;
   ///   `insufficient-space`, `drain-timeout`; with nothing begun.
   func freeze(
-    _ controller: DeviceController, for job: BackupJob, _ id: String,
-    since checkpoint: BaseCheckpoint?,
-    _ checkpoints: BackupCheckpoints
+    _ controller: DeviceController, for id: String, saving spill: BackupSpill = BackupSpill(),
+    since checkpoint: BaseCheckpoint? = nil,
+    _ checkpoints: BackupCheckpoints = BackupCheckpoints(base: nil, kept: nil)
   ) throws(ServiceError) -> FrozenDisk {
     try requireFree(controller, but: id)
     let (device, _) = try writable(controller)
     var options = PushBackup.Options()
     options.onDeadline = .spill
     options.deadlineNanoseconds = Service.deadlineSeconds * 1_000_000_000
-    options.scratch = try scratch(job.spill, of: controller, device.geometry)
+    options.scratch = try scratch(spill, of: controller, device.geometry)
     if let checkpoint { options.clusters = .since(try checkpoint.find(on: device)) }
     // Of an attempt at the same job that a crash has cut short.
     dropCheckpoint(checkpoints.working, begunBy: id, device, controller.id)

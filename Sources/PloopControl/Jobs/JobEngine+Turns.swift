@@ -9,7 +9,7 @@ extension JobEngine {
     let entries = jobs.map { record in
       var entry = JobSchedule.Entry(record: record)
       entry.targetSlots = record.target.flatMap { service.targets.entry($0)?.target.jobsAtOnce }
-      guard let device = record.device, hasDevice(record.type) else { return entry }
+      guard let device = record.device, hasDevice(record) else { return entry }
       (entry.filesystem, entry.deviceProblem) = service.readiness(of: device)
       if leaving.contains(device) { entry.deviceProblem = "\(device) is being detached" }
       return entry

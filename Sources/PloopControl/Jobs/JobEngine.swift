@@ -242,7 +242,7 @@ final class JobEngine: Sendable {
   /// - Returns: the device that a request for a job names, where its type has one.
   /// - Throws: `invalid-value` for one that is missing, or too many, or a type that there is not.
   func device(of request: JobRequest) throws(ServiceError) -> String? {
-    let device = try registry.type(request.type).device
+    let device = try registry.type(request.type).device(with: request.parameters)
     guard device == .oneOrNone || (device == .one) == (request.device != nil) else {
       let words = device == .one ? "is missing" : "none is expected of the type \(request.type)"
       throw ServiceError(.invalidValue, "device: \(words)", pointer: "/device")
@@ -250,8 +250,10 @@ final class JobEngine: Sendable {
     return request.device
   }
 
-  /// Whether a type of jobs works on a device that is attached, where one is named.
-  func hasDevice(_ type: String) -> Bool { (try? registry.type(type).device) != JobDevice.none }
+  /// Whether a job works on a device that is attached, where one is named.
+  func hasDevice(_ job: JobRecord) -> Bool {
+    (try? registry.type(job.type).device(with: job.parameters)) != JobDevice.none
+  }
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 
@@ -272,8 +274,12 @@ final class JobEngine: Sendable {
 
   /// The job, waiting or not, that is to make a device of this id.
   func maker(of device: String) -> JobRecord? {
-    let jobs = state.withLock { $0.jobs.values.filter { $0.device == device } }
-    return jobs.first { !hasDevice($0.type) }
+    makers().first { (try? work($0.type, $0.parameters, device: $0.device))?.newDevice == device }
+  }
+
+  /// Jobs, waiting or not, that are to make something.
+  func makers() -> [JobRecord] {
+    state.withLock { $0.jobs.values.filter { $0.parameters["to"] != nil } }
   }
 
   /// A job, waiting or not, that has this among its parameters.
@@ -282,11 +288,6 @@ final class JobEngine: Sendable {
       state.jobs.values.filter { $0.type == type && $0.parameters[name] == value }
         .min { $0.id < $1.id }
     }
-  }
-
-  /// Jobs of a type, waiting or not.
-  func all(_ type: String) -> [JobRecord] {
-    state.withLock { $0.jobs.values.filter { $0.type == type } }
   }
 
   /// A job, waiting or not, that works with a target.

@@ -148,7 +148,10 @@ package struct JobRecord: Codable, Sendable, Equatable {
 
   /// The target that it works with, by name, whatever else it does.
   var target: String? {
-    guard case .text(let name)? = parameters["target"] else { return nil }
+    var members = parameters
+    // What is copied, of a job that makes a disk.
+    if case .object(let from)? = parameters["from"] { members = from }
+    guard case .text(let name)? = members["target"] else { return nil }
     return name
   }
 }

@@ -29,8 +29,9 @@ protocol QueuedWork: Sendable {
   static var device: JobDevice { get }
   /// The same of a job with these parameters.
   static func isResumable(with parameters: [String: JobValue]) -> Bool
+  static func device(with parameters: [String: JobValue]) -> JobDevice
 
-  /// - Parameter device: that the request names; as ``device`` allows.
+  /// - Parameter device: that the request names; as ``device(with:)`` allows. Else it means nothing.
   /// - Throws: `invalid-value` or `unknown-field` with a pointer beneath `/params`.
   static func make(
     _ parameters: [String: JobValue], device: String?
@@ -61,6 +62,7 @@ protocol QueuedWork: Sendable {
 
 extension QueuedWork {
   static func isResumable(with parameters: [String: JobValue]) -> Bool { isResumable }
+  static func device(with parameters: [String: JobValue]) -> JobDevice { device }
   static var waitsForResume: Bool { false }
   var newDevice: String? { nil }
   func discard(job: String, _ service: Service) {}
@@ -94,7 +96,7 @@ struct JobRegistry: Sendable {
 
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
-    RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self,
+    RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }
