@@ -31,6 +31,9 @@ extension ChainRecording {
     history.end(step: step, at: position)
   }
 
+  /// Zeroes as a guest writes them that knows nothing better.
+  func writeZeroBytes(clusters: Range<Int>) throws { try write(zeroes(clusters)) }
+
   /// What the disk holds once the sectors are written.
   func newValues(_ sectors: Range<Int>) -> [SectorValue] {
     sectors.map { sector in

@@ -162,7 +162,7 @@ package final class ChainRecording {
     try change.end(made)
   }
 
-  private func again<Result>(_ body: () throws -> Result) throws -> Result {
+  func again<Result>(_ body: () throws -> Result) throws -> Result {
     do { return try body() } catch let error as DeviceError {
       guard triesAgain, case .outOfSpace = error.kind else { throw error }
       return try body()

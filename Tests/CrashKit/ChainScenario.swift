@@ -33,13 +33,15 @@ package struct ChainScenario: Sendable {
 
   /// The first has guests at every moment of its snapshots, and is looked at in all orders.
   package static let all =
-    ChainRecording.Order.all.map(changes.inOrder) + [backward, growth, flipping, resize, restoring]
+    ChainRecording.Order.all.map(changes.inOrder) + [
+      backward, growth, flipping, resize, restoring, compaction,
+    ]
     + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
   /// Each in one order, for builds that are slow.
   package static let each =
     [changes.inOrder(.mixed(seed: 1)), checkpoints.inOrder(.late)]
-    + [backward, growth, flipping, resize, restoring]
+    + [backward, growth, flipping, resize, restoring, compaction]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -223,6 +225,42 @@ package struct ChainScenario: Sendable {
     try disk.write(8_150..<8_151)
     try disk.merge(first, .backward) { try disk.write(8_100..<8_101) }
     try disk.merge(second)
+    try disk.detach()
+  }
+
+  /// The top's file becomes smaller while guests write, in all of its ways, whole ones and half ones: over
+  /// nothing, and over what a snapshot has.
+  package static let compaction = ChainScenario(name: "a smaller file", clusters: 12...12) { disk in
+    try disk.attach()
+    // Not in the order of the disk, and with free places between.
+    for cluster in [9, 2, 7, 0, 4, 11, 5] { try disk.write(cluster * 8..<cluster * 8 + 8) }
+    try disk.flush()
+    try disk.zero(clusters: 2..<3)
+    try disk.zero(clusters: 7..<8)
+    try disk.flush()
+    try disk.compact([.shrink]) { try disk.write(88..<90) }
+    try disk.write(24..<32)
+    try disk.write(90..<92, durable: true)
+    try disk.writeZeroBytes(clusters: 3..<5)
+    try disk.compact([.zeroes, .shrink]) { try disk.write(32..<33) }
+    try disk.compact([.defragment, .shrink, .holes]) {
+      try disk.write(2..<3)
+      try disk.write(45..<46)
+    }
+    let first = try disk.snapshot()
+    for cluster in [10, 1, 8, 5, 3] { try disk.write(cluster * 8..<cluster * 8 + 8) }
+    // Over what the snapshot has, and over nothing.
+    try disk.writeZeroBytes(clusters: 5..<6)
+    try disk.writeZeroBytes(clusters: 8..<9)
+    try disk.compact([.zeroes, .defragment], steps: 2)
+    try disk.write(12..<14)
+    try disk.detach()
+    try disk.attach()
+    try disk.zero(clusters: 10..<11)
+    try disk.compact(Set(Compaction.Part.allCases)) { try disk.write(26..<28, durable: true) }
+    try disk.write(60..<61)
+    try disk.merge(first)
+    try disk.compact(Set(Compaction.Part.allCases))
     try disk.detach()
   }
 

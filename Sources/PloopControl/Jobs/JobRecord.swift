@@ -246,6 +246,8 @@ package struct JobPlan: Sendable {
   package var reason: String?
   /// Files that would be removed, and what they take.
   package var removes: [(path: String, diskBytes: UInt64)]?
+  /// What else is known ahead, by the type of job.
+  package var details: [String: JobValue]?
 }
 
 /// What holds for all jobs.

@@ -97,6 +97,7 @@ struct JobRegistry: Sendable {
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
     RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
+    CompactJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }
@@ -141,6 +142,22 @@ struct JobParameters {
     case nil: return nil
     case .number(let number)?: return number
     default: throw wrong(name, "a whole number is expected")
+    }
+  }
+
+  /// A list of names, each once.
+  mutating func texts(_ name: String) throws(ServiceError) -> [String]? {
+    switch rest.removeValue(forKey: name) {
+    case nil: return nil
+    case .list(let items)?:
+      let texts = items.compactMap { item -> String? in
+        if case .text(let text) = item { text } else { nil }
+      }
+      guard texts.count == items.count, Set(texts).count == texts.count else {
+        throw wrong(name, "strings are expected, each once")
+      }
+      return texts
+    default: throw wrong(name, "a list is expected")
     }
   }
 

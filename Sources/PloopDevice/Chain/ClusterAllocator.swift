@@ -33,6 +33,8 @@ final class ClusterAllocator: Sendable {
     var headerClusters: UInt64
     /// What they will take besides, once the disk has grown: used, whatever is in it still.
     var reserved: Range<UInt64>
+    /// Places that are being put in order: used, but for those who put them in order.
+    var held: Range<UInt64> = 0..<0
     /// No cluster below is free.
     var hint: Int
     /// Unmapped; no round has begun since.
@@ -43,10 +45,15 @@ final class ClusterAllocator: Sendable {
     var durable: [Freed] = []
 
     var awaited: [Freed] { unmapped + inRound + durable }
+
+    /// Whether a place is nobody's, though nothing references it.
+    func isKept(_ physical: UInt64) -> Bool {
+      reserved.contains(physical) || held.contains(physical)
+    }
   }
 
-  private let file: ImageFile
-  private let geometry: Geometry
+  let file: ImageFile
+  let geometry: Geometry
   private let gate: Gate
   let state: Locked<State>
   /// Held while freed clusters are punched, by one caller at a time.
@@ -79,7 +86,7 @@ final class ClusterAllocator: Sendable {
     }
   }
 
-  private func take(_ index: Int, _ state: inout State) -> Allocation {
+  func take(_ index: Int, _ state: inout State) -> Allocation {
     let isZero = state.zero[index]
     state.used[index] = true
     state.zero[index] = false
@@ -133,7 +140,7 @@ final class ClusterAllocator: Sendable {
   /// - Parameter isZero: whether all of it is known to read as zero; else its bytes may be anything.
   func abandon(_ allocation: Allocation, isZero: Bool) {
     state.withLock { state in
-      guard !state.reserved.contains(allocation.physical) else { return }
+      guard !state.isKept(allocation.physical) else { return }
       state.zero[Int(allocation.physical)] = isZero
       state.used[Int(allocation.physical)] = false
       state.hint = min(state.hint, Int(allocation.physical))
@@ -231,7 +238,7 @@ final class ClusterAllocator: Sendable {
       state.durable.removeAll { clusters.contains($0.physical) }
       for cluster in clusters {
         // What a longer index will take is not for anybody else.
-        state.used[Int(cluster)] = state.reserved.contains(cluster)
+        state.used[Int(cluster)] = state.isKept(cluster)
         state.zero[Int(cluster)] = punched
       }
       state.hint = min(state.hint, Int(clusters.lowerBound))

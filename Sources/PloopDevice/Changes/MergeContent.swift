@@ -23,7 +23,7 @@ struct MergeContent {
     return true
   }
 
-  private var isHole: Bool { file.nextData(from: offset).map { $0 >= offset + count } ?? false }
+  var isHole: Bool { file.nextData(from: offset).map { $0 >= offset + count } ?? false }
 
   /// What dealing with it took from the file.
   func readBytes(isZero: Bool) -> UInt64 { isZero && isHole ? 0 : count }

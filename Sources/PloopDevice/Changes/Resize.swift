@@ -18,12 +18,10 @@ package final class Resize: Sendable {
     package var copied: UInt64 = 0
   }
 
-  /// Clusters that writers wait for at the same time, in bytes and at least one.
-  private static let batchLimitBytes: UInt64 = 8 << 20
-
   private let device: Device
   private let writing: Writing
   private let growth: IndexGrowth
+  private let mover: ClusterMover
   /// Logical clusters that are in the way, those not looked at yet.
   private let rest: Locked<ArraySlice<UInt64>>
 
@@ -32,7 +30,7 @@ package final class Resize: Sendable {
   package var totalBytes: UInt64 { totalClusters << device.clusterShift }
 
   /// The most that one step takes, in bytes; and the file that it takes them for, with the room around it.
-  package var batchBytes: UInt64 { max(device.clusterBytes, Resize.batchLimitBytes) }
+  package var batchBytes: UInt64 { max(device.clusterBytes, ClusterMover.batchBytes) }
   package var path: String { writing.file.path }
   package var space: FilesystemSpace? { device.space() }
 
@@ -52,20 +50,16 @@ package final class Resize: Sendable {
     self.device = device
     self.writing = writing
     self.growth = growth
+    mover = ClusterMover(device, writing)
     if !growth.range.isEmpty {
       try writing.allocator.reserve(growth.range)
       // Whoever is inside may still place a cluster there; nobody who comes later does.
-      guard device.gate.awaitLeavers(until: deadline) else { throw Resize.timeout }
+      try mover.awaitLeavers(until: deadline)
     }
     let inTheWay = Resize.clusters(of: writing, in: growth.range, device)
     totalClusters = UInt64(inTheWay.count)
     rest = Locked(inTheWay[...])
   }
-
-  private static let timeout = DeviceError(
-    .timeout,
-    "requests in flight did not end in time, or clients did not take their replies; nothing was changed"
-  )
 
   // MARK: What there is to do
 
@@ -114,60 +108,14 @@ package final class Resize: Sendable {
   /// - Throws: `.outOfSpace`, `.timeout` and others, with what was not moved where it was; the step may
   ///   be tried again.
   package func step(limit: Int, until deadline: Deadline) throws(DeviceError) -> Progress? {
-    let most = max(1, min(limit, Int(Resize.batchLimitBytes >> device.clusterShift)))
-    let batch = Array(rest.withLock { $0.prefix(most) })
+    let batch = Array(rest.withLock { $0.prefix(mover.batch(of: limit)) })
     guard !batch.isEmpty else { return nil }
-    try device.condition.requireWritable()
-    device.moving.begin(batch)
-    defer { device.moving.end(batch) }
-    guard device.gate.awaitLeavers(until: deadline) else { throw Resize.timeout }
-    let copied = try move(batch)
+    let range = growth.range
+    let copied = try mover.move(batch, until: deadline) { (_, place) throws(DeviceError) in
+      range.contains(place) ? try writing.allocator.allocate() : nil
+    }
     rest.withLock { $0 = $0.dropFirst(batch.count) }
     return Progress(clusters: UInt64(batch.count), copied: copied)
-  }
-
-  /// Nobody writes to these clusters: copies them, and once the copies are durable has everybody find
-  /// them there.
-  private func move(_ batch: [UInt64]) throws(DeviceError) -> UInt64 {
-    struct Copy {
-      let cluster: UInt64
-      let from: UInt64
-      let to: ClusterAllocator.Allocation
-    }
-    var copies: [Copy] = []
-    do throws(DeviceError) {
-      let buffer = AlignedBuffer(count: Int(min(device.clusterBytes, Device.copyBytes)))
-      for cluster in batch {
-        // A guest may have given it back before it was marked.
-        guard let place = device.map[cluster], place.delta == writing.number,
-          growth.range.contains(place.physical)
-        else { continue }
-        let allocation = try writing.allocator.allocate()
-        copies.append(Copy(cluster: cluster, from: place.physical, to: allocation))
-        let content = MergeContent(
-          file: writing.file, offset: place.physical << device.clusterShift,
-          count: device.clusterBytes)
-        try content.copy(
-          to: writing.file, at: allocation.physical << device.clusterShift, buffer)
-      }
-      if !copies.isEmpty { try flush() }
-    } catch {
-      for copy in copies { device.abandon(copy.to, of: writing, after: error) }
-      throw error
-    }
-    for copy in copies {
-      device.map[copy.cluster] = Place(delta: writing.number, physical: copy.to.physical)
-      writing.index.markDirty(Geometry.position(of: copy.cluster).page)
-      writing.allocator.unmapped(copy.from)
-    }
-    writing.index.noteWritten()
-    return UInt64(copies.count)
-  }
-
-  /// A round for what was written past the guests' requests.
-  private func flush() throws(DeviceError) {
-    writing.index.noteWritten()
-    try writing.index.flush()
   }
 
   // MARK: The end
@@ -176,9 +124,9 @@ package final class Resize: Sendable {
   ///
   /// - Throws: `.outOfSpace`, `.timeout` and others; it may be tried again.
   package func prepare(until deadline: Deadline) throws(DeviceError) {
-    try settle(until: deadline)
+    try mover.settle(growth.range, until: deadline)
     try growth.zero()
-    try flush()
+    try mover.flush()
   }
 
   /// Makes the disk larger, once it is prepared.
@@ -213,15 +161,6 @@ package final class Resize: Sendable {
     return pause
   }
 
-  /// Everything that was moved is durable, and nobody is left who reads its old place.
-  private func settle(until deadline: Deadline) throws(DeviceError) {
-    while writing.allocator.isAwaited(growth.range) {
-      try flush()
-      guard device.gate.awaitHolders(until: deadline) else { throw Resize.timeout }
-      writing.allocator.reap()
-    }
-  }
-
   /// What a partial last cluster has behind the disk's end comes into view, and may be anything.
   private func zeroTail() throws(DeviceError) {
     let old = growth.old
@@ -233,7 +172,7 @@ package final class Resize: Sendable {
       ClusterPiece(
         cluster: cluster, offset: start, length: old.clusterBytes - start, start: 0, isWhole: false),
       writing)
-    try flush()
+    try mover.flush()
   }
 
   private func commit() throws(DeviceError) {
@@ -248,7 +187,7 @@ package final class Resize: Sendable {
     guard device.failure == nil, device.geometry == growth.old, !growth.range.isEmpty else {
       return
     }
-    try flush()
+    try mover.flush()
     _ = try device.whileClosed(until: deadline) {
       let owned = Resize.clusters(of: writing, in: growth.range, device)
       writing.allocator.giveUpReserved(owned: Set(owned.compactMap { device.map[$0]?.physical }))

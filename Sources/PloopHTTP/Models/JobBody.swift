@@ -258,6 +258,7 @@ extension JobPlan {
           .array(
             files.map { .members(["path": .string($0.path), "disk_bytes": .count($0.diskBytes)]) })
         },
+        "details": details.map(PloopHTTP.json),
       ]),
     ])
   }
