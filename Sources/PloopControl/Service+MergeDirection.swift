@@ -61,6 +61,18 @@ extension Service {
       direction: direction, reason: reason, size: direction == .forward ? up : down)
   }
 
+  /// The direction with less to copy now; forward of one that is gone.
+  func cheaperDirection(
+    of guid: GUID, _ controller: DeviceController
+  ) throws(ServiceError) -> MergeDirection {
+    do throws(ServiceError) {
+      return try mergePlan(controller, guid, nil).direction.flatMap(MergeDirection.init) ?? .forward
+    } catch {
+      guard error.code == .snapshotNotFound else { throw error }
+      return .forward
+    }
+  }
+
   /// - Returns: the reason.
   /// - Throws: `merge-direction-invalid` when backward was asked for.
   static func onlyForward(

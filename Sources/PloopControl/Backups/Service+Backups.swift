@@ -44,11 +44,26 @@ extension Service {
           .imageInUse, "the job \(id) makes the backup \(id)", remedy: "cancel the job",
           errno: "EBUSY", holder: ServiceError.Holder(kind: "job", id: id))
       }
-      for id in all {
-        try backingUp { () throws(BackupError) in try point.remove(id) }
-        try self.noteRemoved(id, of: info.device, on: target)
-        self.log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(id)"])
-      }
+      for id in all { try self.remove(id, of: info.device, in: point, on: target) }
+    }
+    waiting.changed([.service, .target(target)])
+  }
+
+  private func remove(
+    _ id: String, of device: String, in store: PointStore, on target: String
+  ) throws(ServiceError) {
+    try backingUp { () throws(BackupError) in try store.remove(id) }
+    try noteRemoved(id, of: device, on: target)
+    log.info("backup removed", metadata: ["target": "\(target)", "backup": "\(id)"])
+  }
+
+  /// Removes a point on which no other builds. One that is gone already has been removed.
+  func removePoint(_ id: String, on target: String) throws(ServiceError) {
+    do throws(ServiceError) {
+      let (info, store) = try backup(id, on: target)
+      try remove(id, of: info.device, in: store, on: target)
+    } catch {
+      guard error.code == .backupNotFound else { throw error }
     }
     waiting.changed([.service, .target(target)])
   }

@@ -214,6 +214,9 @@ final class JobControl: Sendable {
   /// becomes of the commit, until the job is over.
   func own(_ isOwn: Bool) { note(.owning(isOwn)) }
 
+  /// What could not be stopped is done; the rest of the job can be.
+  func reopen() { withdrawCommit() }
+
   /// Does something that changes nothing where it finds no room, as often as it takes. Behind its commit
   /// point a job can be cancelled while it waits for that.
   ///

@@ -113,19 +113,7 @@ struct DeleteSnapshotJob: JobWork {
   }
 
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
-    let controller = try failing { () throws(ServiceError) in try service.controller(device) }
-    try control.checkpoint()
-    let (snapshot, id) = (snapshot, control.id)
-    let freed = try control.untilThereIsRoom { () throws(ServiceError) in
-      try controller.runAndWait { () throws(ServiceError) in
-        try service.removeIfLeaf(snapshot, controller, job: id)
-      }
-    }
-    if let freed = try failing({ () throws(ServiceError) in try freed?.get() }) {
-      return ["clusters_copied": .number(0), "bytes_freed": .number(freed)]
-    }
-    return try SnapshotMerge(device: device, guid: snapshot, direction: direction ?? .forward).run(
-      control, service)
+    try SnapshotMerge.remove(snapshot, of: device, direction ?? .forward, control, service)
   }
 }
 

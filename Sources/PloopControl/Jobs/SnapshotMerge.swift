@@ -24,6 +24,31 @@ struct SnapshotMerge {
     let sourceBytes: UInt64
   }
 
+  /// Removes a snapshot: merged into its only child, or dropped when nothing builds on it.
+  ///
+  /// - Parameter direction: nil for the one with less to copy.
+  static func remove(
+    _ guid: GUID, of device: String, _ direction: MergeDirection?, _ control: JobControl,
+    _ service: Service
+  ) throws(JobStop) -> [String: JobValue] {
+    let controller = try failing { () throws(ServiceError) in try service.controller(device) }
+    try control.checkpoint()
+    let id = control.id
+    let freed = try control.untilThereIsRoom { () throws(ServiceError) in
+      try controller.runAndWait { () throws(ServiceError) in
+        try service.removeIfLeaf(guid, controller, job: id)
+      }
+    }
+    if let freed = try failing({ () throws(ServiceError) in try freed?.get() }) {
+      return ["clusters_copied": .number(0), "bytes_freed": .number(freed)]
+    }
+    let chosen = try failing { () throws(ServiceError) in
+      if let direction { return direction }
+      return try service.cheaperDirection(of: guid, controller)
+    }
+    return try SnapshotMerge(device: device, guid: guid, direction: chosen).run(control, service)
+  }
+
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue] {
     let controller = try failing { () throws(ServiceError) in try service.controller(device) }
     let id = control.id
@@ -40,7 +65,11 @@ struct SnapshotMerge {
     let end: Result<UInt64, ServiceError>
     do throws(JobStop) {
       control.enter(phase: "copying")
-      control.total(clusters: begun.merge.totalClusters, bytes: begun.merge.totalBytes)
+      // Others may have been merged by the same job before.
+      let done = control.now.progress
+      control.total(
+        clusters: done.doneClusters + begun.merge.totalClusters,
+        bytes: done.doneBytes + begun.merge.totalBytes)
       control.log("\(begun.merge.totalClusters) clusters to move, \(direction.rawValue)")
       try copy(begun.merge, &total, control, service)
       try control.commit()
