@@ -32,7 +32,7 @@ extension Service {
   /// The job, if any, that copies a device. What it reads stays where it is when a snapshot is taken.
   private func backup(of controller: DeviceController) -> String? {
     jobs.holder(of: controller.id).flatMap {
-      [BackupJob.type, CloneJob.type].contains($0.type) ? $0.id : nil
+      [BackupJob.type, CloneJob.type, ExportJob.type].contains($0.type) ? $0.id : nil
     }
   }
 

@@ -29,8 +29,6 @@ struct RestoredDisk {
       job: job, service: service)
   }
 
-  private var isOwn: Bool { (try? service.existing(job))?.ownsWhatItMakes == true }
-
   /// Does all of it, or goes on where an earlier attempt was.
   ///
   /// - Parameter base: the snapshot over which the disk is to lie; then nothing is copied.
@@ -47,7 +45,8 @@ struct RestoredDisk {
       throw error
     }
     do throws(JobStop) {
-      let source = try copy(origin, over: base, control)
+      let source = try image.make(
+        of: origin, as: disk.version, isEmpty: base != nil, control)
       try control.untilThereIsRoom { () throws(ServiceError) in
         try describe(source.geometry, over: base)
       }
@@ -57,54 +56,13 @@ struct RestoredDisk {
         "bytes_read": .number(source.clusters * source.geometry.clusterBytes),
       ]
     } catch {
-      if !image.isKept(after: error, isOwn: isOwn) {
+      if !image.isKept(after: error, isOwn: image.isOwn) {
         remove()
         if !folder.contains(image.name) { control.own(false) }
       }
       release()
       throw error
     }
-  }
-
-  /// Makes the image whole.
-  ///
-  /// - Returns: clusters that were copied, by all attempts, and what the image is one of.
-  private func copy(
-    _ origin: CopyOrigin, over base: LinkedBase?, _ control: JobControl
-  ) throws(JobStop) -> (clusters: UInt64, geometry: Geometry) {
-    guard !isOwn else { return try close(control) }
-    // The instant of a live disk is over with the attempt that copied it.
-    if origin.isInstant, image.isBegun {
-      control.log(
-        "the copy is begun anew, at a new instant: what guests have overwritten since is lost",
-        level: "warning")
-      remove()
-    }
-    let (version, isLinked) = (disk.version, base != nil)
-    return try service.copying(origin, as: version, control) {
-      (source, obstacle) throws(JobStop) in
-      let geometry = source.geometry
-      try failing { () throws(ServiceError) in try Service.requirePossible(geometry) }
-      try image.make(
-        of: isLinked ? NothingSource(geometry: geometry) : source, on: origin.elsewhere,
-        isWhole: false, control, obstacle: obstacle
-      ) { () throws(JobStop) in try commit(control) }
-      return (isLinked ? 0 : UInt64(source.stored.setCount), geometry)
-    }
-  }
-
-  /// Everything was copied by an earlier attempt. What it was copied from may be gone by now, and is not
-  /// asked for.
-  private func close(_ control: JobControl) throws(JobStop) -> (
-    clusters: UInt64, geometry: Geometry
-  ) {
-    let (geometry, clusters) = try failing { () throws(ServiceError) in
-      (try image.geometry(), try service.existing(job).progress.totalClusters)
-    }
-    try image.make(
-      of: NothingSource(geometry: geometry), on: nil, isWhole: !image.isBegun, control
-    ) { () throws(JobStop) in try commit(control) }
-    return (clusters, geometry)
   }
 
   private func release() {
@@ -125,15 +83,6 @@ struct RestoredDisk {
     let record = try service.existing(job)
     guard record.ownsWhatItMakes != true, !(record.hasBeenTried && image.isBegun) else { return }
     try service.requireNothing(at: location)
-  }
-
-  /// From here on the image is known for the job's own by this alone.
-  private func commit(_ control: JobControl) throws(JobStop) {
-    try control.commit()
-    control.own(true)
-    guard isOwn else {
-      throw .failed(ServiceError(.ioError, "the state cannot be written", errno: "EIO"))
-    }
   }
 
   // MARK: The end
@@ -170,7 +119,7 @@ struct RestoredDisk {
 
   /// Removes what the job has made, if it is its own and nobody has it open.
   func remove() {
-    guard image.isBegun || isOwn, !isAttached else { return }
+    guard image.isBegun || image.isOwn, !isAttached else { return }
     let name = Descriptor.fileName
     image.remove(with: [name, "\(name).tmp", "\(name).lck", "\(name).notes"])
   }

@@ -65,7 +65,7 @@ extension Service {
 
   /// What is known of the backup in a place that has no names for it. Whatever name the target has, and
   /// whoever forgets it, it is the same.
-  private func records(_ kind: String, of place: String) throws(ServiceError) -> ImageFolder {
+  func records(_ kind: String, of place: String) throws(ServiceError) -> ImageFolder {
     do throws(IOError) {
       return try store.folder.makeFolder(
         beneath: "\(kind)/\(SHA256.hexDigest(Array(place.utf8)))")

@@ -97,7 +97,7 @@ struct JobRegistry: Sendable {
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
     RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
-    CompactJob.self, PruneJob.self,
+    CompactJob.self, PruneJob.self, ExportJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }
