@@ -5,7 +5,9 @@ internal import TestSupport
 ///
 /// They are left out of comparisons with another commit, which may not know them.
 extension Suite {
-  static let chainRowIDs = ["merge", "merge-guest", "snapshot", "recording", "check"]
+  static let chainRowIDs = [
+    "merge", "merge-guest", "snapshot", "recording", "check", "clone", "compact",
+  ]
 
   func chainRows() throws {
     guard settings.base == nil else { return }
@@ -14,6 +16,8 @@ extension Suite {
     if wants("snapshot") { try snapshotRow() }
     if wants("recording") { try recordingRow() }
     if wants("check") { try checkRow() }
+    if wants("clone") { try cloneRow() }
+    if wants("compact") { try compactRow() }
   }
 
   /// Who merges, or copies, the same bytes.

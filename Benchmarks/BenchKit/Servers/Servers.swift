@@ -162,12 +162,27 @@ final class Servers {
   func merge(_ contender: Contender) throws { try awaitJob(try beginMerge(contender)) }
 
   func beginMerge(_ contender: Contender) throws -> String {
-    let reply = try service(.ploopd).post(
-      "/v1/jobs", "{\"type\":\"merge\",\"device\":\"\(contender.address.export)\"}")
+    try begin("{\"type\":\"merge\",\"device\":\"\(contender.address.export)\"}")
+  }
+
+  /// Puts a job into the queue.
+  private func begin(_ job: String) throws -> String {
+    let reply = try service(.ploopd).post("/v1/jobs", job)
     guard reply.status == 202, let id = reply.json["id"] as? String else {
-      throw BenchFailure("merge: \(reply.text)")
+      throw BenchFailure("\(job): \(reply.text)")
     }
     return id
+  }
+
+  /// Runs a job to its end.
+  func run(_ job: String) throws { try awaitJob(try begin(job)) }
+
+  /// Detaches a disk that lies in a folder of its id, and removes it.
+  func removeDisk(_ id: String) throws {
+    let service = try service(.ploopd)
+    let reply = try service.delete("/v1/devices/\(id)")
+    guard reply.status == 204 else { throw BenchFailure("detach: \(reply.text)") }
+    try Tool.shell("rm -r '\(service.images)/\(id)'")
   }
 
   func awaitJob(_ id: String) throws {
@@ -176,7 +191,7 @@ final class Servers {
       let job = try service.get("/v1/jobs/\(id)")
       guard !(job.json["finished_at"] is String) else {
         guard job.json["state"] as? String == "succeeded" else {
-          throw BenchFailure("merge: \(job.text)")
+          throw BenchFailure("job: \(job.text)")
         }
         return
       }
