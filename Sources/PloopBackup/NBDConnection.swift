@@ -73,6 +73,28 @@ final class NBDConnection: BlockExport {
     facts = try NBDConnection.facts(of: handle, uri)
   }
 
+  /// An export of a program that is started for this connection, and ends with it.
+  ///
+  /// - Parameters:
+  ///   - name: what it is called in messages.
+  ///   - command: the program and its arguments; it finds its socket as services of systemd do.
+  init(_ name: String, runningFor command: [String]) throws(BackupError) {
+    self.name = name
+    requestSeconds = NBDOptions().requestSeconds
+    let handle = try NBDHandle()
+    self.handle = handle
+    bell = try onTarget { () throws(IOError) in try Bell() }
+    var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
+    defer { words.forEach { free($0) } }
+    guard nbd_add_meta_context(handle.pointer, NBDConnection.context) == 0,
+      nbd_connect_systemd_socket_activation(handle.pointer, &words) == 0
+    else { throw nbdFailure(name) }
+    let number = fcntl(nbd_aio_get_fd(handle.pointer), F_DUPFD_CLOEXEC, 0)
+    guard number >= 0 else { throw BackupError(.last("fcntl", name)) }
+    socket = OwnedDescriptor(number)
+    facts = try NBDConnection.facts(of: handle, name)
+  }
+
   deinit { hangUp() }
 
   /// The server is told; nobody waits for what it does then.

@@ -1,3 +1,4 @@
+internal import PloopBackup
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
@@ -8,19 +9,27 @@ internal import PloopNBD
 extension Service {
   private static let features = [
     "attach.create", "attach.deltas", "attach.descriptor", "attach.readonly", "attach.repair",
-    "backup", "backup.incremental", "check", "checkpoints", "checkpoints.in_image", "deltas.add",
+    "backup", "backup.incremental", "check", "checkpoints", "checkpoints.in_image", "clone",
+    "clone.linked", "compact", "deltas.add",
     "deltas.flip", "deltas.index",
-    "deltas.notify_merged", "deltas.replace", "events", "exports", "exports.snapshot", "hash",
-    "idempotency-keys", "images", "images.clean", "jobs", "map", "merge.backward", "merge.forward",
-    "metrics", "push_backup",
+    "deltas.notify_merged", "deltas.replace", "events", "export", "exports", "exports.snapshot",
+    "hash",
+    "idempotency-keys", "images", "images.clean", "import", "jobs", "map", "merge.backward",
+    "merge.forward",
+    "metrics", "prune", "push_backup",
     "push_backup.incremental", "push_backup.spill", "resize", "restore", "snapshots", "stats",
     "suspend", "targets.directory", "targets.file", "targets.nbd", "tracking", "verify", "watch",
   ]
 
+  /// Not everywhere: what needs a program of QEMU's.
+  private static var allFeatures: [String] {
+    (features + (NBDProgram.isInstalled ? ["import.qcow2"] : [])).sorted()
+  }
+
   package func info() async -> ServiceInfo {
     ServiceInfo(
       version: ProductVersion.current, node: configuration.node, startedAt: startedAt,
-      revision: store.lastRevision, features: Service.features, limits: configuration.limits,
+      revision: store.lastRevision, features: Service.allFeatures, limits: configuration.limits,
       roots: roots.names.map { ServiceInfo.Root(name: $0, freeBytes: roots.freeBytes(of: $0)) },
       nbdURIs: uris(of: ""))
   }

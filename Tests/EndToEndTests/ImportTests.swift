@@ -89,6 +89,35 @@ struct ImportTests {
     try expectSame((9_437_696 / 65_536 + 1) * 65_536)
   }
 
+  @Test("of an image in QEMU's own format, unless it names other files")
+  func qcow2() throws {
+    let images = service.images
+    try Tool.shell("qemu-img convert -f raw -O qcow2 '\(raw)' '\(images)/foreign.qcow2'")
+    let features = try service.get("/v1").json["features"] as? [String]
+    #expect(features?.contains("import.qcow2") == true, "\(features ?? [])")
+    let done = try take(#""image":"foreign.qcow2","cluster_size":65536"#)
+    #expect(done["state"] as? String == "succeeded", "\(done)")
+    try expectSame((9_437_696 / 65_536 + 1) * 65_536)
+    // Neither of these is looked into.
+    try Tool.shell(
+      """
+      echo secret > '\(fixture.folder.path)/secret'
+      truncate -s 1M '\(fixture.folder.path)/secret'
+      qemu-img create -q -f qcow2 -b '\(fixture.folder.path)/secret' -F raw '\(images)/over.qcow2'
+      qemu-img create -q -f qcow2 -o data_file='\(fixture.folder.path)/secret',data_file_raw=on \
+        '\(images)/beside.qcow2' 1M
+      """)
+    for name in ["over", "beside"] {
+      let refused = try service.post(
+        "/v1/jobs",
+        "{\"type\":\"import\",\"params\":{\"from\":{\"image\":\"\(name).qcow2\"},\"to\":{\"id\":\"no\",\"directory\":\"no\"}}}"
+      )
+      #expect(refused.code == "image-invalid", "\(name): \(refused.text)")
+    }
+    #expect(
+      try Tool.shell("pgrep -fc '[q]emu-nbd.*/proc/\(service.process)/fd' || true").output == "0\n")
+  }
+
   @Test("wait for nobody who writes the file, and are no copy of one that is used")
   func inUse() throws {
     let refused = try service.post(

@@ -117,10 +117,11 @@ extension Service {
       return try openDisk(
         [DeltaSource(file: file, folder: folder, name: location.name)], AttachOptions())
     case .qcow2:
-      throw ServiceError(
-        .imageInvalid, "\(location.path) is in QEMU's format qcow2",
-        remedy: "export it with qemu-nbd --read-only, and name that export as nbd", pointer: pointer
-      )
+      try image.requireAlone(file)
+      return OpenedImage(
+        source: try backingUp { () throws(BackupError) in
+          try ExportSource(try NBDProgram.serve(file, .qcow2), clusterShift: image.clusterShift)
+        }, device: nil)
     }
   }
 
@@ -158,6 +159,39 @@ private struct OpenedImage {
 extension OriginImage {
   static let pointer = "/params/from/image"
   private static let qcow2Magic: [UInt8] = [0x51, 0x46, 0x49, 0xFB]
+
+  /// Bytes of a qcow2 header that are looked at, and where in it other files are named: an image that somebody has
+  /// made may name any file of this machine, which is not to be read for him.
+  private static let qcow2HeaderBytes = 104
+  private static let qcow2ExternalData: UInt8 = 1 << 2
+
+  /// - Throws: `image-invalid` where it names other files, or nobody here can read it.
+  fileprivate func requireAlone(_ file: ImageFile) throws(ServiceError) {
+    func refused(_ detail: String, _ remedy: String) -> ServiceError {
+      ServiceError(
+        .imageInvalid, "\(file.path) \(detail)", remedy: remedy, pointer: OriginImage.pointer)
+    }
+    guard NBDProgram.isInstalled else {
+      throw refused(
+        "is in QEMU's format qcow2, and qemu-nbd is not installed",
+        "install QEMU's tools, or convert it with qemu-img elsewhere")
+    }
+    let buffer = AlignedBuffer(count: OriginImage.qcow2HeaderBytes)
+    do throws(IOError) { try file.readOrZero(into: buffer.region, at: 0) } catch {
+      throw ServiceError(error)
+    }
+    let bytes = buffer.region.bytes
+    guard bytes.starts(with: OriginImage.qcow2Magic) else {
+      throw refused("is no image in QEMU's format qcow2", "name its format")
+    }
+    let version = bytes[4..<8].reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+    let hasBacking = bytes[8..<16].contains { $0 != 0 }
+    let hasExternalData = version > 2 && bytes[79] & OriginImage.qcow2ExternalData != 0
+    guard !hasBacking, !hasExternalData else {
+      throw refused(
+        "names another file that it needs", "make one file of it with qemu-img convert")
+    }
+  }
 
   /// What a file says that it is, unless the request knows better.
   ///
