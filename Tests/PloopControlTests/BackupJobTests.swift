@@ -321,6 +321,23 @@ struct BackupJobTests {
     #expect(try bench.content(id) == state)
   }
 
+  @Test("what was not there at the instant is not read, whatever guests do there meanwhile")
+  func holes() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<8)
+    let state = bench.model
+    let id = try await bench.begin { $0.limits.bytesPerSecond = 1 << 17 }
+    _ = try await bench.await(id) { $0.record.progress.doneClusters > 0 }
+    try bench.write([40])
+    try bench.zero([50, 60])
+    var change = JobChange()
+    change.limits.bytesPerSecond = 0
+    _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
+    let job = try await bench.end(of: id)
+    #expect(job.result?["bytes_read"] == .number(8 << 16))
+    #expect(try bench.content(id) == state)
+  }
+
   @Test("no target's checkpoint is called as one that another target's backup has begun")
   func names() {
     for name in ["nas", "nas.new", "new-nas"] {

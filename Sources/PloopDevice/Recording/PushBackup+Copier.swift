@@ -207,11 +207,20 @@ extension PushBackup {
     } catch { throw .failed(error.detail) }
     let shift = UInt64(device.geometry.clusterShift)
     return try looking { state in
-      runs.map { run in
-        let last = Int((run.start + run.length - 1) >> shift)
-        let isHole = run.level == nil && state.isHeld(Int(run.start >> shift)...last)
-        return (run.length, isHole)
+      var found: [(length: UInt64, isHole: Bool)] = []
+      for run in runs {
+        let end = run.start + run.length
+        var position = run.start
+        while position < end, found.count < limit {
+          let (isHole, next) = state.absence(
+            of: Int(position >> shift), isAbsent: run.level == nil,
+            through: Int((end - 1) >> shift))
+          let stop = min(end, UInt64(next) << shift)
+          found.append((stop - position, isHole))
+          position = stop
+        }
       }
+      return found
     }
   }
 }

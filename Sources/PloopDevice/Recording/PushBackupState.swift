@@ -17,8 +17,10 @@ struct PushBackupState {
   let asked: Bitmap
   let total: Int
   let fullReason: String?
-  /// Saved and not confirmed: the place in the scratch file, nil for a cluster that was all zero.
+  /// Saved and not confirmed: the place in the scratch file, nil for a cluster that was not there.
   private(set) var saved: [Int: Int?] = [:]
+  /// Those of them that were not there.
+  private var absent: Bitmap
   private(set) var savedBytes: UInt64 = 0
   private(set) var end: PushBackup.End?
   private var saving: Set<Int> = []
@@ -34,14 +36,33 @@ struct PushBackupState {
     held = wanted
     self.wanted = wanted
     asked = wanted
+    absent = Bitmap(count: wanted.count)
     total = wanted.setCount
     remaining = total
   }
 
   func isFree(_ clusters: ClosedRange<Int>) -> Bool { firstHeld(clusters) == nil }
 
-  func isHeld(_ clusters: ClosedRange<Int>) -> Bool {
-    end == nil && clusters.upperBound < held.firstClear(from: clusters.lowerBound) ?? held.count
+  /// Whether a cluster is known to have been absent at the instant, and up to which one the same holds.
+  ///
+  /// - Parameter isAbsent: whether it, and all up to `last`, is absent now.
+  func absence(of cluster: Int, isAbsent: Bool, through last: Int) -> (isKnown: Bool, end: Int) {
+    func isKnown(_ cluster: Int) -> Bool { absent[cluster] || isAbsent && held[cluster] }
+    let result = isKnown(cluster)
+    var end = cluster
+    while end <= last, isKnown(end) == result {
+      let next: Int?
+      if absent[end] {
+        next = absent.firstClear(from: end)
+      } else if isAbsent, held[end] {
+        next = held.firstClear(from: end)
+      } else {
+        let known = [absent.firstSet(from: end), isAbsent ? held.firstSet(from: end) : nil]
+        next = known.compactMap { $0 }.min()
+      }
+      end = next ?? last + 1
+    }
+    return (result, min(end, last + 1))
   }
 
   private func firstHeld(_ clusters: ClosedRange<Int>) -> Int? {
@@ -101,6 +122,7 @@ struct PushBackupState {
     guard end == nil, wanted[cluster] else { return false }
     held[cluster] = false
     saved.updateValue(slot, forKey: cluster)
+    absent[cluster] = slot == nil
     savedBytes += bytes
     return true
   }
@@ -115,6 +137,7 @@ struct PushBackupState {
     while let cluster = wanted.firstSet(from: from), cluster < clusters.upperBound {
       wanted[cluster] = false
       held[cluster] = false
+      absent[cluster] = false
       if let slot = saved.removeValue(forKey: cluster) ?? nil { slots.append(slot) }
       count += 1
       from = cluster + 1
