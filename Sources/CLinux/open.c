@@ -12,7 +12,8 @@ int clinux_open(const char *path, int flags, mode_t mode) {
 
 int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t mode) {
   struct open_how how = {
-      .flags = flags | O_CLOEXEC | O_NOCTTY,
+      // What is only found takes no other flags.
+      .flags = flags | O_CLOEXEC | (flags & O_PATH ? 0 : O_NOCTTY),
       .mode = mode,
       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
   };

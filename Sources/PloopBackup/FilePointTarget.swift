@@ -34,9 +34,10 @@ package struct FilePointTarget: SinglePointTarget {
   /// What it is called until it is whole.
   package static func part(of file: String, _ id: String) -> String { "\(file).\(id).part" }
 
-  /// Whether a file beside the target's holds a backup that was begun.
+  /// Whether a name is such a one.
   package static func isPart(_ name: String, of file: String) -> Bool {
-    name.hasPrefix("\(file).") && name.hasSuffix(".part")
+    let id = name.dropFirst(file.count + 1).dropLast(".part".count)
+    return BackupNames.isValid(String(id)) && name == part(of: file, String(id))
   }
 
   package var name: String {

@@ -1,6 +1,6 @@
 internal import CNBD
 internal import Glibc
-internal import PloopIO
+package import PloopIO
 
 /// How an NBD server may be reached, and how long it may take.
 package struct NBDOptions: Sendable {
@@ -13,6 +13,8 @@ package struct NBDOptions: Sendable {
   package var connectSeconds = 30
   /// A request without answer for so long ends the connection, if no other has had one meanwhile.
   package var requestSeconds = 60
+  /// Finds the socket of an address with the path of one, instead of that path.
+  package var socket: (@Sendable () throws(BackupError) -> PathHandle)?
 
   package init() {}
 }
@@ -66,7 +68,9 @@ final class NBDConnection: BlockExport {
     let handle = try NBDHandle()
     self.handle = handle
     bell = try onTarget { () throws(IOError) in try Bell() }
-    try NBDConnection.connect(handle, uri, options)
+    let found = try options.socket?()
+    defer { withExtendedLifetime(found) {} }
+    try NBDConnection.connect(handle, NBDConnection.address(uri, found), options)
     let number = fcntl(nbd_aio_get_fd(handle.pointer), F_DUPFD_CLOEXEC, 0)
     guard number >= 0 else { throw BackupError(.last("fcntl", uri)) }
     socket = OwnedDescriptor(number)
@@ -103,6 +107,12 @@ final class NBDConnection: BlockExport {
   }
 
   // MARK: Connecting
+
+  /// The address with the socket that was found.
+  private static func address(_ uri: String, _ socket: PathHandle?) -> String {
+    guard let socket else { return uri }
+    return "\(uri.prefix { $0 != "?" })?socket=\(socket.path)"
+  }
 
   private static func connect(
     _ handle: NBDHandle, _ uri: String, _ options: NBDOptions

@@ -7,6 +7,25 @@ package enum PercentEncoding {
     encode(text.utf8) { isUnreserved($0) || plain.utf8.contains($0) }
   }
 
+  /// - Returns: nil where an escape is none, or the bytes are no text or have a zero among them.
+  static func decode(_ bytes: some Sequence<UInt8>) -> String? {
+    var decoded: [UInt8] = []
+    var rest = Array(bytes)[...]
+    while let byte = rest.popFirst() {
+      guard byte == UInt8(ascii: "%") else {
+        decoded.append(byte)
+        continue
+      }
+      let digits = String(decoding: rest.prefix(2), as: UTF8.self)
+      guard digits.utf8.count == 2, digits.allSatisfy(\.isHexDigit),
+        let value = UInt8(digits, radix: 16)
+      else { return nil }
+      decoded.append(value)
+      rest = rest.dropFirst(2)
+    }
+    return decoded.contains(0) ? nil : String(validating: decoded, as: UTF8.self)
+  }
+
   /// Encodes every byte that is not kept.
   package static func encode(
     _ bytes: some Sequence<UInt8>, keeping isKept: (UInt8) -> Bool

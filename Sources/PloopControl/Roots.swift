@@ -136,6 +136,22 @@ package struct Roots: Sendable {
     return Location(root: place.name, components: Array(path[place.components.count...]))
   }
 
+  /// Where a file lies that an absolute path names.
+  ///
+  /// - Throws: `path-outside-root` for one beneath no root.
+  func locate(absolute path: String, pointer: String) throws(ServiceError) -> Location {
+    let components = Roots.components(path)
+    guard !components.contains(".."),
+      let place = places.first(where: { components.starts(with: $0.components) }),
+      components.count > place.components.count
+    else {
+      throw ServiceError(
+        .pathOutsideRoot, "\(path.prefix(200)) lies beneath no root",
+        remedy: "make a root of its folder", errno: "EXDEV", pointer: pointer)
+    }
+    return Location(root: place.name, components: Array(components[place.components.count...]))
+  }
+
   /// How a descriptor names a file, so that ``resolve(_:from:pointer:)`` finds it: from its own folder
   /// beneath one root, absolutely from another.
   func reference(to file: Location, from descriptor: Location) -> String {

@@ -44,7 +44,9 @@ extension Service {
   func requireSpace(
     for request: JobRequest, _ parameters: [String: JobValue]
   ) throws(ServiceError) {
-    guard request.after.isEmpty, jobs.isIdle(device: request.device) else { return }
+    guard request.after.isEmpty, jobs.isIdle(device: request.device),
+      jobs.canLackRoom(request.type)
+    else { return }
     // Whatever else keeps it from being planned is told when its turn comes, or was told already.
     guard
       let plan = try? jobs.work(request.type, parameters, device: request.device).plan(self)

@@ -75,8 +75,8 @@ package final class Service: ServiceAPI {
   /// Since when hardly anything is free for a device.
   let shortages = Locked<[String: Double]>([:])
   let clerk: Clerk
-  /// Looks at targets, which may lie on what does not answer: nobody else waits for it.
-  let targetClerk: Clerk
+  /// Looks at all that lies beneath the roots, which may take long.
+  let rootsClerk: Clerk
   let targets = TargetTable()
   let jobs: JobEngine
   private let executors: [ThreadExecutor]
@@ -111,7 +111,7 @@ package final class Service: ServiceAPI {
       }
       self.executors = executors
       clerk = try Clerk(name: "ploopd-state")
-      targetClerk = try Clerk(name: "ploopd-targets")
+      rootsClerk = try Clerk(name: "ploopd-roots")
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       tell = Service.teller(transients, waiting)
       jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in

@@ -192,6 +192,14 @@ package final class ImageFolder: Sendable {
     if contains(name) { try unlink(name) }
   }
 
+  /// Which file has a name, whatever kind of one it is, found without following any link. It is not opened.
+  package func place(of name: String) throws(IOError) -> PathHandle {
+    // O_PATH (fcntl.h), which Swift does not import.
+    let number = clinux_open_beneath(descriptor.number, name, 0o10_000_000, 0)
+    guard number >= 0 else { throw .last("open", self.name(of: name)) }
+    return PathHandle(OwnedDescriptor(number))
+  }
+
   /// Bytes of the disk that a file takes; 0 of one that is not there any more.
   package func diskBytes(of name: String) throws(IOError) -> UInt64 {
     do throws(IOError) { return try open(name, writable: false).allocatedBytes() } catch {

@@ -78,7 +78,10 @@ struct BackupPhaseTests {
       case .image: place = #""type":"file","path":"copies/out","format":"ploop1""#
       case .export: place = ""
       }
-      server = kind == .export ? try ForeignServer.nbdkit(["memory", "16M"]) : nil
+      server =
+        kind == .export
+        ? try ForeignServer.nbdkit(
+          ["memory", "16M"], at: "\(mortal.folder.path)/images/nbdkit") : nil
       let words = server.map { "\"type\":\"nbd\",\"uri\":\"\($0.uri)\"" } ?? place
       let made = try service.post("/v1/targets", "{\"name\":\"to\",\(words)}")
       guard made.status == 201 else { throw Tool.Failure(description: made.text) }

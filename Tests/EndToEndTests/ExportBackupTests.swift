@@ -17,7 +17,7 @@ struct ExportFixture {
     service = try RunningService(in: path)
     disk = "\(path)/store.raw"
     try Tool.shell("truncate -s 64M '\(disk)'")
-    server = try ForeignServer.nbdkit(filters + ["file", disk])
+    server = try ForeignServer.nbdkit(filters + ["file", disk], at: "\(path)/images/nbdkit")
     let made = try service.post(
       "/v1/targets", "{\"name\":\"far\",\"type\":\"nbd\",\"uri\":\"\(server.uri)\"}")
     guard made.status == 201 else { throw Tool.Failure(description: made.text) }

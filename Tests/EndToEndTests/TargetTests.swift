@@ -63,7 +63,16 @@ struct TargetTests {
       return (condition?["status"] as? String, condition?["reason"] as? String)
     }
     #expect(try reachable() == ("True", "Opened"))
-    try Tool.shell("rmdir '\(fixture.store)' && touch '\(fixture.store)'")
+    // Another folder is in its place, as where nothing is mounted.
+    try Tool.shell("mv '\(fixture.store)' '\(fixture.folder.path)/away'")
+    #expect(try reachable() == ("False", "Missing"))
+    try Tool.shell("mkdir '\(fixture.store)'")
+    #expect(try reachable() == ("False", "Replaced"))
+    #expect(try service.get("/v1/targets/nas/backups").code == "target-unreachable")
+    try Tool.shell("cd '\(fixture.store)' && [ -z \"$(ls -A)\" ] && rmdir \"$PWD\"")
+    try Tool.shell("mv '\(fixture.folder.path)/away' '\(fixture.store)'")
+    #expect(try reachable() == ("True", "Opened"))
+    try Tool.shell("rm -r '\(fixture.store)' && touch '\(fixture.store)'")
     #expect(try reachable().status == "False")
     #expect(try service.get("/v1/targets/nas").json["usage"] is NSNull)
     #expect(try service.get("/v1/targets/nas/backups").code == "target-unreachable")

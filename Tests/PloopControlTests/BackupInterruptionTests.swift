@@ -117,7 +117,8 @@ struct BackupInterruptionTests {
   @Test("an export that another backup has begun to use is left to that one")
   func takenOver() async throws {
     let bench = try await BackupServiceBench()
-    let server = try ForeignServer.nbdkit(["memory", "16M"])
+    let server = try ForeignServer.nbdkit(
+      ["memory", "16M"], at: "\(bench.fixture.images)/nbdkit")
     try await bench.target("far", .nbd(uri: server.uri))
     let (service, geometry) = (try bench.fixture.service, try bench.disk.geometry)
     func place(_ id: String) -> SinglePlace {
@@ -132,6 +133,27 @@ struct BackupInterruptionTests {
     try second.open().letGo()
     #expect(service.targets.entry("far")?.target.jobsAtOnce == 1)
     #expect(service.targets.entry("nas")?.target.jobsAtOnce == 2)
+  }
+
+  @Test("where nothing is mounted nothing is copied, and the job waits until it is")
+  func unmounted() async throws {
+    let bench = try await BackupServiceBench()
+    let images = bench.fixture.images
+    try bench.write([1])
+    try Tool.shell("mv '\(images)/backups' '\(images)/away' && mkdir '\(images)/backups'")
+    let id = try await bench.begin()
+    let waiting = try await bench.await(id) { !$0.waitingFor.isEmpty }
+    #expect(waiting.waitingFor.first?.detail.contains("is not the folder") == true)
+    #expect(try ImageFolder(path: "\(images)/backups").names().isEmpty)
+    try Tool.shell("rmdir '\(images)/backups' && mv '\(images)/away' '\(images)/backups'")
+    #expect(try await bench.end(of: id).state == .succeeded)
+    // On purpose: it is made a target again.
+    let service = try bench.fixture.service
+    try Tool.shell("mv '\(images)/backups' '\(images)/away' && mkdir '\(images)/backups'")
+    try await service.removeTarget("nas", leavingBackups: true, ifRevision: nil)
+    try await bench.target("nas", .directory(path: "main:backups"))
+    #expect(try await bench.backup()["mode_used"] == .text("full"))
+    try bench.expectSaved()
   }
 
   @Test(

@@ -35,7 +35,8 @@ struct FileBackupTests {
   }
 
   private func names(_ bench: BackupServiceBench) throws -> [String] {
-    try ImageFolder(path: "\(bench.fixture.images)/copies").names().sorted()
+    try ImageFolder(path: "\(bench.fixture.images)/copies").names().filter { !$0.hasPrefix(".") }
+      .sorted()
   }
 
   private func listed(_ bench: BackupServiceBench) async throws -> [BackupInfo] {
@@ -67,6 +68,9 @@ struct FileBackupTests {
     _ = try await bench.await(id) { $0.record.progress.doneClusters > 4 }
     #expect(try names(bench) == ["vm.out.\(id).part"])
     #expect(try await listed(bench).map(\.state) == [.partial])
+    let orphans = try await bench.fixture.service.images(
+      root: nil, state: .orphaned, after: nil, limit: 100)
+    #expect(orphans.page.items.isEmpty)
     try await unlimit(id, bench)
     #expect(try await bench.end(of: id).state == .succeeded)
     #expect(try names(bench) == ["vm.out"])

@@ -10,11 +10,14 @@ package final class ForeignServer {
   private let words: [String]
   private var process: ChildProcess
   private let folder: TemporaryFolder
+  private let socket: String
 
-  /// - Parameter words: gets the path of the socket.
-  private init(_ words: (_ socket: String) -> [String]) throws {
+  /// - Parameters:
+  ///   - place: the path of the socket, which ends with its test's folder; nil for one of its own.
+  ///   - words: gets the path of the socket.
+  private init(at place: String? = nil, _ words: (_ socket: String) -> [String]) throws {
     folder = try TemporaryFolder()
-    let socket = "\(folder.path)/socket"
+    socket = place ?? "\(folder.path)/socket"
     uri = "nbd+unix:///?socket=\(socket)"
     self.words = words(socket)
     process = try ChildProcess(
@@ -24,7 +27,7 @@ package final class ForeignServer {
 
   /// Starts it again, after it has been killed, at the same address.
   package func restart() throws {
-    try Tool.shell("rm -f '\(folder.path)/socket'")
+    try Tool.shell("rm -f '\(socket)'")
     process = try ChildProcess(
       words, output: "\(folder.path)/log", errors: "\(folder.path)/log")
     try awaitGreeting()
@@ -32,7 +35,7 @@ package final class ForeignServer {
 
   private func awaitGreeting() throws {
     let deadline = Deadline.after(seconds: Self.patienceSeconds)
-    while access("\(folder.path)/socket", F_OK) != 0 || !Self.greets(uri) {
+    while access(socket, F_OK) != 0 || !Self.greets(uri) {
       guard process.isRunning, !deadline.hasPassed else {
         throw Tool.Failure(description: "the server does not start: \(try log())")
       }
@@ -57,8 +60,8 @@ package final class ForeignServer {
   }
 
   /// `nbdkit` with a plugin and its parameters, options and filters before it.
-  package static func nbdkit(_ words: [String]) throws -> ForeignServer {
-    try ForeignServer { socket in ["/usr/bin/nbdkit", "-f", "-U", socket] + words }
+  package static func nbdkit(_ words: [String], at place: String? = nil) throws -> ForeignServer {
+    try ForeignServer(at: place) { socket in ["/usr/bin/nbdkit", "-f", "-U", socket] + words }
   }
 
   /// What it has said so far.

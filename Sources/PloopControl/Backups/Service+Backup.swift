@@ -9,9 +9,9 @@ internal import PloopIO
 extension Service {
   /// What a target has of a device; nil where it keeps no points.
   func history(
-    of device: String, at place: TargetPlace
+    of device: String, on target: Target
   ) throws(ServiceError) -> BackupHistory? {
-    guard case .directory(let directory) = try open(place) else { return nil }
+    guard case .directory(let directory) = try open(target) else { return nil }
     return try backingUp { () throws(BackupError) in
       try BackupHistory(of: device, on: directory)
     }

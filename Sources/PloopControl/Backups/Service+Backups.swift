@@ -7,7 +7,7 @@ extension Service {
   package func backups(
     on target: String, of device: String?, after: String?, limit: Int
   ) async throws(ServiceError) -> Page<BackupInfo> {
-    try await targetClerk.run { () throws(ServiceError) in
+    try await clerk(of: target).run { () throws(ServiceError) in
       var found = try self.backups(on: target, of: device)
       if let after {
         guard let place = found.firstIndex(where: { $0.id == after }) else {
@@ -25,7 +25,7 @@ extension Service {
   package func backup(
     _ id: String, on target: String
   ) async throws(ServiceError) -> BackupInfo {
-    try await targetClerk.run { () throws(ServiceError) in
+    try await clerk(of: target).run { () throws(ServiceError) in
       try self.backup(id, on: target).info
     }
   }
@@ -35,7 +35,7 @@ extension Service {
     _ id: String, on target: String, cascading: Bool
   ) async throws(ServiceError) {
     try requireServing()
-    try await targetClerk.run { () throws(ServiceError) in
+    try await clerk(of: target).run { () throws(ServiceError) in
       let (info, point) = try self.backup(id, on: target)
       let dependents = try backingUp { () throws(BackupError) in try point.dependents(of: id) }
       let all = (cascading ? dependents.reversed() : []) + [id]

@@ -145,8 +145,10 @@ extension Service {
     of job: BackupJob, _ id: String, _ controller: DeviceController
   ) {
     do throws(ServiceError) {
-      let history = try history(of: job.device, at: try existing(target: job.target).place)
-      try settleCheckpoints(job.checkpoints, history, controller, for: id)
+      let history = try history(of: job.device, on: try existing(target: job.target))
+      try controller.runAndWait { () throws(ServiceError) in
+        try self.settleCheckpoints(job.checkpoints, history, controller, for: id)
+      }
     } catch {
       log.warning(
         "what a backup has left is removed by the next one",

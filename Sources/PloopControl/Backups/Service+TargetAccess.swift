@@ -21,31 +21,73 @@ extension Service {
     return entry.target
   }
 
-  /// Opens a target, whose missing folders are made. It may wait for a disk, or for what is mounted there.
+  /// Opens a target. It may wait for a disk, or for what is mounted there.
   ///
-  /// - Throws: `target-not-found`; `target-unreachable`; `insufficient-space`.
+  /// - Throws: `target-not-found`; `target-unreachable`, also where its folder is another one by now;
+  ///   `insufficient-space`.
   func open(target name: String, pointer: String? = nil) throws(ServiceError) -> OpenTarget {
-    try open(try existing(target: name, pointer: pointer).place)
+    try open(try existing(target: name, pointer: pointer))
   }
 
-  func open(_ place: TargetPlace) throws(ServiceError) -> OpenTarget {
-    do throws(ServiceError) {
-      switch place {
+  func open(_ target: Target) throws(ServiceError) -> OpenTarget {
+    try reaching { () throws(ServiceError) in
+      switch target.place {
       case .directory(let path):
-        let folder = try roots.makeFolder(at: try roots.locate(path, pointer: ""), pointer: "")
+        let folder = try roots.folder(at: try roots.locate(path, pointer: ""), pointer: "")
+        try require(target.mark, of: folder)
         return .directory(DirectoryTarget(in: folder, locks: descriptorLocks))
       case .file(let path, let format):
         let location = try roots.locate(path, pointer: "")
+        let folder = try roots.folder(of: location, pointer: "")
+        try require(target.mark, of: folder)
         return .single(
           FilePointTarget(
-            location.name, in: try roots.makeFolder(of: location, pointer: ""),
-            as: format == .raw ? .raw : .image,
+            location.name, in: folder, as: format == .raw ? .raw : .image,
             records: try records("files", of: "\(format.rawValue) \(path)")))
       case .nbd(let uri):
-        return .single(NBDTarget(uri, records: try records("exports", of: uri)))
+        return .single(
+          NBDTarget(uri, try nbdOptions(uri), records: try records("exports", of: uri)))
       }
-    } catch {
-      guard error.code != .insufficientSpace else { throw error }
+    }
+  }
+
+  /// Makes the folder of a place that is to be a target, with its parents.
+  ///
+  /// - Returns: its mark, which a folder keeps; nil where there is none.
+  func prepare(_ place: TargetPlace) throws(ServiceError) -> String? {
+    try reaching { () throws(ServiceError) in
+      let folder: ImageFolder
+      switch place {
+      case .directory(let path):
+        folder = try roots.makeFolder(at: try roots.locate(path, pointer: ""), pointer: "")
+      case .file(let path, _):
+        folder = try roots.makeFolder(of: try roots.locate(path, pointer: ""), pointer: "")
+      case .nbd: return nil
+      }
+      return try backingUp { () throws(BackupError) in
+        try TargetMark.make(ULID.make(), in: folder)
+      }
+    }
+  }
+
+  /// Without its mark a folder is another one: perhaps nothing is mounted there, and what is copied would
+  /// fill the disk beneath.
+  private func require(_ mark: String?, of folder: ImageFolder) throws(ServiceError) {
+    guard let mark else { return }
+    let found = try backingUp { () throws(BackupError) in try TargetMark.read(in: folder) }
+    guard found != mark else { return }
+    throw ServiceError(
+      .targetUnreachable,
+      "\(folder.path) is not the folder that the target was made with: \(TargetMark.fileName) is \(found == nil ? "missing" : "another one")",
+      cause: "target-mismatch",
+      remedy: "mount what belongs there; to use this one, DELETE the target and POST it again")
+  }
+
+  private func reaching<Result>(
+    _ body: () throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
+    do throws(ServiceError) { return try body() } catch {
+      guard error.code != .insufficientSpace, error.code != .targetUnreachable else { throw error }
       throw ServiceError(unreachable: error)
     }
   }

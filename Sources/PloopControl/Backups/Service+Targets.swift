@@ -3,12 +3,14 @@ internal import PloopBackup
 internal import PloopIO
 
 // What can be asked of targets by name. Where they lie may not answer for long: all of it is done on a
-// thread of its own.
+// thread of the target's own, and who only looks is told after a while that there is no answer.
 
 extension Service {
   package func targets(after: String?, limit: Int) async -> Page<TargetInfo> {
     let found = targets.targets.filter { target in after.map { target.name > $0 } ?? true }
-    let items = await targetClerk.look { found.prefix(limit).map(self.info) }
+    let looks = found.prefix(limit).map { target in Task { await self.look(patientlyAt: target) } }
+    var items: [TargetInfo] = []
+    for look in looks { items.append(await look.value) }
     return Page(
       items: items, next: found.count > limit ? items.last?.target.name : nil,
       revision: store.lastRevision)
@@ -16,7 +18,7 @@ extension Service {
 
   package func target(_ name: String) async throws(ServiceError) -> TargetInfo {
     let target = try existing(target: name)
-    return await targetClerk.look { self.info(of: target) }
+    return await look(patientlyAt: target)
   }
 
   /// Gives a place where backups are kept a name. Missing folders are made.
@@ -29,11 +31,17 @@ extension Service {
       name: request.name, place: try canonical(request.place), createdAt: wallClockSeconds())
     target.slots = request.slots
     target.limits = request.limits
-    let info = try await targetClerk.run { [target] () throws(ServiceError) in
+    defer { targets.dismissClerk(of: request.name) }
+    let info = try await targets.clerk(of: request.name).run { [target] () throws(ServiceError) in
       try self.requireFree(target)
       // Made before anything is written down: a place that cannot be used is refused, and not kept.
-      _ = try self.open(target.place)
-      return try self.commit(target, as: .targetCreated, keeping: keeper)
+      var target = target
+      target.mark = try self.prepare(target.place)
+      let state = self.look(at: target)
+      return try self.targets.adding.withLock { _ throws(ServiceError) in
+        try self.requireFree(target)
+        return try self.commit(target, state, as: .targetCreated, keeping: keeper)
+      }
     }
     log.info("target added", metadata: ["target": "\(request.name)"])
     return info
@@ -43,14 +51,16 @@ extension Service {
     _ name: String, _ change: TargetChange, ifRevision: UInt64?
   ) async throws(ServiceError) -> TargetInfo {
     try requireServing()
-    return try await targetClerk.run { () throws(ServiceError) in
+    return try await clerk(of: name).run { () throws(ServiceError) in
       let target = try self.existing(target: name)
       try Service.require(ifRevision, is: target.revision)
       var wanted = target
       wanted.slots = change.slots ?? target.slots
       wanted.limits = change.limits.applied(to: target.limits)
       guard wanted != target else { return self.info(of: target) }
-      let info = try self.commit(wanted, as: .targetChanged, keeping: nil)
+      // Looked at ahead: it may take its time, and nobody waits for it within a transaction.
+      let info = try self.commit(
+        wanted, self.look(at: target), as: .targetChanged, keeping: nil)
       self.jobs.lookAgain()
       return info
     }
@@ -61,7 +71,7 @@ extension Service {
     _ name: String, leavingBackups: Bool, ifRevision: UInt64?
   ) async throws(ServiceError) {
     try requireServing()
-    try await targetClerk.run { () throws(ServiceError) in
+    try await clerk(of: name).run { () throws(ServiceError) in
       let target = try self.existing(target: name)
       try Service.require(ifRevision, is: target.revision)
       if let job = self.jobs.user(of: name) {
@@ -87,10 +97,9 @@ extension Service {
   }
 
   private func commit(
-    _ target: Target, as event: EventType, keeping keeper: AnswerKeeper<TargetInfo>?
+    _ target: Target, _ state: TargetState, as event: EventType,
+    keeping keeper: AnswerKeeper<TargetInfo>?
   ) throws(ServiceError) -> TargetInfo {
-    // Looked at ahead: it may take its time, and nobody waits for it within a transaction.
-    let state = look(at: target)
     let info = try store.write { transaction throws(ServiceError) in
       var target = target
       target.revision = try transaction.nextRevision()
@@ -132,6 +141,7 @@ extension Service {
           .invalidValue, "uri: one of nbd://, nbds://, nbd+unix:// or nbds+unix:// is expected",
           pointer: "/uri")
       }
+      _ = try socket(of: uri)
       return place
     }
   }
@@ -152,22 +162,68 @@ extension Service {
 
   // MARK: Looking
 
+  private typealias TargetState = (
+    conditions: [DeviceInfo.Condition], usage: TargetInfo.Usage?
+  )
+
+  /// For how long a target is waited for by who looks at it, and by how many.
+  private static let patienceSeconds = 10
+  private static let lookersLimit = 8
+
+  /// - Throws: `target-not-found`.
+  func clerk(of target: String, pointer: String? = nil) throws(ServiceError) -> Clerk {
+    _ = try existing(target: target, pointer: pointer)
+    return try targets.clerk(of: target)
+  }
+
+  /// A target as it is, or without an answer if there is none in time.
+  private func look(patientlyAt target: Target) async -> TargetInfo {
+    let name = target.name
+    guard let clerk = try? targets.clerk(of: name),
+      targets.beginLook(at: name, limit: Service.lookersLimit)
+    else { return Service.unanswered(target, targets) }
+    return await withCheckedContinuation { continuation in
+      let waiting = Locked<CheckedContinuation<TargetInfo, Never>?>(continuation)
+      let isAsked = { @Sendable in waiting.withLock { waiting in waiting.take() } }
+      let patience = Task { [targets] in
+        try? await Task.sleep(for: .seconds(Service.patienceSeconds))
+        isAsked()?.resume(returning: Service.unanswered(target, targets))
+      }
+      Task {
+        let info = await clerk.look { self.info(of: target) }
+        targets.endLook(at: name)
+        patience.cancel()
+        isAsked()?.resume(returning: info)
+      }
+    }
+  }
+
+  private static func unanswered(_ target: Target, _ targets: TargetTable) -> TargetInfo {
+    let condition = DeviceInfo.Condition(
+      type: "Reachable", isTrue: false, reason: "NotAnswering",
+      message: "no answer for \(patienceSeconds) s",
+      since: targets.note(target.name, isReachable: false))
+    return TargetInfo(target: target, conditions: [condition], usage: nil)
+  }
+
   private func info(of target: Target) -> TargetInfo {
     let state = look(at: target)
     return TargetInfo(target: target, conditions: state.conditions, usage: state.usage)
   }
 
   /// Whether a target can be used now, and what lies there. Of an NBD server only jobs find that out.
-  private func look(
-    at target: Target
-  ) -> (conditions: [DeviceInfo.Condition], usage: TargetInfo.Usage?) {
+  private func look(at target: Target) -> TargetState {
     let usage: TargetInfo.Usage?
     var (reason, message) = ("Opened", "")
     do throws(ServiceError) {
-      usage = try self.usage(of: target.place)
+      usage = try self.usage(of: target)
     } catch {
       usage = nil
-      reason = error.cause == "image-not-found" ? "Missing" : "Unusable"
+      switch error.cause {
+      case "image-not-found": reason = "Missing"
+      case "target-mismatch": reason = "Replaced"
+      default: reason = "Unusable"
+      }
       message = error.detail
     }
     if case .nbd = target.place { return ([], usage) }
@@ -178,9 +234,9 @@ extension Service {
     return ([condition], usage)
   }
 
-  private func usage(of place: TargetPlace) throws(ServiceError) -> TargetInfo.Usage? {
+  private func usage(of target: Target) throws(ServiceError) -> TargetInfo.Usage? {
     var usage = TargetInfo.Usage()
-    switch try open(place) {
+    switch try open(target) {
     case .directory(let directory):
       for chain in try chains(in: directory, of: nil) {
         for point in try backingUp({ () throws(BackupError) in try chain.chain.points() }) {

@@ -39,6 +39,8 @@ package struct Target: Codable, Sendable, Equatable {
   /// Seconds since 1970.
   package var createdAt: Double
   package var revision: UInt64 = 0
+  /// Of its folder, made or found when it became a target (``TargetMark``); nil where there is none.
+  var mark: String?
 
   /// A place that holds one backup has one job at a time, whatever its slots are: another one would take it
   /// over between two steps.

@@ -2,15 +2,22 @@ internal import PloopIO
 
 /// The targets that there are, as jobs and their queue need them: in memory, with what all jobs of one
 /// have together.
+///
+/// Each has a thread of its own for those who ask for it: one may lie on what does not answer.
 final class TargetTable: Sendable {
   struct Entry: Sendable {
     var target: Target
     let throttle: Locked<JobThrottle>
+    /// How many wait for it who only look at it.
+    var lookers = 0
     /// As it was found last, and since when.
     var reachable: (isTrue: Bool, since: Double)?
   }
 
   private let entries = Locked<[String: Entry]>([:])
+  private let clerks = Locked<[String: Clerk]>([:])
+  /// Held while it is decided whether a place is free.
+  let adding = Locked(())
 
   /// Adds a target, or replaces what is known of one.
   func keep(_ target: Target) {
@@ -20,17 +27,55 @@ final class TargetTable: Sendable {
         entries[target.name]?.throttle ?? Locked(JobThrottle(target.limits, now: now))
       throttle.withLock { $0.change(target.limits, now: now) }
       entries[target.name] = Entry(
-        target: target, throttle: throttle, reachable: entries[target.name]?.reachable)
+        target: target, throttle: throttle, lookers: entries[target.name]?.lookers ?? 0,
+        reachable: entries[target.name]?.reachable)
     }
   }
 
-  func remove(_ name: String) { entries.withLock { _ = $0.removeValue(forKey: name) } }
+  func remove(_ name: String) {
+    entries.withLock { _ = $0.removeValue(forKey: name) }
+    dismissClerk(of: name)
+  }
+
+  /// Looks at one target, as others look at others meanwhile.
+  func clerk(of name: String) throws(ServiceError) -> Clerk {
+    try clerks.withLock { clerks throws(ServiceError) in
+      if let clerk = clerks[name] { return clerk }
+      do throws(IOError) {
+        let clerk = try Clerk(name: "ploopd-target")
+        clerks[name] = clerk
+        return clerk
+      } catch { throw ServiceError(error) }
+    }
+  }
+
+  /// For one that has not come to be a target.
+  func dismissClerk(of name: String) {
+    guard entry(name) == nil else { return }
+    clerks.withLock { _ = $0.removeValue(forKey: name) }
+  }
 
   func entry(_ name: String) -> Entry? { entries.withLock { $0[name] } }
 
   /// In the order of their names.
   var targets: [Target] {
     entries.withLock { $0.values.map(\.target).sorted { $0.name < $1.name } }
+  }
+
+  /// - Returns: false when enough wait for it.
+  func beginLook(at name: String, limit: Int) -> Bool {
+    entries.withLock { entries in
+      guard let lookers = entries[name]?.lookers, lookers < limit else { return false }
+      entries[name]?.lookers = lookers + 1
+      return true
+    }
+  }
+
+  func endLook(at name: String) {
+    entries.withLock { entries in
+      guard let lookers = entries[name]?.lookers, lookers > 0 else { return }
+      entries[name]?.lookers = lookers - 1
+    }
   }
 
   /// Notes whether a target could be reached.

@@ -34,7 +34,7 @@ extension Service {
         .invalidValue, "there is no root \(root.prefix(80))",
         remedy: "the roots are: \(roots.names.joined(separator: ", "))")
     }
-    let known = await targetClerk.look { self.knownImages(fresh: after == nil) }
+    let known = await rootsClerk.look { self.knownImages(fresh: after == nil) }
     let found = known.images.filter { image in
       (root.map { image.path.hasPrefix("\($0):") } ?? true)
         && (wanted.map { image.state == $0 } ?? true) && (after.map { image.path > $0 } ?? true)
@@ -77,8 +77,8 @@ extension Service {
         return !isLooking
       })
     {
-      Task { [targetClerk] in
-        await targetClerk.look { _ = self.knownImages(fresh: true) }
+      Task { [rootsClerk] in
+        await rootsClerk.look { _ = self.knownImages(fresh: true) }
         self.isLookingAtImages.withLock { $0 = false }
       }
     }

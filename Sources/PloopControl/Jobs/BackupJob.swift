@@ -11,6 +11,8 @@ struct BackupJob: JobWork {
   static let isResumable = true
   /// Its instant would be over.
   static let waitsForResume = true
+  /// Its target's room is waited for.
+  static let canLackRoom = false
 
   enum Mode: String, Sendable {
     case full, incremental
@@ -26,6 +28,14 @@ struct BackupJob: JobWork {
   let snapshot: GUID?
   let checkpoints: BackupCheckpoints
   let spill: BackupSpill
+  private var survey: Survey?
+
+  /// What was seen of the target ahead.
+  private struct Survey: Sendable {
+    /// Nil where it keeps no points, or nobody needs to know.
+    var history: BackupHistory?
+    var freeBytes: UInt64?
+  }
 
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
     self.device = device
@@ -59,9 +69,22 @@ struct BackupJob: JobWork {
 
   // MARK: Before it begins
 
+  func surveyed(
+    _ service: Service, isPlanned: Bool
+  ) throws(ServiceError) -> BackupJob {
+    guard isPlanned || mode == .incremental else { return self }
+    let place = try service.existing(target: target, pointer: "/params/target")
+    var job = self
+    job.survey = Survey(
+      history: snapshot == nil && mode != .full
+        ? try service.history(of: device, on: place) : nil,
+      freeBytes: service.freeBytes(at: place.place))
+    return job
+  }
+
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
     var pinned: [String: JobValue] = ["target": .text(target), "mode": .text(mode.rawValue)]
-    let place = try service.existing(target: target, pointer: "/params/target").place
+    _ = try service.existing(target: target, pointer: "/params/target")
     let controller = try service.controller(device)
     if let snapshot {
       pinned["snapshot"] = .text(snapshot.description)
@@ -79,7 +102,7 @@ struct BackupJob: JobWork {
       try service.check(spill, of: controller)
     }
     // What can be said at once is not left to the job.
-    if mode == .incremental { _ = try choose(service, place) }
+    if mode == .incremental { _ = try choose(service) }
     return pinned
   }
 
@@ -102,17 +125,16 @@ struct BackupJob: JobWork {
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    let place = try service.existing(target: target, pointer: "/params/target").place
     let controller = try service.controller(device)
     var plan: JobPlan
     if let snapshot {
       plan = try service.planBackup(of: snapshot, controller)
       plan.mode = PointManifest.Mode.full.rawValue
       plan.reason = mode == .full ? nil : BackupChoice.snapshotReason
-      _ = try choose(service, place)
+      _ = try choose(service)
     } else {
       let disk = try controller.device()
-      let choice = try choose(service, place)
+      let choice = try choose(service)
       let clusters = try choice.clusters(of: disk)
       plan = JobPlan(
         clusters: clusters,
@@ -122,17 +144,14 @@ struct BackupJob: JobWork {
       plan.reason = choice.reason
     }
     plan.requiredBytes = plan.bytes
-    plan.freeBytes = service.freeBytes(at: place)
+    plan.freeBytes = survey?.freeBytes
     return plan
   }
 
   /// What a backup would build on now.
-  private func choose(
-    _ service: Service, _ place: TargetPlace
-  ) throws(ServiceError) -> BackupChoice {
+  private func choose(_ service: Service) throws(ServiceError) -> BackupChoice {
     let disk = snapshot == nil ? try service.controller(device).device() : nil
-    let history = try service.history(of: device, at: place)
-    return try choose(history, disk, named: "new")
+    return try choose(survey?.history, disk, named: "new")
   }
 
   /// - Parameters:

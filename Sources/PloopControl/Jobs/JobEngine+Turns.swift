@@ -138,12 +138,21 @@ extension JobEngine {
     }
   }
 
-  /// Ends a job that does not run and was cancelled, once nothing is left of it.
+  /// Ends a job that does not run and was cancelled, once nothing is left of it. Where that may wait for a
+  /// target nobody waits for it here.
   func discard(_ id: String, _ service: Service) {
     guard let job = state.withLock({ $0.jobs[id] }) else { return }
     // One that cannot be made has done nothing.
-    (try? work(job.type, job.parameters, device: job.device))?.discard(job: id, service)
-    end(id, .cancelled)
+    let work = try? work(job.type, job.parameters, device: job.device)
+    state.withLock { $0.discards += 1 }
+    let body = { @Sendable [self] in
+      work?.discard(job: id, service)
+      end(id, .cancelled)
+      state.update { $0.discards -= 1 }
+    }
+    guard job.target != nil, let thread = try? Thread(name: "ploopd-job", stackBytes: 1 << 20, body)
+    else { return body() }
+    thread.detach()
   }
 
   private func end(

@@ -18,6 +18,8 @@ final class JobEngine: Sendable {
     var settings = QueueSettings()
     /// Jobs that were being cancelled when an earlier life ended, until what they left is removed.
     var discarding: [String] = []
+    /// Of how many what they left is being removed.
+    var discards = 0
     var hasStarted = false
     var isStopping = false
     /// How often something has changed that may let a job begin.
@@ -131,7 +133,7 @@ final class JobEngine: Sendable {
       return Array(state.controls.values)
     }
     controls.forEach { $0.interrupt() }
-    _ = state.wait(until: deadline) { $0.controls.isEmpty ? true : nil }
+    _ = state.wait(until: deadline) { $0.controls.isEmpty && $0.discards == 0 ? true : nil }
   }
 
   /// Something has changed outside that jobs may wait for.
@@ -254,6 +256,9 @@ final class JobEngine: Sendable {
   func hasDevice(_ job: JobRecord) -> Bool {
     (try? registry.type(job.type).device(with: job.parameters)) != JobDevice.none
   }
+
+  /// Whether a job of a type can be refused since it has no room.
+  func canLackRoom(_ type: String) -> Bool { (try? registry.type(type).canLackRoom) ?? true }
 
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 

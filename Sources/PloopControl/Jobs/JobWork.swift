@@ -27,7 +27,9 @@ protocol QueuedWork: Sendable {
   static var waitsForResume: Bool { get }
   /// Whether its request names a device: an attached one, which nobody else changes meanwhile.
   static var device: JobDevice { get }
-  /// The same of a job with these parameters.
+  /// Whether it can be refused since there is no room for it.
+  static var canLackRoom: Bool { get }
+  /// Whether it goes on where it was, as a job with these parameters.
   static func isResumable(with parameters: [String: JobValue]) -> Bool
   static func device(with parameters: [String: JobValue]) -> JobDevice
 
@@ -39,6 +41,12 @@ protocol QueuedWork: Sendable {
 
   /// The id of a device that it makes: nobody else takes it while the job is open.
   var newDevice: String? { get }
+
+  /// The same work, knowing what has to be looked at on a target before it can be planned or accepted: that may
+  /// take long, and nobody else waits for it.
+  ///
+  /// - Parameter isPlanned: whether it is to be planned; else it is to be accepted.
+  func surveyed(_ service: Service, isPlanned: Bool) throws(ServiceError) -> Self
 
   /// The parameters with everything said that was left open: what is meant at the moment of the
   /// request stays meant. May write the disk's first descriptor.
@@ -56,7 +64,8 @@ protocol QueuedWork: Sendable {
   /// - Returns: the job's result.
   func run(_ control: JobControl, _ service: Service) throws(JobStop) -> [String: JobValue]
 
-  /// Removes what interrupted attempts have left. Called when the job is cancelled while it does not run.
+  /// Removes what interrupted attempts have left. Called when the job is cancelled while it does not run, on a
+  /// thread that may wait.
   func discard(job: String, _ service: Service)
 }
 
@@ -64,7 +73,9 @@ extension QueuedWork {
   static func isResumable(with parameters: [String: JobValue]) -> Bool { isResumable }
   static func device(with parameters: [String: JobValue]) -> JobDevice { device }
   static var waitsForResume: Bool { false }
+  static var canLackRoom: Bool { true }
   var newDevice: String? { nil }
+  func surveyed(_ service: Service, isPlanned: Bool) throws(ServiceError) -> Self { self }
   func discard(job: String, _ service: Service) {}
 }
 

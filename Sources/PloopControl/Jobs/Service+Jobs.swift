@@ -14,15 +14,34 @@ extension Service {
   ) async throws(ServiceError) -> JobInfo {
     try requireServing()
     try Names.require(labels: request.labels)
-    guard let device = try jobs.device(of: request) else {
-      return try await targetClerk.run { () throws(ServiceError) in
-        try self.add(request, keeping: keeper)
+    let device = try jobs.device(of: request)
+    let work = try jobs.work(request.type, request.parameters, device: device)
+    guard let device else {
+      return try await clerk(of: request).run { () throws(ServiceError) in
+        try self.add(request, work, keeping: keeper)
       }
     }
     let controller = try controller(device)
+    let surveyed = try await survey(request, work, isPlanned: false)
     return try await controller.run { () throws(ServiceError) in
       try Service.require(request, of: controller)
-      return try self.add(request, keeping: keeper)
+      return try self.add(request, surveyed, keeping: keeper)
+    }
+  }
+
+  /// Who looks at what a request names: the target, where it names one.
+  private func clerk(of request: JobRequest) throws(ServiceError) -> Clerk {
+    guard case .text(let target)? = request.parameters["target"] else { return rootsClerk }
+    return try clerk(of: target, pointer: "/params/target")
+  }
+
+  /// Whoever wants something of the device does not wait for what a target does.
+  private func survey(
+    _ request: JobRequest, _ work: any QueuedWork, isPlanned: Bool
+  ) async throws(ServiceError) -> any QueuedWork {
+    guard request.parameters["target"] != nil else { return work }
+    return try await clerk(of: request).run { () throws(ServiceError) in
+      try work.surveyed(self, isPlanned: isPlanned)
     }
   }
 
@@ -37,6 +56,12 @@ extension Service {
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) throws(ServiceError) -> JobInfo {
     let work = try jobs.work(request.type, request.parameters, device: request.device)
+    return try add(request, work, keeping: keeper)
+  }
+
+  private func add(
+    _ request: JobRequest, _ work: any QueuedWork, keeping keeper: AnswerKeeper<JobInfo>?
+  ) throws(ServiceError) -> JobInfo {
     let parameters = try work.pinned(self)
     for (index, id) in request.after.enumerated() where try job(id) == nil {
       throw ServiceError(
@@ -65,18 +90,24 @@ extension Service {
   /// What a job would do, without making one.
   package func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
     try requireServing()
-    guard let device = try jobs.device(of: request) else {
-      return try await targetClerk.run { () throws(ServiceError) in try self.plan(request) }
+    let device = try jobs.device(of: request)
+    let work = try jobs.work(request.type, request.parameters, device: device)
+    guard let device else {
+      return try await clerk(of: request).run { () throws(ServiceError) in
+        try self.plan(request, work)
+      }
     }
     let controller = try controller(device)
+    let surveyed = try await survey(request, work, isPlanned: true)
     return try await controller.run { () throws(ServiceError) in
       try Service.require(request, of: controller)
-      return try self.plan(request)
+      return try self.plan(request, surveyed)
     }
   }
 
-  private func plan(_ request: JobRequest) throws(ServiceError) -> JobPlan {
-    let work = try jobs.work(request.type, request.parameters, device: request.device)
+  private func plan(
+    _ request: JobRequest, _ work: any QueuedWork
+  ) throws(ServiceError) -> JobPlan {
     var plan = try work.plan(self)
     var limits = [request.limits, jobs.state.withLock { $0.settings.limits }]
     if case .text(let name)? = request.parameters["target"], let entry = targets.entry(name) {
