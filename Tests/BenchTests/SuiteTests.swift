@@ -14,14 +14,15 @@ struct SuiteTests {
     settings.peers = [.ploopd, .qemu, .qcow2, .nbdkit, .null]
     settings.rows = [
       "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
-      "snapshot", "recording", "check", "clone", "compact",
+      "snapshot", "recording", "check", "clone", "compact", "backup", "backup-guest", "increment",
     ]
     var lines: [String] = []
     let report = try BenchKit.Suite(settings) { lines.append($0) }.run()
     #expect(
       report.rows.map(\.id) == [
         "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
-        "merge-guest", "snapshot", "recording", "check", "clone", "compact",
+        "merge-guest", "snapshot", "recording", "check", "clone", "compact", "backup",
+        "backup-guest", "backup-guest-p99", "increment",
       ])
     #expect(lines.count == report.rows.count)
     for row in report.rows {

@@ -38,6 +38,12 @@ package struct NBDAddress: Sendable, Equatable {
       port: colon.map { String(parts[0][parts[0].index(after: $0)...]) } ?? "10809")
   }
 
+  /// The path of a Unix socket.
+  var socketPath: String {
+    guard case .unix(let path) = door else { return "" }
+    return path
+  }
+
   package var uri: String {
     switch door {
     case .unix(let path): "nbd+unix:///\(export)?socket=\(path)"

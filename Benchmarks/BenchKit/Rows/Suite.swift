@@ -9,6 +9,7 @@ package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
     warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"] + chainRowIDs
+    + backupRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -34,6 +35,7 @@ package final class Suite {
     try warmRows()
     try freshRows()
     try chainRows()
+    try backupRows()
     try servers.shutDown()
     return Report(
       machine: try Machine.description(program: settings.program),

@@ -26,7 +26,13 @@ final class Servers {
     return "\(parent)/\(name)-\(count).\(peer.suffix)"
   }
 
-  private func service(_ peer: Peer) throws -> RunningService {
+  /// A name that nothing of this run has.
+  func newName(_ prefix: String) -> String {
+    count += 1
+    return "\(prefix)\(count)"
+  }
+
+  func service(_ peer: Peer) throws -> RunningService {
     if let service = services[peer] { return service }
     guard let program = programs[peer] else { throw BenchFailure("no program for \(peer)") }
     let service = try RunningService(
@@ -88,6 +94,27 @@ final class Servers {
       words = [RunningService.builtProgram("bench"), "null-server", socket]
     case .ploopd, .base: words = []
     }
+    return try run(peer, name: name, export: export, files: files, socket: socket, words)
+  }
+
+  /// Starts somebody else's server.
+  ///
+  /// - Parameters:
+  ///   - place: the folder of its socket, if not the one of all.
+  ///   - words: gets the path of its socket.
+  func run(
+    _ peer: Peer, export: String, files: [String], in place: String? = nil,
+    _ words: (_ socket: String) -> [String]
+  ) throws -> Contender {
+    count += 1
+    let socket = "\(place ?? folder)/s\(count)"
+    return try run(peer, name: nil, export: export, files: files, socket: socket, words(socket))
+  }
+
+  private func run(
+    _ peer: Peer, name: String?, export: String, files: [String], socket: String, _ words: [String]
+  ) throws -> Contender {
+    var words = words
     words[0] = try Tool.shell("PATH=$PATH:/usr/sbin:/bin command -v '\(words[0])'").output
       .trimmingNewline
     let child = try ChildProcess(words, output: "\(socket).log", errors: "\(socket).log")
@@ -162,20 +189,19 @@ final class Servers {
   func merge(_ contender: Contender) throws { try awaitJob(try beginMerge(contender)) }
 
   func beginMerge(_ contender: Contender) throws -> String {
-    try begin("{\"type\":\"merge\",\"device\":\"\(contender.address.export)\"}")
+    try beginJob("{\"type\":\"merge\",\"device\":\"\(contender.address.export)\"}")
   }
 
-  /// Puts a job into the queue.
-  private func begin(_ job: String) throws -> String {
-    let reply = try service(.ploopd).post("/v1/jobs", job)
+  func beginJob(_ body: String) throws -> String {
+    let reply = try service(.ploopd).post("/v1/jobs", body)
     guard reply.status == 202, let id = reply.json["id"] as? String else {
-      throw BenchFailure("\(job): \(reply.text)")
+      throw BenchFailure("\(body): \(reply.text)")
     }
     return id
   }
 
   /// Runs a job to its end.
-  func run(_ job: String) throws { try awaitJob(try begin(job)) }
+  func run(_ job: String) throws { try awaitJob(try beginJob(job)) }
 
   /// Detaches a disk that lies in a folder of its id, and removes it.
   func removeDisk(_ id: String) throws {
