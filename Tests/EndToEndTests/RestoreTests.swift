@@ -128,6 +128,21 @@ struct RestoreTests {
     #expect(words.hasPrefix("2 of 2 backups are damaged"), "\(words)")
   }
 
+  @Test(
+    "are not made where something has come to lie since they were asked for, and leave it alone",
+    arguments: ["root.hds", "root.hds.sums", "DiskDescriptor.xml"])
+  func takenMeanwhile(name: String) throws {
+    #expect(try service.patch("/v1/queue", #"{"paused":true}"#).status == 200)
+    let id = try fixture.restore("b2", to: "r")
+    try Tool.shell(
+      "mkdir '\(service.images)/r' && echo mine > '\(service.images)/r/\(name)'")
+    #expect(try service.patch("/v1/queue", #"{"paused":false}"#).status == 200)
+    let done = try fixture.end(of: id)
+    #expect((done["error"] as? [String: Any])?["code"] as? String == "image-exists", "\(done)")
+    #expect(try names(in: "r") == [name])
+    #expect(try Tool.shell("cat '\(service.images)/r/\(name)'").output == "mine\n")
+  }
+
   @Test("go on where they were after kill -9, and are whole then")
   func killed() throws {
     let id = try fixture.restore("b2", to: "r", ",\"limits\":{\"bps\":8388608}")

@@ -216,4 +216,26 @@ struct ChainTests {
       rounds.withLock { $0 += 1 }
     }
   }
+
+  @Test("gets no point while another program has its descriptor, and gets it afterwards")
+  func lockedDescriptor() throws {
+    let bench = try BackupBench()
+    bench.write(0..<4)
+    try bench.point()
+    bench.write([1])
+    let source = ModelSource(bench.disk, wanted: [1])
+    let manifest = bench.manifest(source)
+    let copy = BackupCopy(
+      from: source, to: try bench.chain.write(manifest, wanted: source.wanted), on: bench.engine)
+    while try copy.step(limitBytes: 1 << 20) {}
+    do {
+      let lock = try DescriptorLocks().acquire(in: bench.folder, exclusive: true)
+      defer { withExtendedLifetime(lock) {} }
+      #expect(kind { _ = try copy.finish() } == .locked)
+      #expect(try bench.chain.points().map(\.state) == [.whole, .partial])
+    }
+    copy.abandon()
+    try bench.copy(source, to: try bench.chain.write(manifest, wanted: source.wanted))
+    #expect(try bench.chain.points().map(\.state) == [.whole, .whole])
+  }
 }
