@@ -13,6 +13,11 @@ package struct NBDOptions: Sendable {
   package var connectSeconds = 30
   /// A request without answer for so long ends the connection, if no other has had one meanwhile.
   package var requestSeconds = 60
+  /// Finds the folder with the certificates: of authorities that may have signed the server's, and our own
+  /// (`ca-cert.pem`, `client-cert.pem`, `client-key.pem`); nil for those of the system.
+  package var certificates: (@Sendable () throws(BackupError) -> ImageFolder)?
+  /// Whether the server has to show that it has the name of the address.
+  package var verifiesServer = true
   /// Finds the socket of an address with the path of one, instead of that path.
   package var socket: (@Sendable () throws(BackupError) -> PathHandle)?
 
@@ -68,8 +73,10 @@ final class NBDConnection: BlockExport {
     let handle = try NBDHandle()
     self.handle = handle
     bell = try onTarget { () throws(IOError) in try Bell() }
-    let found = try options.socket?()
-    defer { withExtendedLifetime(found) {} }
+    let (found, certificates) = (try options.socket?(), try options.certificates?())
+    // The library opens both by paths that lead through us.
+    defer { withExtendedLifetime((found, certificates)) {} }
+    try NBDConnection.trust(handle, certificates, options, uri)
     try NBDConnection.connect(handle, NBDConnection.address(uri, found), options)
     let number = fcntl(nbd_aio_get_fd(handle.pointer), F_DUPFD_CLOEXEC, 0)
     guard number >= 0 else { throw BackupError(.last("fcntl", uri)) }
@@ -107,6 +114,17 @@ final class NBDConnection: BlockExport {
   }
 
   // MARK: Connecting
+
+  private static func trust(
+    _ handle: NBDHandle, _ certificates: ImageFolder?, _ options: NBDOptions, _ uri: String
+  ) throws(BackupError) {
+    guard nbd_set_tls_verify_peer(handle.pointer, options.verifiesServer) == 0 else {
+      throw nbdFailure(uri)
+    }
+    guard let certificates else { return }
+    let path = certificates.withDescriptor { "/proc/self/fd/\($0)" }
+    guard nbd_set_tls_certificates(handle.pointer, path) == 0 else { throw nbdFailure(uri) }
+  }
 
   /// The address with the socket that was found.
   private static func address(_ uri: String, _ socket: PathHandle?) -> String {

@@ -46,7 +46,7 @@ extension Service {
             records: try records("files", of: "\(format.rawValue) \(path)")))
       case .nbd(let uri):
         return .single(
-          NBDTarget(uri, try nbdOptions(uri), records: try records("exports", of: uri)))
+          NBDTarget(uri, try nbdOptions(uri, target.tls), records: try records("exports", of: uri)))
       }
     }
   }

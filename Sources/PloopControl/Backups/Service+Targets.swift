@@ -31,6 +31,7 @@ extension Service {
       name: request.name, place: try canonical(request.place), createdAt: wallClockSeconds())
     target.slots = request.slots
     target.limits = request.limits
+    target.tls = try canonical(request.tls, of: target.place)
     defer { targets.dismissClerk(of: request.name) }
     let info = try await targets.clerk(of: request.name).run { [target] () throws(ServiceError) in
       try self.requireFree(target)
@@ -144,6 +145,20 @@ extension Service {
       _ = try socket(of: uri)
       return place
     }
+  }
+
+  private func canonical(
+    _ tls: TargetTLS?, of place: TargetPlace
+  ) throws(ServiceError) -> TargetTLS? {
+    guard var tls else { return nil }
+    guard case .nbd(let uri) = place, uri.hasPrefix("nbds") else {
+      throw ServiceError(
+        .invalidValue, "tls: the address is none with TLS (nbds://, nbds+unix://)", pointer: "/tls")
+    }
+    if let path = tls.certificates {
+      tls.certificates = try roots.locate(path, pointer: "/tls/certificates").path
+    }
+    return tls
   }
 
   /// - Throws: `target-exists` when the name is taken, or the place belongs to another one: two that lie

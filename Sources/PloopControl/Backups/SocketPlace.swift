@@ -1,3 +1,4 @@
+internal import Glibc
 internal import PloopBackup
 internal import PloopIO
 
@@ -35,8 +36,17 @@ extension Service {
       ? roots.locate(absolute: path, pointer: "/uri") : roots.locate(path, pointer: "/uri")
   }
 
-  func nbdOptions(_ uri: String) throws(ServiceError) -> NBDOptions {
+  func nbdOptions(_ uri: String, _ tls: TargetTLS?) throws(ServiceError) -> NBDOptions {
     var options = NBDOptions()
+    options.verifiesServer = tls?.verify ?? true
+    if let path = tls?.certificates {
+      let folder = try roots.locate(path, pointer: "")
+      options.certificates = { [roots] () throws(BackupError) in
+        do throws(ServiceError) { return try roots.folder(at: folder, pointer: "") } catch {
+          throw BackupError(.target(code: ENOENT), error.detail)
+        }
+      }
+    }
     guard let socket = try socket(of: uri) else { return options }
     options.socket = { [roots] () throws(BackupError) in
       do throws(ServiceError) {
@@ -44,7 +54,7 @@ extension Service {
         do throws(IOError) { return try folder.place(of: socket.name) } catch {
           throw ServiceError(error)
         }
-      } catch { throw BackupError(.target(code: 2), error.detail) }
+      } catch { throw BackupError(.target(code: ENOENT), error.detail) }
     }
     return options
   }

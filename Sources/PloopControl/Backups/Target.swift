@@ -25,6 +25,20 @@ package enum TargetPlace: Codable, Sendable, Equatable {
   }
 }
 
+/// How an NBD server is trusted that is spoken to with TLS.
+package struct TargetTLS: Codable, Sendable, Equatable {
+  /// A folder, `root:relative`, with `ca-cert.pem` and, where the server asks for them, `client-cert.pem` and
+  /// `client-key.pem`; nil for the authorities of the system.
+  package var certificates: String?
+  /// Whether the server has to have the name of the address.
+  package var verify = true
+
+  package init(certificates: String?, verify: Bool = true) {
+    self.certificates = certificates
+    self.verify = verify
+  }
+}
+
 /// Where backups are kept, under a name: what is written down of it.
 package struct Target: Codable, Sendable, Equatable {
   package static let slotsDefault = 2
@@ -41,6 +55,8 @@ package struct Target: Codable, Sendable, Equatable {
   package var revision: UInt64 = 0
   /// Of its folder, made or found when it became a target (``TargetMark``); nil where there is none.
   var mark: String?
+  /// Nil for what is no NBD server, or trusted as the system trusts.
+  package var tls: TargetTLS?
 
   /// A place that holds one backup has one job at a time, whatever its slots are: another one would take it
   /// over between two steps.
@@ -64,6 +80,7 @@ package struct TargetRequest: Sendable {
   package var place: TargetPlace
   package var slots = Target.slotsDefault
   package var limits = JobLimits()
+  package var tls: TargetTLS?
 
   package init(name: String, place: TargetPlace) {
     self.name = name

@@ -22,6 +22,12 @@ func targetRequest(_ body: Fields) throws(Problem) -> TargetRequest {
   var request = TargetRequest(name: name, place: place)
   request.slots = try body.slots("slots") ?? request.slots
   request.limits = try body.limits()?.applied(to: JobLimits()) ?? request.limits
+  if var tls = try body.object("tls") {
+    request.tls = TargetTLS(
+      certificates: try tls.removableText("certificates") ?? nil,
+      verify: try tls.flag("verify") ?? true)
+    try tls.finish()
+  }
   try body.finish()
   return request
 }
@@ -48,7 +54,12 @@ extension TargetInfo {
     return .members([
       "name": .string(target.name), "type": .string(target.place.kind.rawValue),
       "path": path.map(JSON.string), "format": format.map(JSON.string),
-      "uri": uri.map(JSON.string), "slots": .integer(Int64(target.slots)),
+      "uri": uri.map(JSON.string),
+      "tls": target.tls.map { tls in
+        .members([
+          "certificates": tls.certificates.map(JSON.string) ?? .null, "verify": .bool(tls.verify),
+        ])
+      }, "slots": .integer(Int64(target.slots)),
       "limits": target.limits.json, "conditions": .array(conditions.map(\.json)),
       "usage": usage.map { usage in
         .members([
