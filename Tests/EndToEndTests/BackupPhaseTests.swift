@@ -3,48 +3,6 @@ import PloopIO
 import TestSupport
 import Testing
 
-/// A service that ends by itself, as by kill -9, before any call by which a backup or a restore becomes durable.
-private final class MortalService {
-  private static let package = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-    .deletingLastPathComponent().deletingLastPathComponent().path
-
-  let folder: TemporaryFolder
-  let service: RunningService
-  private var counts: String { "\(folder.path)/counts" }
-
-  /// - Parameter places: parts of paths, beneath the folder, in which calls count.
-  init(places: [String]) throws {
-    folder = try TemporaryFolder()
-    let program = "\(folder.path)/mortal"
-    try Tool.shell(
-      """
-      cc -O1 -shared -fPIC -o '\(folder.path)/kill.so' '\(Self.package)/Tests/Tools/kill-at-call.c' -ldl
-      printf '#!/bin/sh\\nexec env LD_PRELOAD="%s" KILL_AT="%s" KILL_IN="%s" "%s" "$@"\\n' \
-        '\(folder.path)/kill.so' '\(folder.path)/counts' '\(places.joined(separator: ":"))' \
-        '\(RunningService.program)' > '\(program)'
-      chmod +x '\(program)'
-      """)
-    service = try RunningService(in: folder.path, program: program)
-  }
-
-  /// How many calls there were, since it was asked last.
-  func takeCalls() throws -> Int {
-    let file = try ImageFolder(path: folder.path).open("counts", writable: true)
-    let buffer = AlignedBuffer(count: 16)
-    try file.readOrZero(into: buffer.region, at: 0)
-    let count = Int(clamping: buffer.region.littleEndian(at: 8, as: UInt64.self))
-    try file.write(AlignedBuffer(count: 16).region, at: 0)
-    return count
-  }
-
-  /// The next life of the service is over before its `number`-th call from now on.
-  func dieBefore(_ number: Int) throws {
-    let buffer = AlignedBuffer(count: 16)
-    buffer.region.setLittleEndian(UInt64(clamping: number), at: 0)
-    try ImageFolder(path: folder.path).open("counts", writable: true).write(buffer.region, at: 0)
-  }
-}
-
 /// Each call of a backup, or of a restore, by which something becomes durable, with kill -9 before it.
 @Suite("Backups, and kill -9 before each step", .serialized)
 struct BackupPhaseTests {
@@ -133,35 +91,11 @@ struct BackupPhaseTests {
     }
   }
 
-  /// Does something once with each of some of its calls the last of the service's life.
-  ///
-  /// - Parameter prepare: hands out the request for a job.
   private func sweep(
     _ bench: Bench, prepare: () throws -> String,
     check: (_ id: String, _ job: [String: Any], _ note: String) throws -> Void
   ) throws {
-    var calls = 0
-    // Twice: what is there for the first time is made.
-    for _ in 0..<2 {
-      let request = try prepare()
-      _ = try bench.mortal.takeCalls()
-      let id = try bench.begin(request)
-      let done = try bench.end(of: id)
-      calls = try bench.mortal.takeCalls()
-      try check(id, done, "undisturbed")
-    }
-    #expect(calls > 4)
-    // PLOOPD_KILLS=200 is the long form (make kills): each of them.
-    let rounds = ProcessInfo.processInfo.environment["PLOOPD_KILLS"].flatMap { Int($0) } ?? 8
-    for round in 0..<min(rounds, calls) {
-      let number = 1 + round * calls / min(rounds, calls)
-      let request = try prepare()
-      try bench.mortal.dieBefore(number)
-      let id = try bench.begin(request)
-      #expect(try bench.service.waitForExit(seconds: 600) == 128 + 9)
-      try bench.service.start()
-      try check(id, try bench.end(of: id), "killed before call \(number) of \(calls)")
-    }
+    try bench.mortal.sweep(prepare: prepare, end: bench.end, check: check)
   }
 
   @Test(
