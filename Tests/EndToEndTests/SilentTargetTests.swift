@@ -8,9 +8,12 @@ import Testing
 private final class SilentFolder {
   private let process: ChildProcess
   private let path: String
+  /// Removed when nothing is mounted in it any more.
+  private let folder: TemporaryFolder
 
   init(at path: String, in folder: TemporaryFolder) throws {
     self.path = path
+    self.folder = folder
     try Tool.shell("mkdir -p '\(path)'")
     process = try ChildProcess(
       ["/usr/bin/nbdfuse", path, "--command", "/usr/bin/nbdkit", "-s", "memory", "16M"],
