@@ -2,6 +2,7 @@ internal import CMicrohttpd
 internal import Glibc
 package import Logging
 package import PloopIO
+internal import Synchronization
 
 /// How many clients are served, and how long they may take.
 package struct HTTPLimits: Sendable {
@@ -32,6 +33,8 @@ package final class HTTPServer: Sendable {
   let clock: ConnectionClock
   /// Whole requests whose reply has not been sent yet.
   let inFlight = Monitor<[UInt64: Exchange]>([:])
+  /// Whether no request is let in any more; changed and looked at with ``inFlight`` locked.
+  private let isClosed = Atomic<Bool>(false)
   /// Requests are answered on a thread of their own: what blocks elsewhere does not silence them.
   private let executor: ThreadExecutor
   private let isStopping = Locked(false)
@@ -87,18 +90,29 @@ package final class HTTPServer: Sendable {
     let allAnswered: Void? = inFlight.wait(until: deadline) { exchanges in
       exchanges.values.allSatisfy { $0.reply?.stream != nil } ? () : nil
     }
-    if allAnswered == nil {
-      // The daemon must not be stopped with suspended connections.
-      for exchange in inFlight.withLock({ Array($0.values) }) {
-        let problem = Problem("shutting-down", "the request was not done in time")
-        exchange.finish(
-          with: router.refuse(exchange.request, problem, requestID: exchange.requestID))
-      }
-    }
+    if allAnswered == nil { resumeAll() }
     // A stream whose client does not read is not waited for longer.
     let _: Void? = inFlight.wait(until: .after(milliseconds: 500)) { $0.isEmpty ? () : nil }
+    // The daemon must not be stopped with suspended connections, and one that was kept open may send
+    // another request at any time: from here on none is suspended any more.
+    inFlight.withLock { _ in isClosed.store(true, ordering: .relaxed) }
+    resumeAll()
     for daemon in daemons { MHD_stop_daemon(daemon.handle) }
     clock.stop()
+  }
+
+  /// Has every connection go on: with a refusal if there is no reply yet, with the end of its stream if it
+  /// has one.
+  private func resumeAll() {
+    for exchange in inFlight.withLock({ Array($0.values) }) where !refuse(exchange) {
+      exchange.reply?.stream?.body.end()
+    }
+  }
+
+  private func refuse(_ exchange: Exchange) -> Bool {
+    let problem = Problem("shutting-down", "the request was not done in time")
+    return exchange.finish(
+      with: router.refuse(exchange.request, problem, requestID: exchange.requestID))
   }
 
   /// Whether connections end with the reply that they get.
@@ -115,7 +129,11 @@ package final class HTTPServer: Sendable {
   ///
   /// - Returns: false when there is a reply already.
   func answer(_ exchange: Exchange) -> Bool {
-    inFlight.withLock { $0[exchange.number] = exchange }
+    let isAdmitted = inFlight.withLock { exchanges in
+      exchanges[exchange.number] = exchange
+      return !isClosed.load(ordering: .relaxed)
+    }
+    if !isAdmitted { _ = refuse(exchange) }
     guard exchange.suspend() else { return false }
     let request = exchange.request
     exchange.isMade(

@@ -197,6 +197,26 @@ struct HTTPServerTests {
     #expect(access("\(live.folder.path)/http.sock", F_OK) != 0)
   }
 
+  @Test("a request that arrives while the service ends is answered, refused or dropped")
+  func stopAsked() throws {
+    for round in 0..<30 {
+      let live = try LiveServer()
+      let clients = try LiveServer.Door.allCases.map { try live.client($0) }
+      // They are looked at before, behind, or in the middle of the end.
+      if round % 2 == 0 {
+        for client in clients {
+          client.send(Self.get)
+          #expect(client.reply()?.status == 200)
+        }
+      }
+      for client in clients { client.send(Self.get + Self.get + Self.get) }
+      live.server.stop(until: .after(seconds: 60))
+      for client in clients {
+        while let reply = client.reply() { #expect([200, 503].contains(reply.status)) }
+      }
+    }
+  }
+
   @Test("what is being answered when the end comes is answered, and then told to go")
   func stopBusy() throws {
     let live = try LiveServer()
