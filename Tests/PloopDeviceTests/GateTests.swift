@@ -1,6 +1,5 @@
 import Glibc
 import PloopIO
-import Synchronization
 import TestSupport
 import Testing
 
@@ -76,26 +75,25 @@ struct GateTests {
     gate.open()
   }
 
-  @Test("closed gently, it comes to an end although somebody always is slow")
-  func closesAmongSlowOnes() throws {
+  @Test("closed gently, it stays closed behind half of the deadline until all have left")
+  func closesForLong() throws {
     let gate = Gate()
-    let isOver = Atomic(false)
-    // Each stays longer than the gate is patient at first, and there is one at any time.
-    let threads = try (0..<3).map { number in
-      try Thread(name: "slow \(number)") {
-        while !isOver.load(ordering: .relaxed), let pass = gate.enter() {
-          usleep(3000)
-          gate.leave(pass)
-        }
-      }
-    }
+    let slow = try #require(gate.enter())
+    let deadline = Deadline.after(seconds: 10)
+    let half = deadline.half
     let attempts = Locked(0)
-    let since = gate.closeGently(until: .after(seconds: 600)) { _ in attempts.withLock { $0 += 1 } }
+    // Slower than every attempt before: it leaves only when the gate is closed then.
+    let thread = try Thread(name: "slow") {
+      let _: Void? = Monitor(()).wait(until: half) { _ in nil }
+      while !gate.isClosed { sched_yield() }
+      gate.leave(slow)
+    }
+    let since = gate.closeGently(until: deadline) { _ in attempts.withLock { $0 += 1 } }
     #expect(since != nil)
+    #expect(attempts.withLock { $0 } > 0)
     #expect(gate.occupancy == 0)
-    isOver.store(true, ordering: .relaxed)
     gate.open()
-    threads.forEach { $0.join() }
+    thread.join()
   }
 
   @Test("a gate that is shut for good turns waiters away")
