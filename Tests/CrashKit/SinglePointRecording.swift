@@ -195,19 +195,11 @@ package final class SinglePointRecording {
     failing number: Int, isKill: Bool, path: String, _ kind: Kind
   ) throws -> String? {
     let recording = try SinglePointRecording(path: path, kind)
-    recording.watch.use { call, _ in
-      (isKill ? call >= number : call == number) ? .error(EIO) : nil
+    return try recording.watch.run(
+      failing: number, with: EIO, isKill: isKill, in: recording.plain, recording.run
+    ) { state, position in
+      let scratch = try ImageFolder(path: path).makeFolder(beneath: "after")
+      return recording.check(state, at: position, in: scratch)
     }
-    var wasTold = false
-    do { try recording.run() } catch { wasTold = true }
-    let position = recording.position
-    recording.watch.use(nil)
-    guard wasTold || recording.watch.hit == nil else { return "nobody was told" }
-    var state: [String: [UInt8]] = [:]
-    for name in try recording.plain.names() {
-      state[name] = try recording.plain.bytes(of: name, limit: 1 << 20)
-    }
-    let scratch = try ImageFolder(path: path).makeFolder(beneath: "after")
-    return recording.check(state, at: position, in: scratch)
   }
 }

@@ -102,3 +102,26 @@ extension FileStamp {
       nanoseconds: 0)
   }
 }
+
+extension Watch {
+  /// Runs a scenario in which a call fails, and has what is in the folder then looked at.
+  ///
+  /// - Parameters:
+  ///   - isKill: all calls behind it fail as well: the process is gone.
+  ///   - check: gets the folder's files, and how many calls there were.
+  /// - Returns: what is wrong; also when a call has failed and nobody was told.
+  func run(
+    failing number: Int, with code: Int32, isKill: Bool, in folder: ImageFolder,
+    _ scenario: () throws -> Void, check: ([String: [UInt8]], _ position: Int) throws -> String?
+  ) throws -> String? {
+    use { call, _ in (isKill ? call >= number : call == number) ? .error(code) : nil }
+    var wasTold = false
+    do { try scenario() } catch { wasTold = true }
+    let position = trace.events.count
+    use(nil)
+    guard wasTold || hit == nil else { return "nobody was told" }
+    var state: [String: [UInt8]] = [:]
+    for name in try folder.names() { state[name] = try folder.bytes(of: name, limit: 1 << 20) }
+    return try check(state, position)
+  }
+}

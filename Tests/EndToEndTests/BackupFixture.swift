@@ -92,34 +92,19 @@ struct BackupFixture {
       more)
   }
 
-  /// A job as it is once a condition holds.
   @discardableResult
   func await(_ id: String, _ isMet: ([String: Any]) -> Bool) throws -> [String: Any] {
-    for _ in 0..<100_000 {
-      let job = try service.get("/v1/jobs/\(id)").json
-      if isMet(job) { return job }
-      if job["finished_at"] is String {
-        throw Tool.Failure(description: "the job is over: \(job)")
-      }
-    }
-    throw Tool.Failure(description: "the job \(id) never came so far")
+    try service.awaitJob(id, isMet)
   }
 
   @discardableResult
-  func end(of id: String) throws -> [String: Any] {
-    while true {
-      let job = try service.get("/v1/jobs/\(id)").json
-      if job["finished_at"] is String { return job }
-      let revision = job["revision"] as? Int ?? 0
-      _ = try service.get("/v1/jobs/\(id)?after_revision=\(revision)&wait=10")
-    }
-  }
+  func end(of id: String) throws -> [String: Any] { try service.endOfJob(id) }
 
   func doneBytes(_ job: [String: Any]) -> Int {
     (job["progress"] as? [String: Any])?["done_bytes"] as? Int ?? 0
   }
 
   func log(of id: String) throws -> [Substring] {
-    try service.get("/v1/jobs/\(id)/log").text.split(separator: "\n")
+    try service.logOfJob(id)
   }
 }

@@ -77,29 +77,16 @@ struct CopyFixture {
     )
   }
 
-  /// A job as it is once a condition holds.
   @discardableResult
   func await(_ id: String, _ isMet: ([String: Any]) -> Bool) throws -> [String: Any] {
-    for _ in 0..<100_000 {
-      let job = try service.get("/v1/jobs/\(id)").json
-      if isMet(job) { return job }
-      if job["finished_at"] is String {
-        throw Tool.Failure(description: "the job is over: \(job)")
-      }
-    }
-    throw Tool.Failure(description: "the job \(id) never came so far")
+    try service.awaitJob(id, isMet)
   }
 
   /// - Parameter limit: bytes in a second from now on, if they are to be others; 0 for no limit.
   @discardableResult
   func end(of id: String, limit: Int? = nil) throws -> [String: Any] {
     if let limit { _ = try service.patch("/v1/jobs/\(id)", "{\"limits\":{\"bps\":\(limit)}}") }
-    while true {
-      let job = try service.get("/v1/jobs/\(id)").json
-      if job["finished_at"] is String { return job }
-      let revision = job["revision"] as? Int ?? 0
-      _ = try service.get("/v1/jobs/\(id)?after_revision=\(revision)&wait=10")
-    }
+    return try service.endOfJob(id)
   }
 
   func doneBytes(_ job: [String: Any]) -> Int {
@@ -107,6 +94,6 @@ struct CopyFixture {
   }
 
   func log(of id: String) throws -> [Substring] {
-    try service.get("/v1/jobs/\(id)/log").text.split(separator: "\n")
+    try service.logOfJob(id)
   }
 }
