@@ -28,8 +28,6 @@ package struct Limits: Sendable {
   /// While others wait for memory, a payload or a reply that takes longer ends its connection.
   package var stallSeconds = 30
   package var extentsPerReply = 64 << 10
-  /// Whether large reads over Unix sockets may be answered with pages that are not copied.
-  package var lendsPages = true
   /// What a client that takes its last replies slowly is given when its connection has to end.
   package var farewellSeconds = 2
 
