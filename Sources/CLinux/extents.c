@@ -14,6 +14,8 @@ int clinux_next_extent(int fd, uint64_t offset, struct clinux_extent *extent) {
   memset(&request, 0, sizeof request);
   request.map.fm_start = offset;
   request.map.fm_length = FIEMAP_MAX_OFFSET - offset;
+  // What lies in the page cache only has written nothing yet, in the list's eyes.
+  request.map.fm_flags = FIEMAP_FLAG_SYNC;
   request.map.fm_extent_count = 1;
   if (ioctl(fd, FS_IOC_FIEMAP, &request.map) != 0) return -1;
   if (request.map.fm_mapped_extents == 0) return 0;

@@ -20,6 +20,34 @@ package struct Bitmap: Sendable {
     }
   }
 
+  /// Whether no bit of a range is set; bits beyond the end are not.
+  package func isClear(_ range: Range<Int>) -> Bool {
+    var place = range.lowerBound
+    let end = min(range.upperBound, count)
+    while place < end {
+      let width = min(64 - place & 63, end - place)
+      if words[place >> 6] & Bitmap.mask(place & 63, width) != 0 { return false }
+      place += width
+    }
+    return true
+  }
+
+  /// Sets all bits of a range, which has to lie before the end.
+  package mutating func set(_ range: Range<Int>) {
+    precondition(range.lowerBound >= 0 && range.upperBound <= count)
+    var place = range.lowerBound
+    while place < range.upperBound {
+      let width = min(64 - place & 63, range.upperBound - place)
+      words[place >> 6] |= Bitmap.mask(place & 63, width)
+      place += width
+    }
+  }
+
+  /// `width` bits, at least one, of which the lowest is `low`.
+  private static func mask(_ low: Int, _ width: Int) -> UInt64 {
+    (~0 >> UInt64(64 - width)) << UInt64(low)
+  }
+
   /// Grows or cuts; new bits are false.
   package mutating func resize(to newCount: Int) {
     precondition(newCount >= 0)

@@ -6,7 +6,8 @@ extension ImageFile {
   ///
   /// The file system is asked for its extents: SEEK_HOLE takes reserved space for data as soon as
   /// somebody has read it into the page cache. Where there is no such list (tmpfs, FUSE) only holes
-  /// are found. What was not synced yet may be listed either way.
+  /// are found. What somebody has written but not synced is synced first, since the list knows only of what
+  /// is on its way to the disk.
   ///
   /// - Returns: nil when everything from `offset` to `end` is written.
   package func nextUnwritten(

@@ -9,31 +9,16 @@ import Testing
 
 @Suite("The backup job, interrupted")
 struct BackupInterruptionTests {
-  private static let slow: @Sendable (inout JobRequest) -> Void = {
-    $0.limits.bytesPerSecond = 1 << 17
-  }
-
-  private func unlimit(_ id: String, _ bench: BackupServiceBench) async throws {
-    var change = JobChange()
-    change.limits.bytesPerSecond = 0
-    _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
-  }
-
-  /// What a job has copied when it is interrupted, in bytes.
-  private func halfway(_ id: String, _ bench: BackupServiceBench) async throws -> UInt64 {
-    try await bench.await(id) { $0.record.progress.doneClusters > 4 }.record.progress.doneBytes
-  }
-
   @Test("of a live disk it begins anew, at a new instant, and says so")
   func live() async throws {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
-    let id = try await bench.begin([:], Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     try bench.fixture.stop()
     try await bench.fixture.restart()
     try bench.write(3..<6)
-    try await unlimit(id, bench)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded && job.interruptions == 1)
     #expect(job.result?["restarted"] == .flag(true))
@@ -80,13 +65,13 @@ struct BackupInterruptionTests {
   func ofAnOpenJob() async throws {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
-    let id = try await bench.begin([:], Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     let code = try await bench.fixture.code {
       try await $0.removeBackup(id, on: "nas", cascading: true)
     }
     #expect(code == "image-in-use")
-    try await unlimit(id, bench)
+    try await bench.release(id)
     #expect(try await bench.end(of: id).state == .succeeded)
     try await bench.fixture.service.removeBackup(id, on: "nas", cascading: false)
   }
@@ -97,8 +82,8 @@ struct BackupInterruptionTests {
     try bench.write(0..<64)
     try await bench.target("one", .file(path: "main:one.raw", format: .raw))
     let parameters: [String: JobValue] = ["target": .text("one"), "new_checkpoint": .text("mine")]
-    let id = try await bench.begin(parameters, Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin(parameters, BackupServiceBench.halting)
+    try await bench.halfway(id)
     // As kill -9 leaves it: nobody has taken the checkpoint back.
     let request = try bench.disk.checkpoint("mine").request
     try bench.fixture.stop()
@@ -108,7 +93,7 @@ struct BackupInterruptionTests {
         NewCheckpoint("mine", granularityShift: 16, createdAt: 1, request: request),
         until: .after(seconds: 600))
     }
-    try await unlimit(id, bench)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded, "\(String(describing: job.error))")
     #expect(try bench.disk.checkpoint("mine").createdAt > 1)
@@ -163,8 +148,8 @@ struct BackupInterruptionTests {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
     let state = bench.model
-    let id = try await bench.begin([:], Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     // Its checkpoint cannot advance until this thread is given back.
     let controller = try bench.fixture.service.controller("vm")
     let isHeld = Monitor(true)
@@ -173,7 +158,7 @@ struct BackupInterruptionTests {
         _ = isHeld.wait { $0 ? nil : true }
       }
     }
-    try await unlimit(id, bench)
+    try await bench.release(id)
     while try !bench.chain(of: id).isWhole(id) { await Task.yield() }
     let images = bench.fixture.images
     try Tool.shell("mv '\(images)/backups' '\(images)/away' && touch '\(images)/backups'")
@@ -195,15 +180,16 @@ struct BackupInterruptionTests {
     try bench.write(0..<64)
     let state = bench.model
     let guid = try await bench.fixture.snapshot("vm")
-    let id = try await bench.begin(["snapshot": .text(guid.description)], Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin(
+      ["snapshot": .text(guid.description)], BackupServiceBench.halting)
+    try await bench.halfway(id)
     // What it reads stays where it is.
     _ = try await bench.fixture.snapshot("vm")
     let done = try await bench.fixture.service.job(id).record.progress.doneBytes
     try bench.fixture.stop()
     try await bench.fixture.restart()
     try bench.write(3..<6)
-    try await unlimit(id, bench)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded)
     #expect(job.result?["restarted"] == .flag(false))
@@ -251,12 +237,13 @@ struct BackupInterruptionTests {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
     let state = bench.model
-    let id = try await bench.begin([:], Self.slow)
-    _ = try await halfway(id, bench)
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     let images = bench.fixture.images
     // What is written goes on into folders that are open: they are emptied.
     try Tool.shell("mv '\(images)/backups/vm' '\(images)/away'")
     try Tool.shell("mv '\(images)/away/\(id)/\(id).sums' '\(images)/away/sums'")
+    try await bench.release(id)
     let waiting = try await bench.await(id) { !$0.waitingFor.isEmpty }
     #expect(waiting.waitingFor.first?.kind == .target)
     #expect(waiting.waitingFor.first?.id == "nas")
@@ -268,7 +255,6 @@ struct BackupInterruptionTests {
       """
       cd '\(images)' && mv away/sums 'away/\(id)/\(id).sums' && rm -rf backups/vm && mv away backups/vm
       """)
-    try await unlimit(id, bench)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded, "\(String(describing: job.error))")
     #expect(job.result?["restarted"] == .flag(false))

@@ -240,8 +240,8 @@ struct BackupJobTests {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
     let state = bench.model
-    let id = try await bench.begin { $0.limits.bytesPerSecond = 1 << 17 }
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 0 }
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     try bench.write(stride(from: 63, to: 0, by: -5))
     _ = try await bench.fixture.snapshot("vm")
     try bench.write(stride(from: 62, to: 0, by: -5))
@@ -258,9 +258,7 @@ struct BackupJobTests {
     let second = try await bench.begin()
     let waiting = try await bench.await(second) { !$0.waitingFor.isEmpty }
     #expect(waiting.waitingFor.first?.id == id)
-    var change = JobChange()
-    change.limits.bytesPerSecond = 0
-    _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded)
     guard case .number(let spilled)? = job.result?["spilled_bytes"] else {
@@ -279,8 +277,8 @@ struct BackupJobTests {
   func cancelled() async throws {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
-    let id = try await bench.begin { $0.limits.bytesPerSecond = 1 << 17 }
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 0 }
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     var change = JobChange()
     change.isPaused = true
     _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
@@ -301,20 +299,18 @@ struct BackupJobTests {
     let bench = try await BackupServiceBench()
     try bench.write(0..<64)
     let state = bench.model
-    let id = try await bench.begin { $0.limits.bytesPerSecond = 1 << 17 }
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 0 }
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     var change = DeviceChange()
     change.suspended = true
     _ = try await bench.fixture.service.change("vm", change, ifRevision: nil)
+    try await bench.release(id)
     let waiting = try await bench.await(id) { !$0.waitingFor.isEmpty }
     #expect(waiting.waitingFor.first?.detail == "vm is suspended")
     #expect(waiting.record.state == .running)
     change.suspended = false
     _ = try await bench.fixture.service.change("vm", change, ifRevision: nil)
     try bench.write(50..<64)
-    var jobChange = JobChange()
-    jobChange.limits.bytesPerSecond = 0
-    _ = try await bench.fixture.service.changeJob(id, jobChange, ifRevision: nil)
     let job = try await bench.end(of: id)
     #expect(job.interruptions == 0 && job.result?["restarted"] == .flag(false))
     #expect(job.state == .succeeded, "\(String(describing: job.error))")
@@ -326,13 +322,11 @@ struct BackupJobTests {
     let bench = try await BackupServiceBench()
     try bench.write(0..<8)
     let state = bench.model
-    let id = try await bench.begin { $0.limits.bytesPerSecond = 1 << 17 }
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 0 }
+    let id = try await bench.begin([:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     try bench.write([40])
     try bench.zero([50, 60])
-    var change = JobChange()
-    change.limits.bytesPerSecond = 0
-    _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.result?["bytes_read"] == .number(8 << 16))
     #expect(try bench.content(id) == state)

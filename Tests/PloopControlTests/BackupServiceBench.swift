@@ -71,6 +71,23 @@ final class BackupServiceBench {
     return try await fixture.service.addJob(request, keeping: nil).record.id
   }
 
+  /// A job that copies its first cluster at once, and the next one not before it is told to: however slow the
+  /// machine is, it is there to be looked at, paused or killed in the middle.
+  static let halting: @Sendable (inout JobRequest) -> Void = { $0.limits.bytesPerSecond = 1 }
+
+  /// Waits until such a job has copied what it copies at once.
+  @discardableResult
+  func halfway(_ id: String) async throws -> JobRecord {
+    try await self.await(id) { $0.record.progress.doneClusters > 0 }.record
+  }
+
+  /// Lets such a job go on.
+  func release(_ id: String) async throws {
+    var change = JobChange()
+    change.limits.bytesPerSecond = 0
+    _ = try await fixture.service.changeJob(id, change, ifRevision: nil)
+  }
+
   /// Waits until a job is as is wished.
   func await(_ id: String, until isReached: (JobInfo) throws -> Bool) async throws -> JobInfo {
     let service = try fixture.service

@@ -10,9 +10,6 @@ import Testing
 @Suite("Backups in one file")
 struct FileBackupTests {
   private static let formats: [TargetPlace.FileFormat] = [.raw, .ploop]
-  private static let slow: @Sendable (inout JobRequest) -> Void = {
-    $0.limits.bytesPerSecond = 1 << 17
-  }
 
   private func bench(_ format: TargetPlace.FileFormat) async throws -> BackupServiceBench {
     let bench = try await BackupServiceBench()
@@ -26,12 +23,6 @@ struct FileBackupTests {
     _ change: (inout JobRequest) -> Void = { _ in }
   ) async throws -> String {
     try await bench.begin(["target": .text("one")].merging(more) { $1 }, change)
-  }
-
-  private func unlimit(_ id: String, _ bench: BackupServiceBench) async throws {
-    var change = JobChange()
-    change.limits.bytesPerSecond = 0
-    _ = try await bench.fixture.service.changeJob(id, change, ifRevision: nil)
   }
 
   private func names(_ bench: BackupServiceBench) throws -> [String] {
@@ -64,14 +55,14 @@ struct FileBackupTests {
   func life(format: TargetPlace.FileFormat) async throws {
     let bench = try await bench(format)
     let state = bench.model
-    let id = try await begin(bench, [:], Self.slow)
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 4 }
+    let id = try await begin(bench, [:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     #expect(try names(bench) == ["vm.out.\(id).part"])
     #expect(try await listed(bench).map(\.state) == [.partial])
     let orphans = try await bench.fixture.service.images(
       root: nil, state: .orphaned, after: nil, limit: 100)
     #expect(orphans.page.items.isEmpty)
-    try await unlimit(id, bench)
+    try await bench.release(id)
     #expect(try await bench.end(of: id).state == .succeeded)
     #expect(try names(bench) == ["vm.out"])
     let info = try #require(try await listed(bench).first)
@@ -123,11 +114,12 @@ struct FileBackupTests {
     let bench = try await bench(format)
     let state = bench.model
     let guid = try await bench.fixture.snapshot("vm")
-    let id = try await begin(bench, isLive ? [:] : ["snapshot": .text(guid.description)], Self.slow)
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 4 }
+    let id = try await begin(
+      bench, isLive ? [:] : ["snapshot": .text(guid.description)], BackupServiceBench.halting)
+    try await bench.halfway(id)
     try bench.fixture.stop()
     try await bench.fixture.restart()
-    try await unlimit(id, bench)
+    try await bench.release(id)
     let job = try await bench.end(of: id)
     #expect(job.state == .succeeded && job.result?["restarted"] == .flag(isLive))
     #expect(try await bench.log(of: id).contains { $0.hasPrefix("goes on at cluster ") } == !isLive)
@@ -138,8 +130,8 @@ struct FileBackupTests {
   @Test("half a file is its job's, and goes with it when the job is cancelled", arguments: formats)
   func cancelled(format: TargetPlace.FileFormat) async throws {
     let bench = try await bench(format)
-    let id = try await begin(bench, [:], Self.slow)
-    _ = try await bench.await(id) { $0.record.progress.doneClusters > 4 }
+    let id = try await begin(bench, [:], BackupServiceBench.halting)
+    try await bench.halfway(id)
     _ = try await bench.fixture.service.cancelJob(id, ifRevision: nil)
     #expect(try await bench.end(of: id).state == .cancelled)
     #expect(try names(bench).isEmpty)

@@ -29,6 +29,21 @@ struct BitmapTests {
     #expect(bitmap.firstClear(from: 130) == nil)
   }
 
+  @Test("ranges are set and found clear as their bits are")
+  func ranges() {
+    for (low, high) in [(0, 1), (0, 64), (5, 9), (60, 68), (63, 129), (64, 128), (1, 200), (7, 7)] {
+      var bitmap = Bitmap(count: 200)
+      #expect(bitmap.isClear(low..<high))
+      bitmap.set(low..<high)
+      #expect((0..<200).filter { bitmap[$0] } == Array(low..<high))
+      #expect(bitmap.isClear(0..<low) && bitmap.isClear(high..<200) && bitmap.isClear(200..<900))
+      for index in low..<high {
+        #expect(!bitmap.isClear(index..<index + 1) && !bitmap.isClear(0..<index + 1))
+        #expect(!bitmap.isClear(index..<300))
+      }
+    }
+  }
+
   @Test("a bitmap that was cut and grown again has forgotten the bits behind the cut")
   func resizes() {
     var bitmap = Bitmap(count: 100)

@@ -67,7 +67,8 @@ struct clinux_extent {
   // Space is reserved, but nothing was ever written there.
   int is_unwritten;
 };
-// The extent that holds `offset` or is the next behind it: 1 when there is one, 0 when not, -1 on error.
+// The extent that holds `offset` or is the next behind it: 1 when there is one, 0 when not, -1 on error. What
+// was written but not synced goes to the disk first.
 int clinux_next_extent(int fd, uint64_t offset, struct clinux_extent *extent);
 
 // crc32c.c: the CRC of RFC 3720, by the processor's own instruction where it has one. `sum` is that of the

@@ -192,14 +192,15 @@ extension BackupSource {
   }
 }
 
-/// How much is copied between two looks at what is wanted: what takes about half a second.
+/// How much is copied between two looks at what is wanted: what takes about half a second. Each step ends with
+/// what makes it durable, so short ones are mostly waiting for the disk.
 struct StepPace {
-  private static let mostBytes: UInt64 = 64 << 20
+  private static let mostBytes: UInt64 = 256 << 20
   private static let shortNanoseconds: UInt64 = 250_000_000
   private static let longNanoseconds: UInt64 = 1_000_000_000
 
   private static let fewBytes: UInt64 = 1 << 20
-  private var current: UInt64 = 4 << 20
+  private var current: UInt64 = 16 << 20
 
   /// What a step takes at least, with what is written beside it.
   func leastBytes(_ geometry: Geometry) -> UInt64 {

@@ -19,6 +19,8 @@ package struct IndexScan {
   package private(set) var mapped: UInt64 = 0
   /// Index pages in which slots behind the disk's last cluster are set.
   package private(set) var tailPages: [Int] = []
+  /// Bytes of the index that were read: the file system knew of the others that nobody ever wrote them.
+  package private(set) var readBytes: UInt64 = 0
 
   package init(_ geometry: Geometry, fileBytes: UInt64) {
     self.geometry = geometry
@@ -31,18 +33,21 @@ package struct IndexScan {
   /// Reads the index and hands out what it holds, in ascending order of clusters.
   ///
   /// - Parameters:
-  ///   - entry: called with each good entry: logical cluster and physical cluster.
-  ///   - fault: called with each bad one; throwing ends the scan.
-  package mutating func run(
-    _ file: ImageFile,
-    entry: (_ cluster: UInt64, _ physical: UInt64) throws(DeviceError) -> Void,
+  ///   - run: called with clusters whose entries are good, as many at once as lie behind each other.
+  ///   - fault: called with each bad entry; throwing ends the scan.
+  package mutating func runs(
+    of file: ImageFile,
+    run: (IndexRun) throws(DeviceError) -> Void,
     fault: (IndexFault) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    let slots = geometry.headerBytes / 4
     let buffer = AlignedBuffer(count: Int(min(UInt64(IndexScan.chunkBytes), geometry.headerBytes)))
+    var written = WrittenRanges(file, endingAt: geometry.headerBytes)
     var start: UInt64 = 0
-    while start < geometry.headerBytes {
-      let count = Int(min(UInt64(buffer.count), geometry.headerBytes - start))
+    while let range = try converting({ () throws(IOError) in try written.next(from: start) }) {
+      // Whole entries, whatever blocks the file system has.
+      start = range.lowerBound & ~3
+      let end = min(geometry.headerBytes, (range.upperBound + 3) & ~3)
+      let count = Int(min(UInt64(buffer.count), end - start))
       let chunk = buffer.region.slice(0, count)
       let read = try converting { () throws(IOError) in try file.read(into: chunk, at: start) }
       guard read == count else {
@@ -50,41 +55,80 @@ package struct IndexScan {
           .format(FormatError(.truncated, "the index ends early"), level: 0),
           "\(file.path): the index ends at byte \(start + UInt64(read))")
       }
-      if !chunk.isZero {
-        let first = start / 4
-        for index in 0..<(count / 4) {
-          let value = chunk.littleEndian(at: index * 4, as: UInt32.self)
-          let slot = first + UInt64(index)
-          guard value != 0, slot >= Geometry.headerSlots, slot < slots else { continue }
-          try take(value, cluster: slot - Geometry.headerSlots, entry: entry, fault: fault)
-        }
-      }
+      readBytes += UInt64(count)
+      if !chunk.isZero { try take(chunk, at: start, run: run, fault: fault) }
       start += UInt64(count)
     }
   }
 
-  private mutating func take(
-    _ value: UInt32, cluster: UInt64,
-    entry: (UInt64, UInt64) throws(DeviceError) -> Void,
+  /// Like ``runs(of:run:fault:)``, one cluster at a time.
+  package mutating func run(
+    _ file: ImageFile,
+    entry: (_ cluster: UInt64, _ physical: UInt64) throws(DeviceError) -> Void,
     fault: (IndexFault) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    guard cluster < geometry.clusterCount else {
+    try runs(of: file) { (run) throws(DeviceError) in
+      for step in 0..<run.count { try entry(run.cluster + step, run.physical + step) }
+    } fault: {
+      (found) throws(DeviceError) in
+      try fault(found)
+    }
+  }
+
+  /// - Parameter start: where the chunk lies in the file.
+  private mutating func take(
+    _ chunk: ByteRegion, at start: UInt64,
+    run: (IndexRun) throws(DeviceError) -> Void,
+    fault: (IndexFault) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let slots = start / 4..<(start + UInt64(chunk.count)) / 4
+    let disk = Geometry.headerSlots..<Geometry.headerSlots + geometry.clusterCount
+    let mine = slots.clamped(to: disk)
+    if !mine.isEmpty {
+      let part = chunk.slice(Int(mine.lowerBound - slots.lowerBound) * 4, mine.count * 4)
+      var entries = IndexRuns(
+        part.buffer, from: mine.lowerBound - Geometry.headerSlots, geometry,
+        fileClusters: fileClusters)
+      while let element = entries.next() {
+        switch element {
+        case .fault(let found): try fault(found)
+        case .run(let found): try take(found, run: run, fault: fault)
+        }
+      }
+    }
+    for slot in slots.clamped(to: max(disk.upperBound, slots.lowerBound)..<UInt64.max) {
+      let entry = chunk.littleEndian(at: Int(slot - slots.lowerBound) * 4, as: UInt32.self)
+      guard entry != 0 else { continue }
+      let cluster = slot - Geometry.headerSlots
       let page = Geometry.position(of: cluster).page
       if tailPages.last != page { tailPages.append(page) }
-      return try fault(IndexFault(.beyondDisk, cluster: cluster, entry: value))
+      try fault(IndexFault(.beyondDisk, cluster: cluster, entry: entry))
     }
-    switch geometry.physical(of: value, cluster: cluster, fileClusters: fileClusters) {
-    case .failure(let found): try fault(found)
-    case .success(let physical):
-      guard !used[Int(physical)] else {
-        return try fault(IndexFault(.duplicate, cluster: cluster, entry: value))
-      }
-      if physical >= used.count {
-        used.resize(to: Int(min(fileClusters, max(physical + 1, UInt64(used.count) * 2))))
-      }
-      used[Int(physical)] = true
-      mapped += 1
-      try entry(cluster, physical)
+  }
+
+  private mutating func take(
+    _ found: IndexRun, run: (IndexRun) throws(DeviceError) -> Void,
+    fault: (IndexFault) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    let places = Int(found.physical)..<Int(found.physical + found.count)
+    if places.upperBound > used.count {
+      let wanted = max(UInt64(places.upperBound), UInt64(used.count) * 2)
+      used.resize(to: Int(min(fileClusters, wanted)))
     }
+    guard used.isClear(places) else {
+      // Some of it is somebody else's already: looked at one by one.
+      if found.count == 1 {
+        return try fault(
+          IndexFault(.duplicate, cluster: found.cluster, entry: geometry.entry(of: found.physical)))
+      }
+      for step in 0..<found.count {
+        let one = IndexRun(cluster: found.cluster + step, physical: found.physical + step, count: 1)
+        try take(one, run: run, fault: fault)
+      }
+      return
+    }
+    used.set(places)
+    mapped += found.count
+    try run(found)
   }
 }

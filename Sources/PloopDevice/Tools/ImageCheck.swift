@@ -109,8 +109,8 @@ package struct ImageCheck: Sendable {
     var scan = IndexScan(geometry, fileBytes: bytes)
     var found = FoundFaults()
     var order = ClusterOrder()
-    try scan.run(file) {
-      order.take($0, $1)
+    try scan.runs(of: file) {
+      order.take($0)
     } fault: {
       found.take($0)
     }
@@ -152,11 +152,15 @@ struct ClusterOrder {
   private(set) var scattered: UInt64 = 0
 
   mutating func take(_ cluster: UInt64, _ physical: UInt64) {
-    mapped += 1
-    if let previous, previous.cluster + 1 == cluster, previous.physical + 1 != physical {
+    take(IndexRun(cluster: cluster, physical: physical, count: 1))
+  }
+
+  mutating func take(_ run: IndexRun) {
+    mapped += run.count
+    if let previous, previous.cluster + 1 == run.cluster, previous.physical + 1 != run.physical {
       scattered += 1
     }
-    previous = (cluster, physical)
+    previous = (run.cluster + run.count - 1, run.physical + run.count - 1)
   }
 }
 
