@@ -173,7 +173,7 @@ final class NBDConnection: BlockExport {
     guard !options.allowsLinkLocal, let peer = SocketAddress(peerOf: number), peer.isLinkLocal
     else { return }
     throw BackupError(
-      .mismatch, "\(uri): \(StreamSocket.describe(number)) is an address of the local link")
+      .mismatch, "\(uri): \(SocketPeer(of: number)) is an address of the local link")
   }
 
   private static func facts(

@@ -10,6 +10,8 @@ package struct Event: Sendable, Equatable {
   package var subject: String
   /// The device that it belongs to, if any.
   package var device: String?
+  /// Who had it happen, as ``Requester`` has it; nil for the service itself.
+  package var actor: String?
 
   /// What it happened to: `device`.
   package var kind: String { String(type.prefix { $0 != "." }) }
@@ -41,14 +43,18 @@ package struct EventFilter: Sendable, Equatable {
   /// Any of these; empty for all.
   package var types: [Pattern] = []
   package var device: String?
+  /// Only what belongs to one of these; nil for all, and what belongs to none.
+  package var devices: DeviceGlobs?
 
-  package init(types: [Pattern] = [], device: String? = nil) {
+  package init(types: [Pattern] = [], device: String? = nil, devices: DeviceGlobs? = nil) {
     self.types = types
     self.device = device
+    self.devices = devices
   }
 
   package func matches(_ event: Event) -> Bool {
     (types.isEmpty || types.contains { $0.matches(event.type) })
       && (device == nil || device == event.device)
+      && (devices.map { event.device.map($0.contains) ?? false } ?? true)
   }
 }

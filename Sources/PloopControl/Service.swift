@@ -149,8 +149,9 @@ package final class Service: ServiceAPI {
   ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
     { type, subject, device in
       let event = Event(
-        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject, device: device
-      )
+        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject,
+        device: device,
+        actor: Requester.name)
       if transients.publish(event, isLimited: type.isRepeated) { waiting.changed([.events]) }
     }
   }

@@ -1,4 +1,5 @@
 internal import PloopControl
+package import PloopIO
 
 /// A request as it came, before anybody has judged it.
 package struct HTTPRequest: Sendable {
@@ -10,13 +11,16 @@ package struct HTTPRequest: Sendable {
   package var headers: [(name: String, value: String)]
   package var body: [UInt8]
   package var isBodyTooLarge = false
-  /// Who sent it, as the kernel knows them; empty where nobody asked.
-  package var peer = ""
+  /// Whose connection it came by.
+  package let peer: SocketPeer
+  /// Who sent it, once somebody has asked.
+  var caller: Result<Caller, Problem>?
 
   package init(
-    method: String, target: some Sequence<UInt8>, headers: [(name: String, value: String)] = [],
-    body: [UInt8] = []
+    from peer: SocketPeer, method: String, target: some Sequence<UInt8>,
+    headers: [(name: String, value: String)] = [], body: [UInt8] = []
   ) {
+    self.peer = peer
     self.method = method
     self.target = PercentEncoding.encode(target) { (0x21...0x7E).contains($0) }
     self.headers = headers
@@ -25,6 +29,12 @@ package struct HTTPRequest: Sendable {
 
   /// The target without its query.
   package var path: String { String(target.prefix { $0 != "?" }) }
+
+  /// As what its sender is known, for what is written down.
+  var actor: String {
+    guard case .success(let caller)? = caller else { return "unknown" }
+    return caller.actor
+  }
 
   package func values(of header: String) -> [String] {
     headers.filter { $0.name.lowercased() == header }.map(\.value)

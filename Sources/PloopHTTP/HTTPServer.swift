@@ -153,6 +153,7 @@ package final class HTTPServer: Sendable {
       metadata: [
         "method": "\(exchange.request.method)", "path": "\(exchange.request.path)",
         "status": "\(status.map(String.init) ?? "none")", "ms": "\(milliseconds)",
+        "peer": "\(exchange.request.peer)", "actor": "\(exchange.request.actor)",
         "request_id": "\(exchange.requestID)",
       ])
     inFlight.update { $0[exchange.number] = nil }

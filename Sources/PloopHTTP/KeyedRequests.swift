@@ -14,14 +14,16 @@ extension Route {
   ///   - plan: what would be made, where a request can ask for that.
   ///   - make: has the service make it, and the keeper keep it.
   init<Created: Sendable>(
-    creating template: String, _ operationID: String, parameters: Set<String> = [],
+    creating template: String, _ operationID: String, _ scope: Scope, reach: Reach? = nil,
+    parameters: Set<String> = [],
     answer: @escaping @Sendable (Created) -> HTTPReply,
     finish: (@Sendable (Call, Created) async throws(Problem) -> HTTPReply)? = nil,
     plan: (@Sendable (Call) async throws(Problem) -> JobPlan)? = nil,
     _ make:
       @escaping @Sendable (Call, AnswerKeeper<Created>?) async throws(Problem) -> Created
   ) {
-    self.init("POST", template, operationID, parameters: parameters) { call throws(Problem) in
+    self.init("POST", template, operationID, scope, reach: reach, parameters: parameters) {
+      call throws(Problem) in
       if let plan, try call.isDryRun() { return HTTPReply(200, try await plan(call).json) }
       func reply(_ created: Created) async throws(Problem) -> HTTPReply {
         guard let finish else { return answer(created) }
@@ -66,7 +68,7 @@ extension Call {
         "invalid-value", "Idempotency-Key is one text of 1 to 255 visible characters")
     }
     let asked = Array("\(request.method) \(request.target)\n".utf8) + request.body
-    return RequestKey(text, route: route, fingerprint: SHA256.hexDigest(asked))
+    return RequestKey(caller.keyPrefix + text, route: route, fingerprint: SHA256.hexDigest(asked))
   }
 }
 

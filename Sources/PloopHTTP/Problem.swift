@@ -5,6 +5,8 @@ internal import PloopFormat
 package struct Problem: Error, Sendable {
   package var error: ServiceError
   package var allowed: [String] = []
+  /// After which it may be tried again, where somebody may.
+  package var retrySeconds: Int?
 
   package init(_ code: String, _ detail: String, pointer: String? = nil) {
     error = ServiceError(ServiceError.Code(rawValue: code), detail, pointer: pointer)
@@ -90,6 +92,10 @@ package enum ProblemCatalogue {
     ("invalid-value", 400, "A value of the wrong kind", "see the contract (openapi.yaml)"),
     ("duplicate-key", 400, "A member is there twice", "send each member once"),
     ("bad-request", 400, "The request is not valid HTTP", "use a client that follows RFC 9112"),
+    ("unauthorized", 401, "Who are you", "send Authorization: Bearer with a token of this service"),
+    ("scope-missing", 403, "Not allowed", "use credentials with the `scope` that is named"),
+    ("devices-limited", 403, "Not with some devices only", "use credentials for all devices"),
+    ("peer-not-allowed", 403, "Not a user of this service", "join the group ploopd or ploopd-read"),
     ("cross-site-request", 403, "Cross-site request", "call from the service's own origin"),
     ("path-outside-root", 403, "Path outside its root", "use a path beneath a configured root"),
     ("image-unreadable", 403, "The image cannot be read", "check its type and permissions"),
@@ -221,6 +227,7 @@ package enum ProblemCatalogue {
       "idempotency-key-reused", 422, "The key belongs to another request",
       "use a new key for each request"
     ),
+    ("too-many-failures", 429, "Too many wrong credentials", "wait, and use right ones"),
     ("too-many-watchers", 429, "Too many callers wait", "try again, or wait for fewer things"),
     ("io-error", 500, "Input or output failed", "look at the host's disk and log"),
     ("internal", 500, "Internal error", "report it with the log"),

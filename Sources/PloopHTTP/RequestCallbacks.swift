@@ -88,7 +88,8 @@ private func beginRequest(
 ) -> UnsafeMutableRawPointer? {
   guard let context, let target, let connection else { return nil }
   let request = HTTPRequest(
-    method: "", target: UnsafeRawBufferPointer(start: target, count: strlen(target)))
+    from: SocketPeer(of: cmicrohttpd_descriptor(connection)), method: "",
+    target: UnsafeRawBufferPointer(start: target, count: strlen(target)))
   let exchange = Exchange(server(context).nextNumber(), request, on: connection)
   return Unmanaged.passRetained(exchange).toOpaque()
 }
@@ -108,7 +109,6 @@ private func receiveRequest(
     exchange.hasHead = true
     exchange.request.method = String(cString: method)
     exchange.request.headers = headers(connection)
-    exchange.request.peer = StreamSocket.describe(cmicrohttpd_descriptor(connection))
     exchange.adoptID()
     server.clock.headerEnded(connection)
     return beginBody(exchange, server, connection)
@@ -132,6 +132,7 @@ private func beginBody(
 ) -> MHD_Result {
   do throws(Problem) {
     try RequestRules.checkFraming(exchange.request)
+    exchange.request.caller = server.router.identify(exchange.request)
     return MHD_Result.YES
   } catch {
     let reply = server.router.refuse(exchange.request, error, requestID: exchange.requestID)
@@ -142,7 +143,8 @@ private func beginBody(
 }
 
 private func receiveBody(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-  // The rest is read and dropped: the client hears why once it listens.
+  // It is read and dropped: the client hears why once it listens.
+  if case .failure? = exchange.request.caller { return }
   guard exchange.request.body.count + bytes.count <= HTTPRequest.bodyLimitBytes else {
     exchange.request.isBodyTooLarge = true
     return

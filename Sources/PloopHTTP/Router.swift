@@ -7,19 +7,36 @@ package struct Route: Sendable {
   /// `{…}` stands for one segment.
   package let template: String
   package let operationID: String
+  /// What its caller has to be allowed; nil for everybody.
+  package let scope: Scope?
+  let reach: Reach
   package let parameters: Set<String>
   /// What callers can wait to see changed, where the route shows one thing that has a revision.
   let topic: (@Sendable ([String]) -> Topic)?
   let handle: @Sendable (Call) async throws(Problem) -> HTTPReply
 
+  /// What a caller who may work with some devices only finds behind a route.
+  enum Reach {
+    /// The device of its path: one of his, or none at all.
+    case device
+    /// What belongs to his devices: the route leaves out everything else.
+    case own
+    /// Nothing: it shows or names what may be anybody's.
+    case all
+  }
+
+  /// - Parameter reach: that of its device where the path names one, else `all`.
   init(
-    _ method: String, _ template: String, _ operationID: String, parameters: Set<String> = [],
+    _ method: String, _ template: String, _ operationID: String, _ scope: Scope?,
+    reach: Reach? = nil, parameters: Set<String> = [],
     watching topic: (@Sendable ([String]) -> Topic)? = nil,
     _ handle: @escaping @Sendable (Call) async throws(Problem) -> HTTPReply
   ) {
     self.method = method
     self.template = template
     self.operationID = operationID
+    self.scope = scope
+    self.reach = reach ?? (template.hasPrefix("/v1/devices/{id}") ? .device : .all)
     self.parameters = topic == nil ? parameters : parameters.union(Watch.parameters)
     self.topic = topic
     self.handle = handle
@@ -32,6 +49,7 @@ struct Call: Sendable {
   let watchers: EventWatchers
   let traffic: Traffic
   let request: HTTPRequest
+  let caller: Caller
   let target: RequestTarget
   let arguments: [String]
   /// The longest that a request may wait, in seconds.
@@ -57,9 +75,9 @@ struct Call: Sendable {
     try Fields(try JSONParser.parse(request.body))
   }
 
-  /// Who asks: what they call themselves, or what the kernel knows of them.
+  /// Who asks: what they call themselves, or as what they are known.
   func caller(named name: String?) throws(Problem) -> String {
-    guard let name else { return request.peer.isEmpty ? "unknown" : request.peer }
+    guard let name else { return caller.actor }
     guard (1...128).contains(name.characterCount) else {
       throw Problem("invalid-value", "holder: 1 to 128 characters are expected", pointer: "/holder")
     }
@@ -83,6 +101,7 @@ package struct Router: Sendable {
     + targetRoutes + imageRoutes
 
   private let service: any ServiceAPI
+  private let access: AccessControl
   let watchers: EventWatchers
   private let traffic = Traffic()
   private let longestPatience: Int
@@ -90,12 +109,20 @@ package struct Router: Sendable {
   /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
   ///   those that watch something when nil.
   package init(
-    _ service: any ServiceAPI, watchers: EventWatchers = EventWatchers(),
+    _ service: any ServiceAPI, access: AccessControl, watchers: EventWatchers = EventWatchers(),
     longestPatience: Int? = nil
   ) {
     self.service = service
+    self.access = access
     self.watchers = watchers
     self.longestPatience = longestPatience ?? Int(Watch.longest)
+  }
+
+  /// Who has sent a request, or why nobody is taken for its sender; asked once of each request.
+  func identify(_ request: HTTPRequest) -> Result<Caller, Problem> {
+    do throws(Problem) { return .success(try access.caller(of: request)) } catch {
+      return .failure(error)
+    }
   }
 
   /// - Parameter requestID: given back in the reply and in problems.
@@ -124,7 +151,12 @@ package struct Router: Sendable {
     if !problem.allowed.isEmpty {
       reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
     }
-    if problem.status == 429 { reply = reply.with("Retry-After", "1") }
+    if problem.status == 429 {
+      reply = reply.with("Retry-After", String(problem.retrySeconds ?? 1))
+    }
+    if problem.status == 401 {
+      reply = reply.with("WWW-Authenticate", "Bearer realm=\"ploopd\"")
+    }
     return common(reply, requestID)
   }
 
@@ -155,6 +187,7 @@ package struct Router: Sendable {
       problem.allowed = allowed
       throw problem
     }
+    let caller = try admit(request, to: route, arguments)
     var seen: Set<String> = []
     for (name, _) in target.query {
       guard
@@ -166,14 +199,37 @@ package struct Router: Sendable {
       }
     }
     let call = Call(
-      service: service, watchers: watchers, traffic: traffic, request: request, target: target,
-      arguments: arguments,
-      longestPatience: longestPatience)
+      service: service, watchers: watchers, traffic: traffic, request: request, caller: caller,
+      target: target, arguments: arguments, longestPatience: longestPatience)
+    return try await Requester.$name.withValue(caller.actor) {
+      () async -> Result<HTTPReply, Problem> in
+      do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {
+        return .failure(error)
+      }
+    }.get()
+  }
+
+  private static func answer(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {
     // A POST waits where it is known whether it is a new one.
-    if method == "PATCH" || method == "DELETE" {
+    if route.method == "PATCH" || route.method == "DELETE" {
       return try await call.patiently { () async throws(Problem) in try await route.handle(call) }
     }
-    return try await Watch.answer(call, by: route).unlessKnown(to: request)
+    return try await Watch.answer(call, by: route).unlessKnown(to: call.request)
+  }
+
+  /// Lets those through who may use a route.
+  private func admit(
+    _ request: HTTPRequest, to route: Route, _ arguments: [String]
+  ) throws(Problem) -> Caller {
+    guard let scope = route.scope else { return Caller(actor: "anonymous", grant: Grant([])) }
+    let caller = try (request.caller ?? identify(request)).get()
+    try caller.require(scope)
+    switch route.reach {
+    case .device: try caller.require(device: arguments.first ?? "")
+    case .own: break
+    case .all: try caller.requireAllDevices()
+    }
+    return caller
   }
 
   private static func match(_ template: String, _ segments: [String]) -> [String]? {

@@ -27,7 +27,7 @@ package final class StreamSocket: Sendable {
     var brief = timeval(tv_sec: 0, tv_usec: StreamSocket.briefMilliseconds * 1000)
     setsockopt(
       number, SOL_SOCKET, SO_RCVTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
-    peer = StreamSocket.describe(number, isUnix: isUnix)
+    peer = SocketPeer(of: number).description
     unreadLimit = isUnix ? StreamSocket.prepareLending(number) : nil
     self.descriptor = descriptor
   }
@@ -61,38 +61,6 @@ package final class StreamSocket: Sendable {
       setsockopt(
         number, option.level, option.name, &value, socklen_t(MemoryLayout<Int32>.size))
     }
-  }
-
-  /// Who is at the other end of a socket that somebody else has opened.
-  package static func describe(_ number: Int32) -> String {
-    var credentials = clinux_peer()
-    return describe(
-      number, isUnix: clinux_peer_credentials(number, &credentials) == 0 || errno != ENOTSUP)
-  }
-
-  private static func describe(_ number: Int32, isUnix: Bool) -> String {
-    if isUnix {
-      var credentials = clinux_peer()
-      guard clinux_peer_credentials(number, &credentials) == 0 else { return "unix" }
-      return "unix:pid=\(credentials.pid),uid=\(credentials.uid)"
-    }
-    var storage = sockaddr_storage()
-    var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-    var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
-    var port = [CChar](repeating: 0, count: Int(NI_MAXSERV))
-    let known = withUnsafeMutablePointer(to: &storage) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-        getpeername(number, address, &size) == 0
-          && getnameinfo(
-            address, size, &host, socklen_t(host.count), &port, socklen_t(port.count),
-            NI_NUMERICHOST | NI_NUMERICSERV) == 0
-      }
-    }
-    func text(_ characters: [CChar]) -> String {
-      String(
-        decoding: characters.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
-    }
-    return known ? "tcp:\(text(host)):\(text(port))" : "tcp"
   }
 
   package enum Transfer: Sendable {

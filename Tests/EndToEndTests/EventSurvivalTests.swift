@@ -182,7 +182,7 @@ struct EventSurvivalTests {
       """
       sqlite3 '\(folder.path)/state/ploopd.db' "
         WITH RECURSIVE n(r) AS (SELECT 100 UNION ALL SELECT r + 1 FROM n WHERE r < \(99 + count))
-        INSERT INTO events SELECT r, unixepoch(), 'device.changed', 'vm1', 'vm1' FROM n;
+        INSERT INTO events SELECT r, unixepoch(), 'device.changed', 'vm1', 'vm1', NULL FROM n;
         UPDATE service SET revision = \(99 + count);"
       """)
     try service.start()

@@ -44,6 +44,28 @@ struct EventTests {
 
   // MARK: Reading
 
+  @Test("Each says who had it happen, and only those of some devices can be asked for")
+  func actors() throws {
+    try Requester.$name.withValue("token:a") { _ = try note(.deviceChanged, "a") }
+    try note(.deviceChanged, "b")
+    try store.write { transaction throws(ServiceError) in
+      let revision = try transaction.nextRevision()
+      try transaction.note(.jobState, "j", device: "vm1", at: revision, for: "uid:0", now: now)
+    }
+    try store.write { transaction throws(ServiceError) in
+      let revision = try transaction.nextRevision()
+      try transaction.note(.targetCreated, "nas", device: nil, at: revision, now: now)
+    }
+    #expect(try page(after: nil).items.map(\.actor) == ["token:a", nil, "uid:0", nil])
+    for (pattern, found) in [("a", [1, 2]), ("vm?", [3]), ("*", [1, 2, 3]), ("b", [])] {
+      let filter = EventFilter(devices: DeviceGlobs([pattern]))
+      #expect(try revisions(after: nil, filter) == found.map(UInt64.init), "\(pattern)")
+      for event in try page(after: nil).items {
+        #expect(filter.matches(event) == found.contains(Int(event.revision ?? 0)))
+      }
+    }
+  }
+
   @Test("Parts follow one another without a gap, whatever is left out")
   func pages() throws {
     for number in 0..<20 {
@@ -111,7 +133,7 @@ struct EventTests {
         try transaction.database.execute(
           sql: """
             WITH RECURSIVE n (r) AS (SELECT 1 UNION ALL SELECT r + 1 FROM n WHERE r < 10049)
-            INSERT INTO events SELECT r, \(now), 'device.changed', 'a', 'a' FROM n;
+            INSERT INTO events SELECT r, \(now), 'device.changed', 'a', 'a', NULL FROM n;
             UPDATE service SET revision = 10049;
             """)
       }

@@ -165,7 +165,7 @@ struct BodyTests {
     let changes = service.state.withLock { $0.changes }
     try #require(changes.count == 3)
     #expect(changes[0].suspendSeconds == 30 && changes[0].caller == "nightly")
-    #expect(changes[1].noresume == true && changes[1].caller == "unknown" && !changes[1].isForced)
+    #expect(changes[1].noresume == true && changes[1].caller == "uid:0" && !changes[1].isForced)
     #expect(changes[2].suspended == false && changes[2].isForced)
     let refused = [
       (#"{"suspend_timeout_seconds":0}"#, "/suspend_timeout_seconds"),

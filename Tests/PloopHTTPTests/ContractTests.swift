@@ -57,6 +57,15 @@ struct ContractTests {
       let route = try #require(routes[operation.route])
       #expect(operation.value.member("operationId") == .string(route.operationID))
       #expect(operation.parameters(in: "query") == route.parameters, "\(operation.route)")
+      guard case .array(let ways)? = operation.value.member("security") else {
+        Issue.record("\(operation.route) does not say what it needs")
+        continue
+      }
+      let scopes = route.scope.map { JSON.array([.string($0.rawValue)]) }
+      #expect(ways.isEmpty == (scopes == nil), "\(operation.route)")
+      for way in ways {
+        #expect(members(way).map { $0.value } == [scopes ?? .null], "\(operation.route)")
+      }
       let places = route.template.split(separator: "/").filter { $0.hasPrefix("{") }
       #expect(
         operation.parameters(in: "path") == Set(places.map { String($0.dropFirst().dropLast()) }))

@@ -81,7 +81,9 @@ enum Sample {
   }()
 
   static let events = [
-    Event(revision: 6, at: moment, type: "device.created", subject: "vm1", device: "vm1"),
+    Event(
+      revision: 6, at: moment, type: "device.created", subject: "vm1", device: "vm1",
+      actor: "uid:0"),
     Event(revision: 7, at: moment, type: "export.created", subject: "vm1", device: "vm1"),
     Event(revision: 8, at: moment, type: "device.deleted", subject: "old", device: "old"),
     Event(revision: 9, at: moment, type: "job.state", subject: "j1", device: nil),
@@ -131,7 +133,7 @@ enum Sample {
       id: id, type: type, device: device,
       parameters: ["snapshot": .text("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}")],
       phases: ["copying", "committing"], priority: 50, after: [], limits: JobLimits(),
-      labels: ["why": "nightly"], createdAt: 1_764_000_000)
+      labels: ["why": "nightly"], actor: "token:nightly", createdAt: 1_764_000_000)
     record.state = state
     record.phase = "copying"
     record.progress.totalClusters = 3_072

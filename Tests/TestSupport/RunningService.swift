@@ -38,6 +38,15 @@ package final class RunningService: @unchecked Sendable {
   private let arguments: [String]
   private var child: ChildProcess?
 
+  /// Where it listens for HTTP over TCP, as it says in its log; for a service that was given port 0.
+  package func httpAddress() throws -> String {
+    let line = try Tool.shell("grep -o 'http=[^ ]*' '\(logFile)' | tail -n 1").output
+    guard let address = line.split(separator: ",").last?.split(separator: "\n").first else {
+      throw Tool.Failure(description: "no address in: \(line)")
+    }
+    return String(address)
+  }
+
   package var process: Int32 { child?.number ?? 0 }
 
   /// Starts the service and waits until it is ready.
@@ -46,7 +55,8 @@ package final class RunningService: @unchecked Sendable {
   ///   - folder: a folder whose `images` is the root `main`; it may hold what an earlier service left.
   ///   - program: another build than the one that belongs to this program.
   package init(
-    in folder: String, _ extra: [String] = [], awaitReady: Bool = true,
+    in folder: String, _ extra: [String] = [], httpListen: String = "none",
+    awaitReady: Bool = true,
     program: String = RunningService.program, logLevel: String = "debug"
   ) throws {
     self.folder = folder
@@ -55,7 +65,7 @@ package final class RunningService: @unchecked Sendable {
       [
         "serve", "--state-dir", "\(folder)/state", "--root", "main=\(folder)/images",
         "--http-socket", "\(folder)/api.sock", "--nbd-socket", "\(folder)/nbd.sock",
-        "--http-listen", "none", "--nbd-listen", "none", "--log-level", logLevel,
+        "--http-listen", httpListen, "--nbd-listen", "none", "--log-level", logLevel,
       ] + extra
     try Tool.shell("mkdir -p '\(folder)/images' '\(folder)/state'")
     try start(awaitReady: awaitReady)
@@ -144,6 +154,8 @@ package final class RunningService: @unchecked Sendable {
     guard let child else { throw Tool.Failure(description: "the service was never started") }
     return try child.wait(seconds: seconds)
   }
+
+  package func signal(_ number: Int32) { child?.signal(number) }
 
   /// Ends it as a crash of the process does.
   package func kill() { child?.end() }

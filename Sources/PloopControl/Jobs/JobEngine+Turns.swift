@@ -82,7 +82,8 @@ extension JobEngine {
     }
     do throws(IOError) {
       try Thread(name: "ploopd-job", stackBytes: 1 << 20) { [self] in
-        run(record, control, service)
+        // What it does to disks happens for whoever has asked for it.
+        Requester.$name.withValue(record.actor) { run(record, control, service) }
       }.detach()
     } catch {
       end(id, .failed, control, error: ServiceError(error))

@@ -80,7 +80,8 @@ final class JobEngine: Sendable {
           job.warn(JobRecord.interruption)
           job.comeBack()
           job.revision = try transaction.nextRevision()
-          try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
+          try transaction.note(
+            .jobState, job.id, device: job.device, at: job.revision, for: job.actor)
           try transaction.save(job)
         }
         jobs.append(job)
@@ -165,7 +166,8 @@ final class JobEngine: Sendable {
         var job = job
         if isEvent {
           job.revision = try transaction.nextRevision()
-          try transaction.note(.jobState, id, device: job.device, at: job.revision)
+          try transaction.note(
+            .jobState, id, device: job.device, at: job.revision, for: job.actor)
         }
         try transaction.save(job)
         return job

@@ -126,6 +126,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var retry: JobRetry?
   package var dedupeKey: String?
   package var labels: [String: String]
+  /// Who has asked for it, as ``Requester`` has it; nil where nobody knows.
+  package var actor: String?
   /// Behind its commit point it is finished, also after a crash, whatever anybody wants.
   package var isCommitted = false
   /// What lies where it makes something is its own, whatever else says so; nil where that was never known.

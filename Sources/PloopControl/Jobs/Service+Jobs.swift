@@ -75,7 +75,7 @@ extension Service {
       phases: jobs.phases(of: request.type), priority: request.priority, after: request.after,
       limits: request.limits, notBefore: request.notBefore, retry: request.retry,
       dedupeKey: request.dedupeKey,
-      labels: request.labels, createdAt: wallClockSeconds())
+      labels: request.labels, actor: Requester.name, createdAt: wallClockSeconds())
     let saved = try jobs.add(job) { (saved, transaction) throws(ServiceError) in
       var info = JobInfo(record: saved)
       info.isKnown = saved.id != job.id

@@ -27,6 +27,7 @@ enum Migrations {
     migrator.registerMigration("0008 jobs that come back") { try $0.execute(sql: comingBack) }
     migrator.registerMigration("0009 events floor") { try $0.execute(sql: eventsFloor) }
     migrator.registerMigration("0010 targets") { try $0.execute(sql: targets) }
+    migrator.registerMigration("0011 actors") { try $0.execute(sql: actors) }
     return migrator
   }
 
@@ -126,6 +127,11 @@ enum Migrations {
       problem TEXT,
       PRIMARY KEY (target, backup)
     ) STRICT;
+    """
+
+  /// Who had an event happen; of earlier ones nobody knows.
+  private static let actors = """
+    ALTER TABLE events ADD COLUMN actor TEXT;
     """
 
   /// What the queue is ordered and searched by has columns; the rest of a job is its document.

@@ -13,15 +13,21 @@ extension StateTransaction {
   ///
   /// - Parameters:
   ///   - subject: the name of the device or export.
+  ///   - actor: for whom it happens, where nobody asks for it now.
   ///   - now: seconds since 1970.
   func note(
     _ type: EventType, _ subject: String, device: String?, at revision: UInt64,
+    for actor: String? = nil,
     now: Double = wallClockSeconds()
   ) throws(ServiceError) {
     try storing {
       try database.execute(
-        sql: "INSERT INTO events (revision, at, type, subject, device) VALUES (?, ?, ?, ?, ?)",
-        arguments: [Int64(clamping: revision), now, type.rawValue, subject, device])
+        sql: """
+          INSERT INTO events (revision, at, type, subject, device, actor) VALUES (?, ?, ?, ?, ?, ?)
+          """,
+        arguments: [
+          Int64(clamping: revision), now, type.rawValue, subject, device, self.actor ?? actor,
+        ])
       try forgetEvents(newest: revision, now: now)
     }
   }
@@ -90,8 +96,12 @@ extension StateTransaction {
       conditions.append("device = ?")
       arguments += [device]
     }
+    if let patterns = filter.devices?.patterns {
+      conditions.append("(\(patterns.map { _ in "device GLOB ?" }.joined(separator: " OR ")))")
+      arguments += StatementArguments(patterns)
+    }
     let query = """
-      SELECT revision, at, type, subject, device FROM events
+      SELECT revision, at, type, subject, device, actor FROM events
       WHERE \(conditions.joined(separator: " AND ")) ORDER BY revision LIMIT \(count)
       """
     return try storing {
@@ -99,7 +109,7 @@ extension StateTransaction {
         let revision: Int64 = row["revision"]
         return Event(
           revision: UInt64(clamping: revision), at: row["at"], type: row["type"],
-          subject: row["subject"], device: row["device"])
+          subject: row["subject"], device: row["device"], actor: row["actor"])
       }
     }
   }

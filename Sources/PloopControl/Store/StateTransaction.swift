@@ -7,8 +7,13 @@ internal import PloopIO
 /// Only good inside of ``Store/write(_:)``.
 struct StateTransaction {
   let database: Database
+  /// Who has asked for the changes; nil for the service itself.
+  let actor: String?
 
-  init(_ database: Database) { self.database = database }
+  init(_ database: Database, actor: String? = nil) {
+    self.database = database
+    self.actor = actor
+  }
 
   /// A number that is greater than every one before, also of earlier lives of the service. It is
   /// given back if the transaction fails.

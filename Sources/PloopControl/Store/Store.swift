@@ -81,9 +81,11 @@ package final class Store: Sendable {
         if let tell = shown.withLock({ $0 }) { tell() }
       }
     }
+    // Asked here: the database may call back on another thread.
+    let actor = Requester.name
     let (result, revision) = try storing {
       try database.queue.write { database in
-        let transaction = StateTransaction(database)
+        let transaction = StateTransaction(database, actor: actor)
         let before = try transaction.revision()
         let result = try body(transaction)
         let revision = try transaction.revision()

@@ -222,6 +222,7 @@ extension JobInfo {
         record.labels.sorted { $0.key < $1.key }.map {
           JSON.Member(name: $0.key, value: .string($0.value))
         }),
+      "actor": record.actor.map(JSON.string) ?? .null,
       "attempt": .integer(Int64(record.attempt)),
       "interruptions": .integer(Int64(record.interruptions)),
       "cancellable": .bool(isCancellable), "resumable": .bool(isResumable),

@@ -4,7 +4,7 @@ internal import PloopFormat
 /// What changes the chain of a device.
 let chainRoutes: [Route] = [
   Route(
-    creating: "/v1/devices/{id}/deltas", "addDelta",
+    creating: "/v1/devices/{id}/deltas", "addDelta", .admin, reach: .all,
     answer: { (added: DeltaAdded) in
       HTTPReply(201, added.delta.json).with(revision: added.revision).with(
         "Location", "/v1/devices/\(added.device)/deltas/\(added.delta.level)")
@@ -20,7 +20,8 @@ let chainRoutes: [Route] = [
         call.arguments[0], request, ifRevision: revision, keeping: keeper)
     }
   },
-  Route("PATCH", "/v1/devices/{id}/deltas/{level}", "changeDelta") { call throws(Problem) in
+  Route("PATCH", "/v1/devices/{id}/deltas/{level}", "changeDelta", .admin, reach: .all) {
+    call throws(Problem) in
     let place = try call.deltaPlace()
     let change = try deltaChange(try call.body())
     let revision = try call.ifRevision()
@@ -31,7 +32,7 @@ let chainRoutes: [Route] = [
     return HTTPReply(200, changed.json).with(revision: changed.revision)
   },
   Route(
-    creating: "/v1/devices/{id}/deltas/{level}/notify-merged", "notifyMerged",
+    creating: "/v1/devices/{id}/deltas/{level}/notify-merged", "notifyMerged", .admin,
     answer: { (device: DeviceInfo) in
       HTTPReply(200, device.json).with(revision: device.revision)
     }
@@ -49,7 +50,7 @@ let chainRoutes: [Route] = [
     }
   },
   Route(
-    creating: "/v1/devices/{id}/flip-upper-deltas", "flipUpperDeltas",
+    creating: "/v1/devices/{id}/flip-upper-deltas", "flipUpperDeltas", .admin,
     answer: { (device: DeviceInfo) in
       HTTPReply(200, device.json).with(revision: device.revision)
     }
@@ -61,7 +62,7 @@ let chainRoutes: [Route] = [
     }
   },
   Route(
-    creating: "/v1/devices/{id}/snapshots", "addSnapshot",
+    creating: "/v1/devices/{id}/snapshots", "addSnapshot", .operate,
     answer: { (made: SnapshotMade) in
       HTTPReply(201, made.json).with(revision: made.revision).with(
         "Location", "/v1/devices/\(made.device)/snapshots/\(made.snapshot.guid.path)")
@@ -85,7 +86,7 @@ let chainRoutes: [Route] = [
     }
   },
   Route(
-    creating: "/v1/devices/{id}/snapshots/{uuid}/switch", "switchSnapshot",
+    creating: "/v1/devices/{id}/snapshots/{uuid}/switch", "switchSnapshot", .admin,
     answer: { (device: DeviceInfo) in
       HTTPReply(200, device.json).with(revision: device.revision)
     }

@@ -2,14 +2,14 @@ internal import PloopControl
 
 /// Named bitmaps of what was written to a device since an instant.
 let checkpointRoutes: [Route] = [
-  Route("GET", "/v1/devices/{id}/checkpoints", "listCheckpoints") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/checkpoints", "listCheckpoints", .read) { call throws(Problem) in
     let page = try await converting { () async throws(ServiceError) in
       try await call.service.checkpoints(call.arguments[0])
     }
     return list(page, of: call) { $0.json }
   },
   Route(
-    creating: "/v1/devices/{id}/checkpoints", "addCheckpoint",
+    creating: "/v1/devices/{id}/checkpoints", "addCheckpoint", .operate,
     answer: { (info: CheckpointInfo) in
       HTTPReply(201, info.json).with(
         "Location", "/v1/devices/\(info.device)/checkpoints/\(info.name)")
@@ -24,21 +24,22 @@ let checkpointRoutes: [Route] = [
       try await call.service.addCheckpoint(call.arguments[0], request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/devices/{id}/checkpoints/{name}", "getCheckpoint") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/checkpoints/{name}", "getCheckpoint", .read) {
+    call throws(Problem) in
     HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in
         try await call.service.checkpoint(call.arguments[0], call.arguments[1])
       }.json)
   },
-  Route("DELETE", "/v1/devices/{id}/checkpoints/{name}", "removeCheckpoint") {
+  Route("DELETE", "/v1/devices/{id}/checkpoints/{name}", "removeCheckpoint", .operate) {
     call throws(Problem) in
     try await converting { () async throws(ServiceError) in
       try await call.service.removeCheckpoint(call.arguments[0], call.arguments[1])
     }
     return HTTPReply(204)
   },
-  Route("GET", "/v1/devices/{id}/checkpoints/{name}/bitmap", "getCheckpointBitmap") {
+  Route("GET", "/v1/devices/{id}/checkpoints/{name}/bitmap", "getCheckpointBitmap", .read) {
     call throws(Problem) in
     let found = try await converting { () async throws(ServiceError) in
       try await call.service.checkpointBits(call.arguments[0], call.arguments[1])

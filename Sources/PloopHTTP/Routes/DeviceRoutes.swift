@@ -2,7 +2,8 @@ internal import PloopControl
 
 let deviceRoutes: [Route] = [
   Route(
-    "GET", "/v1/devices", "listDevices", parameters: ["limit", "cursor", "state", "label.*"]
+    "GET", "/v1/devices", "listDevices", .read, reach: .own,
+    parameters: ["limit", "cursor", "state", "label.*"]
   ) { call throws(Problem) in
     var state: DeviceState?
     if let text = call.parameter("state") {
@@ -13,14 +14,15 @@ let deviceRoutes: [Route] = [
     for (name, value) in call.target.query where name.hasPrefix("label.") {
       labels[String(name.dropFirst("label.".count))] = value
     }
-    let page = await call.service.devices(
-      after: call.parameter("cursor"),
-      limit: Int(try call.number("limit", in: 1...1000, default: 100)), state: state,
-      labels: labels)
+    let page = try await call.ownPart(
+      isOwn: { call.caller.mayUse(device: $0.id) }, id: \.id
+    ) { [state, labels] (cursor, limit) async throws(Problem) in
+      await call.service.devices(after: cursor, limit: limit, state: state, labels: labels)
+    }
     return list(page, of: call) { $0.json }
   },
   Route(
-    creating: "/v1/devices", "attachDevice",
+    creating: "/v1/devices", "attachDevice", .admin,
     answer: { reply(201, $0).with("Location", "/v1/devices/\($0.id)") }
   ) { call, keeper throws(Problem) in
     let request = try attachRequest(try call.body(), from: call)
@@ -28,14 +30,15 @@ let deviceRoutes: [Route] = [
       try await call.service.attach(request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/devices/{id}", "getDevice", watching: { .device($0[0]) }) {
+  Route("GET", "/v1/devices/{id}", "getDevice", .read, watching: { .device($0[0]) }) {
     call throws(Problem) in
     reply(200, try await device(call))
   },
-  Route("PATCH", "/v1/devices/{id}", "changeDevice", parameters: ["dry_run"]) {
+  Route("PATCH", "/v1/devices/{id}", "changeDevice", .operate, parameters: ["dry_run"]) {
     call throws(Problem) in
     var body = try call.body()
     if let size = try body.number("size") {
+      try call.caller.require(.admin)
       guard body.isEmpty else {
         throw body.wrongValue("size", "is changed by itself, with no other member beside it")
       }
@@ -61,7 +64,7 @@ let deviceRoutes: [Route] = [
         try await call.service.change(call.arguments[0], change, ifRevision: revision)
       })
   },
-  Route("DELETE", "/v1/devices/{id}", "detachDevice", parameters: ["mode"]) {
+  Route("DELETE", "/v1/devices/{id}", "detachDevice", .admin, parameters: ["mode"]) {
     call throws(Problem) in
     let mode = try call.mode()
     let revision = try call.ifRevision()
@@ -70,7 +73,7 @@ let deviceRoutes: [Route] = [
     }
     return HTTPReply(204)
   },
-  Route("GET", "/v1/devices/{id}/deltas", "listDeltas") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/deltas", "listDeltas", .read) { call throws(Problem) in
     let device = try await device(call)
     return HTTPReply(
       200,
@@ -79,7 +82,7 @@ let deviceRoutes: [Route] = [
         "revision": .count(device.revision),
       ]))
   },
-  Route("GET", "/v1/devices/{id}/deltas/{level}", "getDelta") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/deltas/{level}", "getDelta", .read) { call throws(Problem) in
     let device = try await device(call)
     let name = call.arguments[1]
     guard
@@ -89,7 +92,7 @@ let deviceRoutes: [Route] = [
     return HTTPReply(200, delta.json)
   },
   Route(
-    "GET", "/v1/devices/{id}/map", "getMap", parameters: ["offset", "length", "limit"]
+    "GET", "/v1/devices/{id}/map", "getMap", .read, parameters: ["offset", "length", "limit"]
   ) { call throws(Problem) in
     let offset = try call.number("offset", in: 0...(1 << 62), default: 0)
     let length = try call.number("length", in: 1...(1 << 62), default: 1 << 62)
@@ -100,7 +103,7 @@ let deviceRoutes: [Route] = [
     }
     return HTTPReply(200, map.json)
   },
-  Route("GET", "/v1/devices/{id}/stats", "getStatistics") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/stats", "getStatistics", .read) { call throws(Problem) in
     HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in

@@ -3,7 +3,8 @@ internal import PloopIO
 
 let eventRoutes: [Route] = [
   Route(
-    "GET", "/v1/events", "listEvents", parameters: ["after", "device", "limit", "types", "wait"]
+    "GET", "/v1/events", "listEvents", .read, reach: .own,
+    parameters: ["after", "device", "limit", "types", "wait"]
   ) { call throws(Problem) in
     let filter = try eventFilter(call)
     guard call.accepts("text/event-stream") else { return try await events(call, filter) }
@@ -14,7 +15,8 @@ let eventRoutes: [Route] = [
 private let revisions = 0...UInt64(JSON.largestNumber)
 
 private func eventFilter(_ call: Call) throws(Problem) -> EventFilter {
-  var filter = EventFilter(device: call.parameter("device"))
+  var filter = EventFilter(
+    device: call.parameter("device"), devices: call.caller.grant.devices)
   guard let types = call.parameter("types") else { return filter }
   for text in types.split(separator: ",", omittingEmptySubsequences: false) {
     guard let pattern = EventFilter.Pattern(String(text)), filter.types.count < 32 else {
@@ -103,6 +105,7 @@ extension Call {
       "revision": event.revision.map(JSON.count) ?? .null, "type": .string(event.type),
       "at": time(event.at), "subject": .string(event.subject),
       "device": event.device.map(JSON.string) ?? .null,
+      "actor": event.actor.map(JSON.string) ?? .null,
       "resource": route.map { .string(path(of: event, by: $0)) } ?? .null,
       "object": await object(of: event, by: route),
     ])
@@ -119,8 +122,8 @@ extension Call {
       let target = try? RequestTarget(path(of: event, by: route))
     else { return nil }
     let call = Call(
-      service: service, watchers: watchers, traffic: traffic, request: request, target: target,
-      arguments: [event.subject])
+      service: service, watchers: watchers, traffic: traffic, request: request, caller: caller,
+      target: target, arguments: [event.subject])
     let reply = try? await route.handle(call)
     return reply?.status == 200 ? reply?.body : nil
   }

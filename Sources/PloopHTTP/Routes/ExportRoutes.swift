@@ -1,15 +1,17 @@
 internal import PloopControl
 
 let exportRoutes: [Route] = [
-  Route("GET", "/v1/exports", "listExports", parameters: ["limit", "cursor"]) {
+  Route("GET", "/v1/exports", "listExports", .read, reach: .own, parameters: ["limit", "cursor"]) {
     call throws(Problem) in
-    let page = await call.service.exports(
-      after: call.parameter("cursor"),
-      limit: Int(try call.number("limit", in: 1...1000, default: 100)))
+    let page = try await call.ownPart(
+      isOwn: { call.caller.mayUse(device: $0.device) }, id: \.name
+    ) { (cursor, limit) async throws(Problem) in
+      await call.service.exports(after: cursor, limit: limit)
+    }
     return list(page, of: call) { $0.json }
   },
   Route(
-    creating: "/v1/exports", "addExport",
+    creating: "/v1/exports", "addExport", .operate, reach: .own,
     answer: { reply(201, $0).with("Location", "/v1/exports/\($0.name)") }
   ) { call, keeper throws(Problem) in
     var body = try call.body()
@@ -24,28 +26,39 @@ let exportRoutes: [Route] = [
     request.sharedWriters = try body.flag("shared_writers") ?? false
     request.summary = try body.text("description") ?? ""
     try body.finish()
+    try call.caller.require(device: request.device)
     return try await converting { [request] () async throws(ServiceError) in
       try await call.service.addExport(request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/exports/{name}", "getExport", watching: { .export($0[0]) }) {
+  Route("GET", "/v1/exports/{name}", "getExport", .read, reach: .own, watching: { .export($0[0]) })
+  {
     call throws(Problem) in
-    reply(
-      200,
-      try await converting { () async throws(ServiceError) in
-        try await call.service.export(call.arguments[0])
-      })
+    reply(200, try await ownExport(call))
   },
-  Route("DELETE", "/v1/exports/{name}", "removeExport", parameters: ["mode"]) {
+  Route("DELETE", "/v1/exports/{name}", "removeExport", .operate, reach: .own, parameters: ["mode"])
+  {
     call throws(Problem) in
     let mode = try call.mode()
     let revision = try call.ifRevision()
+    if call.caller.grant.devices != nil { _ = try await ownExport(call) }
     try await converting { () async throws(ServiceError) in
       try await call.service.removeExport(call.arguments[0], mode: mode, ifRevision: revision)
     }
     return HTTPReply(204)
   },
 ]
+
+/// Another caller's is as good as not there.
+private func ownExport(_ call: Call) async throws(Problem) -> ExportInfo {
+  let export = try await converting { () async throws(ServiceError) in
+    try await call.service.export(call.arguments[0])
+  }
+  guard call.caller.mayUse(device: export.device) else {
+    throw Problem("export-not-found", "there is no export \(call.arguments[0])")
+  }
+  return export
+}
 
 private func reply(_ status: Int, _ export: ExportInfo) -> HTTPReply {
   HTTPReply(status, export.json).with(revision: export.revision)

@@ -4,7 +4,8 @@ internal import PloopFormat
 // What lies beneath the roots.
 
 let imageRoutes: [Route] = [
-  Route("GET", "/v1/images", "listImages", parameters: ["limit", "cursor", "root", "state"]) {
+  Route("GET", "/v1/images", "listImages", .read, parameters: ["limit", "cursor", "root", "state"])
+  {
     call throws(Problem) in
     let limit = Int(try call.number("limit", in: 1...1000, default: 100))
     var state: ImageInfo.State?

@@ -4,7 +4,7 @@ internal import PloopIO
 
 let jobRoutes: [Route] = [
   Route(
-    "GET", "/v1/jobs", "listJobs",
+    "GET", "/v1/jobs", "listJobs", .read, reach: .own,
     parameters: ["limit", "cursor", "state", "device", "type", "label.*"]
   ) { call throws(Problem) in
     var filter = JobFilter()
@@ -17,73 +17,85 @@ let jobRoutes: [Route] = [
     for (name, value) in call.target.query where name.hasPrefix("label.") {
       filter.labels[String(name.dropFirst("label.".count))] = value
     }
-    let limit = Int(try call.number("limit", in: 1...1000, default: 100))
-    let page = try await converting { [filter] () async throws(ServiceError) in
-      try await call.service.jobs(before: call.parameter("cursor"), limit: limit, filter)
+    let page = try await call.ownPart(
+      isOwn: { call.owns($0) }, id: \.record.id
+    ) { [filter] (cursor, limit) async throws(Problem) in
+      try await converting { () async throws(ServiceError) in
+        try await call.service.jobs(before: cursor, limit: limit, filter)
+      }
     }
     return list(page, of: call) { $0.json }
   },
   Route(
-    creating: "/v1/jobs", "addJob", parameters: ["dry_run"], answer: { HTTPReply($0) },
+    creating: "/v1/jobs", "addJob", .operate, reach: .own, parameters: ["dry_run"],
+    answer: { HTTPReply($0) },
     finish: { (call, job: JobInfo) async throws(Problem) in try await call.reply(job) },
     plan: { call throws(Problem) in
-      let request = try jobRequest(try call.body())
+      let request = try call.jobRequest()
       return try await converting { () async throws(ServiceError) in
         try await call.service.planJob(request)
       }
     }
   ) { call, keeper throws(Problem) in
-    let request = try jobRequest(try call.body())
+    let request = try call.jobRequest()
     return try await converting { () async throws(ServiceError) in
       try await call.service.addJob(request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/jobs/{id}", "getJob", watching: { .job($0[0]) }) { call throws(Problem) in
-    let job = try await converting { () async throws(ServiceError) in
-      try await call.service.job(call.arguments[0])
-    }
+  Route("GET", "/v1/jobs/{id}", "getJob", .read, reach: .own, watching: { .job($0[0]) }) {
+    call throws(Problem) in
+    let job = try await call.ownJob()
     return HTTPReply(200, job.json).with(revision: job.record.revision)
   },
-  Route("PATCH", "/v1/jobs/{id}", "changeJob") { call throws(Problem) in
+  Route("PATCH", "/v1/jobs/{id}", "changeJob", .operate, reach: .own) { call throws(Problem) in
     let change = try jobChange(try call.body())
     let revision = try call.ifRevision()
+    try await call.requireOwnJob()
     let job = try await converting { () async throws(ServiceError) in
       try await call.service.changeJob(call.arguments[0], change, ifRevision: revision)
     }
     return HTTPReply(200, job.json).with(revision: job.record.revision)
   },
-  Route("DELETE", "/v1/jobs/{id}", "removeJob") { call throws(Problem) in
+  Route("DELETE", "/v1/jobs/{id}", "removeJob", .operate, reach: .own) { call throws(Problem) in
     let revision = try call.ifRevision()
+    try await call.requireOwnJob()
     try await converting { () async throws(ServiceError) in
       try await call.service.removeJob(call.arguments[0], ifRevision: revision)
     }
     return HTTPReply(204)
   },
-  Route("POST", "/v1/jobs/{id}/cancel", "cancelJob") { call throws(Problem) in
+  Route("POST", "/v1/jobs/{id}/cancel", "cancelJob", .operate, reach: .own) {
+    call throws(Problem) in
     let revision = try call.ifRevision()
+    try await call.requireOwnJob()
     return try await call.reply(
       try await converting { () async throws(ServiceError) in
         try await call.service.cancelJob(call.arguments[0], ifRevision: revision)
       })
   },
-  Route("POST", "/v1/jobs/{id}/retry", "retryJob") { call throws(Problem) in
+  Route("POST", "/v1/jobs/{id}/retry", "retryJob", .operate, reach: .own) { call throws(Problem) in
     let revision = try call.ifRevision()
+    try await call.requireOwnJob()
     return try await call.reply(
       try await converting { () async throws(ServiceError) in
         try await call.service.retryJob(call.arguments[0], ifRevision: revision)
       })
   },
-  Route("GET", "/v1/jobs/{id}/log", "getJobLog", parameters: ["after", "limit", "wait"]) {
+  Route(
+    "GET", "/v1/jobs/{id}/log", "getJobLog", .read, reach: .own,
+    parameters: ["after", "limit", "wait"]
+  ) {
     call throws(Problem) in
     let after = try call.number("after", in: 0...UInt64(JSON.largestNumber), default: 0)
     let limit = Int(try call.number("limit", in: 1...10_000, default: 1_000))
     let seconds = Int(try call.number("wait", in: 0...60, default: 0))
+    try await call.requireOwnJob()
     return try await call.log(call.arguments[0], after: after, limit: limit, seconds: seconds)
   },
-  Route("GET", "/v1/queue", "getQueue") { call throws(Problem) in
+  Route("GET", "/v1/queue", "getQueue", .read, reach: .own) { call throws(Problem) in
     HTTPReply(200, await call.service.queue().json)
   },
-  Route("PATCH", "/v1/queue", "changeQueue") { call throws(Problem) in
+  Route("PATCH", "/v1/queue", "changeQueue", .admin) { call throws(Problem) in
     let change = try queueChange(try call.body())
     return HTTPReply(
       200,
@@ -92,7 +104,8 @@ let jobRoutes: [Route] = [
       }.json)
   },
   Route(
-    "DELETE", "/v1/devices/{id}/snapshots/{uuid}", "removeSnapshot", parameters: ["dry_run"]
+    "DELETE", "/v1/devices/{id}/snapshots/{uuid}", "removeSnapshot", .operate,
+    parameters: ["dry_run"]
   ) { call throws(Problem) in
     var request = JobRequest(type: "delete_snapshot", device: call.arguments[0])
     request.parameters["snapshot"] = .text(try call.snapshot().description)

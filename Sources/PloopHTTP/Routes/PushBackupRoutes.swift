@@ -4,7 +4,7 @@ internal import PloopControl
 /// A disk as it was at one instant, for a copier outside.
 let pushBackupRoutes: [Route] = [
   Route(
-    creating: "/v1/devices/{id}/push-backup", "startPushBackup",
+    creating: "/v1/devices/{id}/push-backup", "startPushBackup", .operate,
     answer: { (info: PushBackupInfo) in HTTPReply(201, info.json) }
   ) { call, keeper throws(Problem) in
     let request = try pushBackupRequest(try call.body())
@@ -12,7 +12,7 @@ let pushBackupRoutes: [Route] = [
       try await call.service.startPushBackup(call.arguments[0], request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/devices/{id}/push-backup", "getPushBackup") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/push-backup", "getPushBackup", .read) { call throws(Problem) in
     HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in
@@ -20,7 +20,8 @@ let pushBackupRoutes: [Route] = [
       }.json)
   },
   Route(
-    "DELETE", "/v1/devices/{id}/push-backup", "stopPushBackup", parameters: ["outcome", "uuid"]
+    "DELETE", "/v1/devices/{id}/push-backup", "stopPushBackup", .operate,
+    parameters: ["outcome", "uuid"]
   ) { call throws(Problem) in
     guard let uuid = call.parameter("uuid") else {
       throw Problem("invalid-value", "uuid is missing: which backup is to end")
@@ -36,7 +37,8 @@ let pushBackupRoutes: [Route] = [
           call.arguments[0], uuid: uuid, isComplete: outcome == "complete")
       }.json)
   },
-  Route("POST", "/v1/devices/{id}/push-backup/read", "readPushBackup") { call throws(Problem) in
+  Route("POST", "/v1/devices/{id}/push-backup/read", "readPushBackup", .operate) {
+    call throws(Problem) in
     var body = try call.body()
     let uuid = try body.requiredText("uuid")
     let (limit, seconds) = try Call.batch(&body, most: 4_096, usual: 64)
@@ -56,7 +58,7 @@ let pushBackupRoutes: [Route] = [
     }
     return HTTPReply(200, work.json)
   },
-  Route("POST", "/v1/devices/{id}/push-backup/confirm", "confirmPushBackup") {
+  Route("POST", "/v1/devices/{id}/push-backup/confirm", "confirmPushBackup", .operate) {
     call throws(Problem) in
     var body = try call.body()
     let uuid = try body.requiredText("uuid")
@@ -82,7 +84,9 @@ let pushBackupRoutes: [Route] = [
         "confirmed": .integer(Int64(done.confirmed)), "remaining": .integer(Int64(done.remaining)),
       ]))
   },
-  Route("GET", "/v1/devices/{id}/push-backup/data", "getPushBackupData", parameters: ["uuid"]) {
+  Route(
+    "GET", "/v1/devices/{id}/push-backup/data", "getPushBackupData", .data, parameters: ["uuid"]
+  ) {
     call throws(Problem) in
     let range = try call.byteRange()
     let data = try await converting { () async throws(ServiceError) in

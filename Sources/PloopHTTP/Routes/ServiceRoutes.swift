@@ -1,20 +1,21 @@
 internal import PloopControl
 
 let serviceRoutes: [Route] = [
-  Route("GET", "/healthz", "getHealth") { _ in HTTPReply(200, .members(["status": .string("ok")]))
+  Route("GET", "/healthz", "getHealth", nil) { _ in
+    HTTPReply(200, .members(["status": .string("ok")]))
   },
-  Route("GET", "/readyz", "getReadiness") { call in
+  Route("GET", "/readyz", "getReadiness", nil) { call in
     let readiness = await call.service.readiness()
     return HTTPReply(readiness.isReady ? 200 : 503, readiness.json)
   },
-  Route("GET", "/metrics", "getMetrics") { call in
+  Route("GET", "/metrics", "getMetrics", .read) { call in
     var reply = HTTPReply(200)
     reply.bytes = MetricsText.encode(
       await call.service.metrics() + call.traffic.metrics + [call.watchers.metric])
     reply.bytesType = MetricsText.contentType
     return reply
   },
-  Route("GET", "/v1", "getService", watching: { _ in .service }) { call in
+  Route("GET", "/v1", "getService", .read, reach: .own, watching: { _ in .service }) { call in
     let info = await call.service.info()
     return HTTPReply(200, info.json).with(revision: info.revision)
   },

@@ -3,7 +3,7 @@ internal import PloopFormat
 
 /// What is known of snapshots; the routes that change the chain are in `ChainRoutes.swift`.
 let snapshotRoutes: [Route] = [
-  Route("GET", "/v1/devices/{id}/snapshots", "listSnapshots", parameters: ["view"]) {
+  Route("GET", "/v1/devices/{id}/snapshots", "listSnapshots", .read, parameters: ["view"]) {
     call throws(Problem) in
     enum View: String { case list, tree }
     guard let view = View(rawValue: call.parameter("view") ?? "list") else {
@@ -19,14 +19,15 @@ let snapshotRoutes: [Route] = [
         "items": .array(trees(page.items)), "next": .null, "revision": .count(page.revision),
       ]))
   },
-  Route("GET", "/v1/devices/{id}/snapshots/{uuid}", "getSnapshot") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/snapshots/{uuid}", "getSnapshot", .read) { call throws(Problem) in
     let guid = try call.snapshot()
     let found = try await converting { () async throws(ServiceError) in
       try await call.service.snapshot(call.arguments[0], guid)
     }
     return HTTPReply(200, found.snapshot.json).with(revision: found.revision)
   },
-  Route("PATCH", "/v1/devices/{id}/snapshots/{uuid}", "changeSnapshot") { call throws(Problem) in
+  Route("PATCH", "/v1/devices/{id}/snapshots/{uuid}", "changeSnapshot", .operate) {
+    call throws(Problem) in
     let guid = try call.snapshot()
     var body = try call.body()
     var change = SnapshotChange()

@@ -3,7 +3,7 @@ internal import PloopControl
 // Where backups are kept, and the backups that are there.
 
 let targetRoutes: [Route] = [
-  Route("GET", "/v1/targets", "listTargets", parameters: ["limit", "cursor"]) {
+  Route("GET", "/v1/targets", "listTargets", .read, parameters: ["limit", "cursor"]) {
     call throws(Problem) in
     let page = await call.service.targets(
       after: call.parameter("cursor"),
@@ -11,7 +11,7 @@ let targetRoutes: [Route] = [
     return list(page, of: call) { $0.json }
   },
   Route(
-    creating: "/v1/targets", "addTarget",
+    creating: "/v1/targets", "addTarget", .admin,
     answer: { reply(201, $0).with("Location", "/v1/targets/\($0.target.name)") }
   ) { call, keeper throws(Problem) in
     let request = try targetRequest(try call.body())
@@ -19,7 +19,7 @@ let targetRoutes: [Route] = [
       try await call.service.addTarget(request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/targets/{name}", "getTarget", watching: { .target($0[0]) }) {
+  Route("GET", "/v1/targets/{name}", "getTarget", .read, watching: { .target($0[0]) }) {
     call throws(Problem) in
     reply(
       200,
@@ -27,7 +27,7 @@ let targetRoutes: [Route] = [
         try await call.service.target(call.arguments[0])
       })
   },
-  Route("PATCH", "/v1/targets/{name}", "changeTarget") { call throws(Problem) in
+  Route("PATCH", "/v1/targets/{name}", "changeTarget", .admin) { call throws(Problem) in
     let change = try targetChange(try call.body())
     let revision = try call.ifRevision()
     return reply(
@@ -36,7 +36,7 @@ let targetRoutes: [Route] = [
         try await call.service.changeTarget(call.arguments[0], change, ifRevision: revision)
       })
   },
-  Route("DELETE", "/v1/targets/{name}", "removeTarget", parameters: ["backups"]) {
+  Route("DELETE", "/v1/targets/{name}", "removeTarget", .admin, parameters: ["backups"]) {
     call throws(Problem) in
     let leavingBackups = try call.choice("backups", of: ["refuse", "keep"]) == "keep"
     let revision = try call.ifRevision()
@@ -47,7 +47,8 @@ let targetRoutes: [Route] = [
     return HTTPReply(204)
   },
   Route(
-    "GET", "/v1/targets/{name}/backups", "listBackups", parameters: ["limit", "cursor", "device"]
+    "GET", "/v1/targets/{name}/backups", "listBackups", .read,
+    parameters: ["limit", "cursor", "device"]
   ) { call throws(Problem) in
     let limit = Int(try call.number("limit", in: 1...1000, default: 100))
     let page = try await converting { () async throws(ServiceError) in
@@ -57,7 +58,7 @@ let targetRoutes: [Route] = [
     }
     return list(page, of: call) { $0.json }
   },
-  Route("GET", "/v1/targets/{name}/backups/{id}", "getBackup") { call throws(Problem) in
+  Route("GET", "/v1/targets/{name}/backups/{id}", "getBackup", .read) { call throws(Problem) in
     HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in
@@ -65,7 +66,7 @@ let targetRoutes: [Route] = [
       }.json)
   },
   Route(
-    "DELETE", "/v1/targets/{name}/backups/{id}", "removeBackup", parameters: ["cascade"]
+    "DELETE", "/v1/targets/{name}/backups/{id}", "removeBackup", .operate, parameters: ["cascade"]
   ) { call throws(Problem) in
     let cascading = try call.choice("cascade", of: ["false", "true"]) == "true"
     try await converting { () async throws(ServiceError) in

@@ -4,7 +4,7 @@ internal import PloopIO
 /// Which clusters of a device are written while somebody copies it.
 let trackingRoutes: [Route] = [
   Route(
-    creating: "/v1/devices/{id}/tracking", "startTracking",
+    creating: "/v1/devices/{id}/tracking", "startTracking", .operate,
     answer: { (info: TrackingInfo) in HTTPReply(201, info.json) }
   ) { call, keeper throws(Problem) in
     var body = try call.body()
@@ -14,20 +14,20 @@ let trackingRoutes: [Route] = [
       try await call.service.startTracking(call.arguments[0], space, keeping: keeper)
     }
   },
-  Route("GET", "/v1/devices/{id}/tracking", "getTracking") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/tracking", "getTracking", .read) { call throws(Problem) in
     HTTPReply(
       200,
       try await converting { () async throws(ServiceError) in
         try await call.service.tracking(call.arguments[0])
       }.json)
   },
-  Route("DELETE", "/v1/devices/{id}/tracking", "stopTracking") { call throws(Problem) in
+  Route("DELETE", "/v1/devices/{id}/tracking", "stopTracking", .operate) { call throws(Problem) in
     try await converting { () async throws(ServiceError) in
       try await call.service.stopTracking(call.arguments[0])
     }
     return HTTPReply(204)
   },
-  Route("POST", "/v1/devices/{id}/tracking/next", "takeTracked") { call throws(Problem) in
+  Route("POST", "/v1/devices/{id}/tracking/next", "takeTracked", .operate) { call throws(Problem) in
     let (limit, seconds) = try call.batch(most: 65_536, usual: 256)
     let taken = try await call.awaiting(.tracking(call.arguments[0]), seconds: seconds) {
       () async throws(ServiceError) -> TrackedClusters in
@@ -42,7 +42,8 @@ let trackingRoutes: [Route] = [
         "more": .bool(taken.left > 0), "dirty_left": .integer(Int64(taken.left)),
       ]))
   },
-  Route("GET", "/v1/devices/{id}/tracking/bitmap", "getTrackingBitmap") { call throws(Problem) in
+  Route("GET", "/v1/devices/{id}/tracking/bitmap", "getTrackingBitmap", .read) {
+    call throws(Problem) in
     let tracked = try await converting { () async throws(ServiceError) in
       try await call.service.trackedBits(call.arguments[0])
     }

@@ -8,7 +8,7 @@ struct ServeCommand: ParsableCommand {
     discussion: """
       Without options everything is under ./var: state in var/state, images in var/images (the root \
       main), the sockets var/api.sock and var/nbd.sock; HTTP listens on 127.0.0.1:7447 and NBD on \
-      127.0.0.1:10809. A file of settings holds the same names; options win over it. A socket or \
+      127.0.0.1:10809. Over TCP the API wants a token (ploopd token). A file of settings holds the same names; options win over it. A socket or \
       address of "none" is left out. SIGTERM and SIGINT end the service cleanly.
       """)
 
@@ -24,6 +24,19 @@ struct ServeCommand: ParsableCommand {
   var httpSocket: String?
   @Option(help: ArgumentHelp("Loopback address of the API.", valueName: "host:port"))
   var httpListen: String?
+  @Option(
+    help: ArgumentHelp(
+      "Who is served over TCP: who shows a token, or (none) everybody on this host.",
+      valueName: "token|none"))
+  var httpAuth: String?
+  @Option(
+    help: ArgumentHelp(
+      "Group whose members do everything by the Unix socket.", valueName: "name"))
+  var httpAdminGroup: String?
+  @Option(
+    help: ArgumentHelp(
+      "Group whose members see everything by the Unix socket.", valueName: "name"))
+  var httpReadGroup: String?
   @Option(help: ArgumentHelp("Unix socket for NBD clients.", valueName: "path"))
   var nbdSocket: String?
   @Option(help: ArgumentHelp("Loopback address for NBD clients.", valueName: "host:port"))
@@ -64,11 +77,17 @@ struct ServeCommand: ParsableCommand {
     if let httpListen {
       settings.httpListen = try Settings.loopback(httpListen, "--http-listen")
     }
+    if let httpAuth { settings.httpAuth = try Settings.auth(httpAuth, "--http-auth") }
+    if let httpAdminGroup { settings.httpAdminGroup = httpAdminGroup }
+    if let httpReadGroup { settings.httpReadGroup = httpReadGroup }
     if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
     if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if logJson { settings.logJSON = true }
-    let options = [config, stateDir, httpSocket, httpListen, nbdSocket, nbdListen]
+    let options = [
+      config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,
+      nbdListen,
+    ]
     if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
     return settings
   }

@@ -38,9 +38,11 @@ struct ServiceProcess {
     }
     // Every address is taken before anything is served: a second service on the same host is told
     // so at once.
-    let httpSockets = try listen(settings.httpSocket, settings.httpListen)
-    let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen)
-    let http = try startHTTP(service, on: httpSockets)
+    // Anybody may connect to the API's socket: each request is judged by who is there.
+    let httpSockets = try listen(settings.httpSocket, settings.httpListen, mode: 0o666)
+    let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
+    let access = accessControl()
+    let http = try startHTTP(service, access, on: httpSockets)
     do {
       try service.recover()
       for socket in nbdSockets { try service.serveNBD(on: socket) }
@@ -51,7 +53,7 @@ struct ServiceProcess {
     }
     announce(httpSockets, nbdSockets)
 
-    let signal = signals.wait()
+    let signal = waitForTheEnd(signals, access)
     log.notice("stopping", metadata: ["signal": "\(Signals.name(signal))"])
     ServiceNotification.send("STOPPING=1")
     let deadline = Deadline.after(seconds: ServiceProcess.stopSeconds)
@@ -64,6 +66,27 @@ struct ServiceProcess {
     return isClean
   }
 
+  /// SIGHUP has the service look again at what it has looked at when it began.
+  private func waitForTheEnd(_ signals: Signals, _ access: AccessControl) -> Int32 {
+    while true {
+      let signal = signals.wait()
+      guard signal == SIGHUP else { return signal }
+      access.replace(peerRules)
+      log.notice("reloaded")
+    }
+  }
+
+  private var peerRules: PeerRules {
+    PeerRules(adminGroup: settings.httpAdminGroup, readGroup: settings.httpReadGroup)
+  }
+
+  private func accessControl() -> AccessControl {
+    let book = TokenBook(TokenFile(in: settings.stateFolder)) { [log] reason in
+      log.error("no token is accepted", metadata: ["reason": "\(reason)"])
+    }
+    return AccessControl(peerRules, tcp: settings.httpAuth, book: book)
+  }
+
   private func makeFolders() throws(Settings.Fault) {
     for path in settings.ownFolders {
       guard mkdir(path, 0o750) == 0 || errno == EEXIST else {
@@ -73,11 +96,11 @@ struct ServiceProcess {
   }
 
   private func listen(
-    _ path: String?, _ address: Settings.HostPort?
+    _ path: String?, _ address: Settings.HostPort?, mode: UInt32
   ) throws(Settings.Fault) -> [ListeningSocket] {
     do {
       var sockets: [ListeningSocket] = []
-      if let path { sockets.append(try .unix(path: path)) }
+      if let path { sockets.append(try .unix(path: path, mode: mode)) }
       if let address { sockets.append(try .tcp(host: address.host, port: address.port)) }
       return sockets
     } catch {
@@ -86,10 +109,10 @@ struct ServiceProcess {
   }
 
   private func startHTTP(
-    _ service: Service, on sockets: [ListeningSocket]
+    _ service: Service, _ access: AccessControl, on sockets: [ListeningSocket]
   ) throws(Settings.Fault) -> HTTPServer {
     do {
-      let http = try HTTPServer(Router(service), logger: log)
+      let http = try HTTPServer(Router(service, access: access), logger: log)
       for socket in sockets { try http.listen(on: socket) }
       return http
     } catch {
@@ -105,27 +128,8 @@ struct ServiceProcess {
         "http": "\(http.map(\.address).joined(separator: ","))",
         "nbd": "\(nbd.map(\.address).joined(separator: ","))",
       ])
-    if settings.isEmbedded, let address = settings.httpListen {
-      print(ServiceProcess.firstSteps("http://\(address.host):\(address.port)"))
-      fflush(nil)
-    }
+    if settings.isEmbedded { FirstSteps.show(settings, log) }
     ServiceNotification.send("READY=1\nSTATUS=serving")
-  }
-
-  /// What somebody who is trying it out types next.
-  private static func firstSteps(_ base: String) -> String {
-    """
-    ploopd is ready. In another terminal:
-
-      curl \(base)/v1
-      curl \(base)/v1/devices -H 'Content-Type: application/json' \\
-        -d '{"id":"vm1","create":{"directory":"vm1","size":1073741824},"export":{"name":"vm1"}}'
-      nbdinfo nbd://127.0.0.1:10809/vm1
-      curl \(base)/v1/devices/vm1
-      curl -X DELETE \(base)/v1/devices/vm1
-
-    Images are under var/images. Ctrl-C ends it cleanly.
-    """
   }
 
   private static func hostName() -> String {

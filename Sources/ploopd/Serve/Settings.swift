@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Logging
+internal import PloopHTTP
 
 /// How the service is to run: embedded defaults, what a file says over them, and what the command
 /// line says over that.
@@ -21,6 +22,10 @@ struct Settings {
   var stateFolder = "\(ownFolder)/state"
   var roots: [(name: String, path: String)] = [("main", ownRoot)]
   var httpSocket: String? = "\(ownFolder)/api.sock"
+  var httpAuth = AccessControl.TCP.token
+  /// Whose members do everything, and whose see everything, by the Unix socket.
+  var httpAdminGroup = PeerRules.adminGroup
+  var httpReadGroup = PeerRules.readGroup
   var httpListen: HostPort? = HostPort(host: "127.0.0.1", port: 7447)
   var nbdSocket: String? = "\(ownFolder)/nbd.sock"
   var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
@@ -70,6 +75,13 @@ struct Settings {
     var address = in_addr()
     return inet_pton(AF_INET, host, &address) == 1
       && UInt32(bigEndian: address.s_addr) >> 24 == 127
+  }
+
+  static func auth(_ text: String, _ option: String) throws(Fault) -> AccessControl.TCP {
+    guard let auth = AccessControl.TCP(rawValue: text) else {
+      throw Fault(description: "\(option): \(text) is neither token nor none")
+    }
+    return auth
   }
 
   static func root(_ text: String) throws(Fault) -> (name: String, path: String) {

@@ -52,6 +52,9 @@ extension Settings {
       self.roots = roots
     case "http-socket": httpSocket = Settings.socket(try Settings.text(value, name))
     case "http-listen": httpListen = try Settings.loopback(try Settings.text(value, name), name)
+    case "http-auth": httpAuth = try Settings.auth(try Settings.text(value, name), name)
+    case "http-admin-group": httpAdminGroup = try Settings.text(value, name)
+    case "http-read-group": httpReadGroup = try Settings.text(value, name)
     case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
     case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)

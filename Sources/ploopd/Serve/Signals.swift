@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// The signals that end the service. They are blocked in every thread and waited for in one, so no
+/// The signals that the service knows. They are blocked in every thread and waited for in one, so no
 /// handler ever runs in the middle of something.
 struct Signals {
   private var set = sigset_t()
@@ -10,15 +10,17 @@ struct Signals {
     sigemptyset(&set)
     sigaddset(&set, SIGTERM)
     sigaddset(&set, SIGINT)
+    sigaddset(&set, SIGHUP)
     pthread_sigmask(SIG_BLOCK, &set, nil)
     // Whoever starts it in the background may have them ignored, and ignored ones never come.
     signal(SIGTERM, SIG_DFL)
     signal(SIGINT, SIG_DFL)
+    signal(SIGHUP, SIG_DFL)
     // A client that goes away is an error of the send, not the end of the process.
     signal(SIGPIPE, SIG_IGN)
   }
 
-  /// - Returns: the number of the signal that came.
+  /// - Returns: the number of the signal that came: one that ends the service, or SIGHUP.
   func wait() -> Int32 {
     var set = set
     var number: Int32 = 0
