@@ -2,17 +2,39 @@
 
 struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
                                      const struct cmicrohttpd_callbacks *callbacks,
-                                     const struct cmicrohttpd_limits *limits) {
+                                     const struct cmicrohttpd_limits *limits,
+                                     const struct cmicrohttpd_tls *tls) {
   void *context = callbacks->context;
+  unsigned int flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME |
+                       MHD_USE_ITC;
+  // The rest of the list is what TLS needs, where it is wanted.
+  struct MHD_OptionItem more[5] = {{MHD_OPTION_END, 0, NULL}};
+  if (tls->certificate != NULL) {
+    flags |= MHD_USE_TLS;
+    int count = 0;
+    more[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)tls->certificate};
+    more[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)tls->key};
+    more[count++] = (struct MHD_OptionItem){
+        MHD_OPTION_HTTPS_PRIORITIES, 0, "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"};
+    if (tls->authorities != NULL)
+      more[count++] =
+          (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, (void *)tls->authorities};
+    more[count] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
+  }
   return MHD_start_daemon(
-      MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0,
-      NULL, NULL, callbacks->request, context, MHD_OPTION_LISTEN_SOCKET,
+      flags, 0, NULL, NULL, callbacks->request, context, MHD_OPTION_LISTEN_SOCKET,
       (MHD_socket)listening_socket, MHD_OPTION_URI_LOG_CALLBACK, callbacks->target, context,
       MHD_OPTION_NOTIFY_COMPLETED, callbacks->completed, context, MHD_OPTION_NOTIFY_CONNECTION,
       callbacks->connection, context, MHD_OPTION_CONNECTION_LIMIT, limits->connections,
       MHD_OPTION_PER_IP_CONNECTION_LIMIT, limits->connections_per_address,
       MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_seconds, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-      MHD_OPTION_END);
+      MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+}
+
+unsigned int cmicrohttpd_connections(struct MHD_Daemon *daemon) {
+  const union MHD_DaemonInfo *info =
+      MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+  return info == NULL ? 0 : info->num_connections;
 }
 
 int cmicrohttpd_descriptor(struct MHD_Connection *connection) {

@@ -13,6 +13,8 @@ package struct HTTPRequest: Sendable {
   package var isBodyTooLarge = false
   /// Whose connection it came by.
   package let peer: SocketPeer
+  /// What its sender has shown of himself by TLS.
+  package var certificate: ClientCertificate?
   /// Who sent it, once somebody has asked.
   var caller: Result<Caller, Problem>?
 

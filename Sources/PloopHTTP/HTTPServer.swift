@@ -26,6 +26,10 @@ package final class HTTPServer: Sendable {
   private struct Daemon: @unchecked Sendable {
     let handle: OpaquePointer
     let socket: ListeningSocket
+    /// Nil without TLS.
+    let identity: ServerIdentity?
+    /// Its connections go on, and no new ones come.
+    var isRetired = false
   }
 
   let router: Router
@@ -54,7 +58,10 @@ package final class HTTPServer: Sendable {
 
   deinit { stop(until: .after(seconds: 0)) }
 
-  package func listen(on socket: ListeningSocket) throws(IOError) {
+  /// - Parameter identity: for TLS; nil for none.
+  package func listen(
+    on socket: ListeningSocket, as identity: ServerIdentity? = nil
+  ) throws(IOError) {
     // The daemon closes what it is given; the socket keeps its own descriptor.
     let copy = dup(socket.descriptorNumber)
     guard copy >= 0 else { throw .last("dup", socket.address) }
@@ -63,11 +70,47 @@ package final class HTTPServer: Sendable {
       connections: limits.connections,
       connections_per_address: socket.isUnix ? 0 : limits.connectionsPerAddress,
       idle_seconds: UInt32(clamping: limits.idleSeconds))
-    guard let handle = cmicrohttpd_start(copy, &callbacks, &limits) else {
+    var tls = identity?.parts ?? cmicrohttpd_tls()
+    guard let handle = cmicrohttpd_start(copy, &callbacks, &limits, &tls) else {
       close(copy)
       throw IOError("MHD_start_daemon", path: socket.address, code: EIO)
     }
-    daemons.withLock { $0.append(Daemon(handle: handle, socket: socket)) }
+    daemons.withLock {
+      $0.append(Daemon(handle: handle, socket: socket, identity: identity))
+    }
+  }
+
+  /// Has new connections of TLS see another identity; those that are there go on with theirs.
+  package func replace(_ identity: ServerIdentity) throws(IOError) {
+    let sockets = daemons.withLock { daemons in
+      daemons.filter { $0.identity != nil && !$0.isRetired }.map(\.socket)
+    }
+    for socket in sockets {
+      // The new one takes clients before the old one stops taking them: none is turned away.
+      try listen(on: socket, as: identity)
+      let idle = daemons.withLock { daemons in
+        retire(&daemons, of: socket, but: identity)
+        let split = daemons.partition {
+          $0.isRetired && cmicrohttpd_connections($0.handle) == 0
+        }
+        defer { daemons.removeSubrange(split...) }
+        return Array(daemons[split...])
+      }
+      for daemon in idle { MHD_stop_daemon(daemon.handle) }
+    }
+  }
+
+  private func retire(
+    _ daemons: inout [Daemon], of socket: ListeningSocket, but identity: ServerIdentity
+  ) {
+    for index in daemons.indices
+    where daemons[index].socket === socket && daemons[index].identity !== identity
+      && !daemons[index].isRetired
+    {
+      daemons[index].isRetired = true
+      let copy = MHD_quiesce_daemon(daemons[index].handle)
+      if copy >= 0 { close(copy) }
+    }
   }
 
   /// Takes no more clients, ends streams, lets requests in flight be answered, and ends every
@@ -82,7 +125,7 @@ package final class HTTPServer: Sendable {
     }
     for daemon in daemons {
       daemon.socket.removeFile()
-      let copy = MHD_quiesce_daemon(daemon.handle)
+      let copy = daemon.isRetired ? -1 : MHD_quiesce_daemon(daemon.handle)
       daemon.socket.shutDown()
       if copy >= 0 { close(copy) }
     }

@@ -208,7 +208,7 @@ package enum ProblemCatalogue {
     ("precondition-failed", 412, "The resource has changed", "read it again"),
     ("body-too-large", 413, "The body is too large", "at most 1 MiB"),
     ("unsupported-media-type", 415, "Not JSON", "set Content-Type: application/json"),
-    ("wrong-host", 421, "Wrong host", "use localhost, 127.0.0.1 or [::1]"),
+    ("wrong-host", 421, "Wrong host", "use localhost, 127.0.0.1, [::1] or a name of `http-host`"),
     ("too-many-deltas", 422, "Too many deltas", "merge some: 255 read-only ones are the most"),
     ("too-many-devices", 409, "Too many devices", "detach some"),
     ("descriptor-invalid", 422, "The descriptor cannot be used", "correct it, or attach `deltas`"),

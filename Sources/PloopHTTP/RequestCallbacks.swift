@@ -109,6 +109,7 @@ private func receiveRequest(
     exchange.hasHead = true
     exchange.request.method = String(cString: method)
     exchange.request.headers = headers(connection)
+    exchange.request.certificate = ClientCertificate(of: connection)
     exchange.adoptID()
     server.clock.headerEnded(connection)
     return beginBody(exchange, server, connection)

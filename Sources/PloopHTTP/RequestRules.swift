@@ -1,6 +1,7 @@
 /// What HTTP forbids and the library lets through, and what keeps other web sites out.
 enum RequestRules {
-  private static let hosts: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
+  /// Of this machine for itself.
+  static let ownHosts: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
   private static let withBody: Set<String> = ["POST", "PATCH", "PUT"]
 
   /// What is refused with the body unread, because nobody can be sure where it ends, or because
@@ -21,7 +22,9 @@ enum RequestRules {
     }
   }
 
-  static func check(_ request: HTTPRequest, authority: String?) throws(Problem) {
+  static func check(
+    _ request: HTTPRequest, authority: String?, hosts: Set<String>
+  ) throws(Problem) {
     let names = request.values(of: "host")
     guard names.count == 1, let host = authority ?? names.first else {
       throw Problem("bad-request", "a request has exactly one Host header")

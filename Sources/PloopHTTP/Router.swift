@@ -102,18 +102,23 @@ package struct Router: Sendable {
 
   private let service: any ServiceAPI
   private let access: AccessControl
+  private let hosts: Set<String>
   let watchers: EventWatchers
   private let traffic = Traffic()
   private let longestPatience: Int
 
-  /// - Parameter longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
-  ///   those that watch something when nil.
+  /// - Parameters:
+  ///   - hosts: names by which the service is called, without ports; those of this machine are known.
+  ///   - longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
+  ///     those that watch something when nil.
   package init(
-    _ service: any ServiceAPI, access: AccessControl, watchers: EventWatchers = EventWatchers(),
+    _ service: any ServiceAPI, access: AccessControl, hosts: [String] = [],
+    watchers: EventWatchers = EventWatchers(),
     longestPatience: Int? = nil
   ) {
     self.service = service
     self.access = access
+    self.hosts = RequestRules.ownHosts.union(hosts.map { $0.lowercased() })
     self.watchers = watchers
     self.longestPatience = longestPatience ?? Int(Watch.longest)
   }
@@ -134,7 +139,7 @@ package struct Router: Sendable {
       let target = try RequestTarget(request.target)
       let matches = Router.matches(target)
       template = matches.first?.route.template
-      try RequestRules.check(request, authority: target.authority)
+      try RequestRules.check(request, authority: target.authority, hosts: hosts)
       reply = common(try await route(request, target, matches), requestID)
     } catch {
       reply = refuse(request, error, requestID: requestID)

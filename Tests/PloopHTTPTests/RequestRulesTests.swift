@@ -8,13 +8,14 @@ struct RequestRulesTests {
   typealias Headers = [(name: String, value: String)]
 
   private func refusal(
-    _ headers: Headers, method: String = "GET", authority: String? = nil, body: String = ""
+    _ headers: Headers, method: String = "GET", authority: String? = nil, body: String = "",
+    hosts: Set<String> = RequestRules.ownHosts
   ) -> String? {
     do throws(Problem) {
       let request = HTTPRequest(
         method: method, target: "/v1".utf8, headers: headers, body: Array(body.utf8))
       try RequestRules.checkFraming(request)
-      try RequestRules.check(request, authority: authority)
+      try RequestRules.check(request, authority: authority, hosts: hosts)
       return nil
     } catch {
       return error.error.code.rawValue
@@ -42,6 +43,17 @@ struct RequestRulesTests {
   func otherHosts(host: String) {
     #expect(refusal([("Host", host)]) == "wrong-host")
     #expect(refusal([("Host", "localhost")], authority: host) == "wrong-host")
+  }
+
+  @Test("names that the service was given are served too, whatever their case")
+  func givenHosts() {
+    let hosts: Set<String> = ["ploop.example.org", "10.0.0.5"]
+    for host in ["ploop.example.org", "Ploop.Example.ORG:7447", "10.0.0.5:7447"] {
+      #expect(refusal([("Host", host)], hosts: hosts) == nil, "\(host)")
+    }
+    for host in ["example.org", "a.ploop.example.org", "localhost"] {
+      #expect(refusal([("Host", host)], hosts: hosts) == "wrong-host", "\(host)")
+    }
   }
 
   @Test("a request has exactly one Host header")

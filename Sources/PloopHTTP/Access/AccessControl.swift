@@ -1,7 +1,7 @@
 internal import PloopIO
 
-/// Says who has sent a request, by what the kernel knows of the connection and by the token that the
-/// request shows.
+/// Says who has sent a request, by what the kernel knows of the connection, by the token that the
+/// request shows, or by the client's certificate.
 package final class AccessControl: Sendable {
   /// Who is served over TCP.
   package enum TCP: String, Sendable {
@@ -12,12 +12,18 @@ package final class AccessControl: Sendable {
   }
 
   private let tcp: TCP
+  private let clients: [String: Grant]
   private let rules: Locked<PeerRules>
   private let book: TokenBook?
   private let failures = FailureThrottle()
 
-  /// - Parameter book: nil where no token is known to anybody.
-  package init(_ rules: PeerRules, tcp: TCP, book: TokenBook?) {
+  /// - Parameters:
+  ///   - clients: what those may do who have a certificate for a name.
+  ///   - book: nil where no token is known to anybody.
+  package init(
+    _ rules: PeerRules, tcp: TCP, clients: [String: Grant] = [:], book: TokenBook?
+  ) {
+    self.clients = clients
     self.rules = Locked(rules)
     self.tcp = tcp
     self.book = book
@@ -38,7 +44,23 @@ package final class AccessControl: Sendable {
         throw Problem("peer-not-allowed", "the user \(user) may not use this service")
       }
       return Caller(actor: "uid:\(user)", grant: grant)
-    case .tcp, .unknown: throw Problem("unauthorized", "the request shows no token")
+    case .tcp, .unknown: return try caller(by: request.certificate)
+    }
+  }
+
+  private func caller(by certificate: ClientCertificate?) throws(Problem) -> Caller {
+    switch certificate {
+    case .trusted(let names):
+      for name in names {
+        if let grant = clients[name] { return Caller(actor: "cert:\(name)", grant: grant) }
+      }
+      throw Problem(
+        "unauthorized",
+        "nothing is said of the certificate's names: \(names.joined(separator: ", "))"
+      )
+    case .untrusted:
+      throw Problem("unauthorized", "no authority of this service vouches for the certificate now")
+    case nil: throw Problem("unauthorized", "the request shows neither token nor certificate")
     }
   }
 

@@ -22,7 +22,9 @@ struct ServeCommand: ParsableCommand {
   var root: [String] = []
   @Option(help: ArgumentHelp("Unix socket of the API.", valueName: "path"))
   var httpSocket: String?
-  @Option(help: ArgumentHelp("Loopback address of the API.", valueName: "host:port"))
+  @Option(
+    help: ArgumentHelp(
+      "Address of the API; beyond the loopback's TLS is compulsory.", valueName: "host:port"))
   var httpListen: String?
   @Option(
     help: ArgumentHelp(
@@ -37,6 +39,19 @@ struct ServeCommand: ParsableCommand {
     help: ArgumentHelp(
       "Group whose members see everything by the Unix socket.", valueName: "name"))
   var httpReadGroup: String?
+  @Option(
+    help: ArgumentHelp(
+      "A folder with server-cert.pem and server-key.pem, and ca-cert.pem for clients' certificates: HTTP over TCP is HTTPS then.",
+      valueName: "dir"))
+  var httpTlsCertificates: String?
+  @Option(
+    help: ArgumentHelp(
+      "What clients may do whose certificate is for a name, as ops.example.org=admin,data or a=read@vm-*.",
+      valueName: "name=scopes"))
+  var httpTlsClient: [String] = []
+  @Option(
+    help: ArgumentHelp("A name or address by which clients call the API.", valueName: "name"))
+  var httpHost: [String] = []
   @Option(help: ArgumentHelp("Unix socket for NBD clients.", valueName: "path"))
   var nbdSocket: String?
   @Option(help: ArgumentHelp("Loopback address for NBD clients.", valueName: "host:port"))
@@ -75,20 +90,27 @@ struct ServeCommand: ParsableCommand {
     }
     if let httpSocket { settings.httpSocket = Settings.socket(httpSocket) }
     if let httpListen {
-      settings.httpListen = try Settings.loopback(httpListen, "--http-listen")
+      settings.httpListen = try Settings.address(httpListen, "--http-listen")
     }
     if let httpAuth { settings.httpAuth = try Settings.auth(httpAuth, "--http-auth") }
     if let httpAdminGroup { settings.httpAdminGroup = httpAdminGroup }
     if let httpReadGroup { settings.httpReadGroup = httpReadGroup }
+    if let httpTlsCertificates { settings.httpCertificates = httpTlsCertificates }
+    for text in httpTlsClient {
+      let client = try Settings.client(text)
+      settings.httpClients[client.name] = client.grant
+    }
+    if !httpHost.isEmpty { settings.httpHosts = httpHost }
     if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
     if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if logJson { settings.logJSON = true }
     let options = [
       config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,
-      nbdListen,
+      nbdListen, httpTlsCertificates,
     ]
     if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
+    try settings.check()
     return settings
   }
 }

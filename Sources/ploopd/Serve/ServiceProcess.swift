@@ -42,7 +42,8 @@ struct ServiceProcess {
     let httpSockets = try listen(settings.httpSocket, settings.httpListen, mode: 0o666)
     let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
     let access = accessControl()
-    let http = try startHTTP(service, access, on: httpSockets)
+    let identity = try identity()
+    let http = try startHTTP(service, access, identity, on: httpSockets)
     do {
       try service.recover()
       for socket in nbdSockets { try service.serveNBD(on: socket) }
@@ -53,7 +54,7 @@ struct ServiceProcess {
     }
     announce(httpSockets, nbdSockets)
 
-    let signal = waitForTheEnd(signals, access)
+    let signal = waitForTheEnd(signals, http, access)
     log.notice("stopping", metadata: ["signal": "\(Signals.name(signal))"])
     ServiceNotification.send("STOPPING=1")
     let deadline = Deadline.after(seconds: ServiceProcess.stopSeconds)
@@ -67,12 +68,26 @@ struct ServiceProcess {
   }
 
   /// SIGHUP has the service look again at what it has looked at when it began.
-  private func waitForTheEnd(_ signals: Signals, _ access: AccessControl) -> Int32 {
+  private func waitForTheEnd(
+    _ signals: Signals, _ http: HTTPServer, _ access: AccessControl
+  ) -> Int32 {
     while true {
       let signal = signals.wait()
       guard signal == SIGHUP else { return signal }
       access.replace(peerRules)
-      log.notice("reloaded")
+      do {
+        if let identity = try identity() { try http.replace(identity) }
+        log.notice("reloaded")
+      } catch {
+        log.error("the certificates stay as they are", metadata: ["reason": "\(error)"])
+      }
+    }
+  }
+
+  private func identity() throws(Settings.Fault) -> ServerIdentity? {
+    guard let folder = settings.httpCertificates else { return nil }
+    do { return try ServerIdentity(folder: folder) } catch {
+      throw Settings.Fault(description: error.description)
     }
   }
 
@@ -84,7 +99,8 @@ struct ServiceProcess {
     let book = TokenBook(TokenFile(in: settings.stateFolder)) { [log] reason in
       log.error("no token is accepted", metadata: ["reason": "\(reason)"])
     }
-    return AccessControl(peerRules, tcp: settings.httpAuth, book: book)
+    return AccessControl(
+      peerRules, tcp: settings.httpAuth, clients: settings.httpClients, book: book)
   }
 
   private func makeFolders() throws(Settings.Fault) {
@@ -109,11 +125,15 @@ struct ServiceProcess {
   }
 
   private func startHTTP(
-    _ service: Service, _ access: AccessControl, on sockets: [ListeningSocket]
+    _ service: Service, _ access: AccessControl, _ identity: ServerIdentity?,
+    on sockets: [ListeningSocket]
   ) throws(Settings.Fault) -> HTTPServer {
     do {
-      let http = try HTTPServer(Router(service, access: access), logger: log)
-      for socket in sockets { try http.listen(on: socket) }
+      let http = try HTTPServer(
+        Router(service, access: access, hosts: settings.httpHosts), logger: log)
+      for socket in sockets {
+        try http.listen(on: socket, as: socket.isUnix ? nil : identity)
+      }
       return http
     } catch {
       throw Settings.Fault(description: "cannot serve HTTP: \(error)")

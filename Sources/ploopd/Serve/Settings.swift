@@ -1,5 +1,6 @@
 internal import Glibc
 internal import Logging
+internal import PloopControl
 internal import PloopHTTP
 
 /// How the service is to run: embedded defaults, what a file says over them, and what the command
@@ -26,6 +27,12 @@ struct Settings {
   /// Whose members do everything, and whose see everything, by the Unix socket.
   var httpAdminGroup = PeerRules.adminGroup
   var httpReadGroup = PeerRules.readGroup
+  /// A folder with certificates; nil for no TLS.
+  var httpCertificates: String?
+  /// What those may do whose certificate is for a name.
+  var httpClients: [String: Grant] = [:]
+  /// Names by which clients call the API, besides this machine's own.
+  var httpHosts: [String] = []
   var httpListen: HostPort? = HostPort(host: "127.0.0.1", port: 7447)
   var nbdSocket: String? = "\(ownFolder)/nbd.sock"
   var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
@@ -50,9 +57,8 @@ struct Settings {
 
   static func socket(_ text: String) -> String? { text == none ? nil : text }
 
-  /// `host:port`, `[v6]:port`. Until there is authentication and TLS, only this host's own
-  /// addresses.
-  static func loopback(_ text: String, _ option: String) throws(Fault) -> HostPort? {
+  /// `host:port`, `[v6]:port`.
+  static func address(_ text: String, _ option: String) throws(Fault) -> HostPort? {
     guard text != none else { return nil }
     guard let colon = text.lastIndex(of: ":"),
       let port = UInt16(text[text.index(after: colon)...])
@@ -61,13 +67,38 @@ struct Settings {
     }
     var host = String(text[..<colon])
     if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    guard isLoopback(host) else {
+    return HostPort(host: host, port: port)
+  }
+
+  /// The same of this host's own addresses only.
+  static func loopback(_ text: String, _ option: String) throws(Fault) -> HostPort? {
+    guard let address = try address(text, option) else { return nil }
+    guard isLoopback(address.host) else {
       throw Fault(
         description:
-          "\(option): \(host) is not this host's loopback; use 127.0.0.1, [::1] or localhost, and a proxy or tunnel for other hosts"
+          "\(option): \(address.host) is not this host's loopback; use 127.0.0.1, [::1] or localhost, and a proxy or tunnel for other hosts"
       )
     }
-    return HostPort(host: host, port: port)
+    return address
+  }
+
+  /// What can be told only of all settings together.
+  func check() throws(Fault) {
+    if httpCertificates == nil, !httpClients.isEmpty {
+      throw Fault(description: "http-tls-client: there is no http-tls-certificates")
+    }
+    guard let host = httpListen?.host, !Settings.isLoopback(host) else { return }
+    guard httpCertificates != nil else {
+      throw Fault(
+        description:
+          "http-listen: \(host) is not this host's loopback, and beyond that TLS is compulsory: set http-tls-certificates, or use 127.0.0.1, [::1] or localhost"
+      )
+    }
+    guard httpAuth == .token else {
+      throw Fault(
+        description:
+          "http-auth: none is for loopback addresses, and http-listen has \(host)")
+    }
   }
 
   private static func isLoopback(_ host: String) -> Bool {
@@ -82,6 +113,34 @@ struct Settings {
       throw Fault(description: "\(option): \(text) is neither token nor none")
     }
     return auth
+  }
+
+  /// `SCOPE,SCOPE`, or `SCOPE,SCOPE@GLOB,GLOB` for some devices.
+  static func grant(_ text: String, _ option: String) throws(Fault) -> Grant {
+    let parts = text.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
+    var scopes: Set<Scope> = []
+    for word in parts[0].split(separator: ",", omittingEmptySubsequences: false) {
+      guard let scope = Scope(rawValue: String(word)) else {
+        let known = Scope.allCases.map(\.rawValue).joined(separator: ", ")
+        throw Fault(description: "\(option): \(word) is none of \(known)")
+      }
+      scopes.insert(scope)
+    }
+    guard parts.count == 2 else { return Grant(scopes) }
+    guard let devices = DeviceGlobs(parts[1].split(separator: ",").map(String.init)) else {
+      throw Fault(description: "\(option): \(parts[1]) is no list of patterns of devices")
+    }
+    return Grant(scopes, devices: devices)
+  }
+
+  static func client(_ text: String) throws(Fault) -> (name: String, grant: Grant) {
+    guard let equals = text.lastIndex(of: "="), equals != text.startIndex else {
+      throw Fault(description: "--http-tls-client: \(text) is no NAME=SCOPES")
+    }
+    return (
+      String(text[..<equals]),
+      try grant(String(text[text.index(after: equals)...]), "--http-tls-client")
+    )
   }
 
   static func root(_ text: String) throws(Fault) -> (name: String, path: String) {

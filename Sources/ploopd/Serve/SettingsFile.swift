@@ -51,10 +51,27 @@ extension Settings {
       }
       self.roots = roots
     case "http-socket": httpSocket = Settings.socket(try Settings.text(value, name))
-    case "http-listen": httpListen = try Settings.loopback(try Settings.text(value, name), name)
+    case "http-listen": httpListen = try Settings.address(try Settings.text(value, name), name)
     case "http-auth": httpAuth = try Settings.auth(try Settings.text(value, name), name)
     case "http-admin-group": httpAdminGroup = try Settings.text(value, name)
     case "http-read-group": httpReadGroup = try Settings.text(value, name)
+    case "http-tls-certificates": httpCertificates = try Settings.text(value, name)
+    case "http-tls-client":
+      guard case .mapping(let mapping) = value else {
+        throw Fault(description: "http-tls-client: names and scopes are expected")
+      }
+      httpClients = [:]
+      for (key, scopes) in mapping {
+        let client = try Settings.text(key, name)
+        httpClients[client] = try Settings.grant(try Settings.text(scopes, name), name)
+      }
+    case "http-host":
+      guard case .sequence(let items) = value else {
+        httpHosts = [try Settings.text(value, name)]
+        return
+      }
+      httpHosts = []
+      for item in items { httpHosts.append(try Settings.text(item, name)) }
     case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
     case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
