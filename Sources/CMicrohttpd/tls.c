@@ -42,19 +42,23 @@ static void tell_names(gnutls_x509_crt_t certificate,
                        void *context) {
   char text[1024];
   size_t size = sizeof text;
-  if (gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text, &size) ==
-      0)
-    name(context, text, size);
-  for (unsigned int index = 0;; index++) {
+  unsigned int index = 0;
+  for (;; index++) {
     size = sizeof text;
     int type =
         gnutls_x509_crt_get_subject_alt_name(certificate, index, text, &size, NULL);
     // One that is too long for us is nobody's.
     if (type == GNUTLS_E_SHORT_MEMORY_BUFFER) continue;
-    if (type < 0) return;
+    if (type < 0) break;
     if (type == GNUTLS_SAN_DNSNAME || type == GNUTLS_SAN_URI || type == GNUTLS_SAN_RFC822NAME)
       name(context, text, size);
   }
+  // RFC 6125 6.4.4: the common name only where there is no other. Some authorities look at the others alone, and
+  // leave this one to whoever asks for a certificate.
+  size = sizeof text;
+  if (index == 0 && gnutls_x509_crt_get_dn_by_oid(certificate, GNUTLS_OID_X520_COMMON_NAME, 0, 0,
+                                                  text, &size) == 0)
+    name(context, text, size);
 }
 
 enum cmicrohttpd_client cmicrohttpd_verify_client(struct MHD_Connection *connection,

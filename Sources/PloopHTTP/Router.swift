@@ -209,7 +209,7 @@ package struct Router: Sendable {
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
       do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {
-        return .failure(error)
+        return .failure(caller.hearing(error))
       }
     }.get()
   }

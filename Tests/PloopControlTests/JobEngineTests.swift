@@ -185,6 +185,14 @@ struct JobEngineTests {
     #expect(second.record.id != first.record.id)
     let third = try await bench.add("same") { $0.dedupeKey = "nightly" }
     #expect(third.record.id == second.record.id && third.isKnown)
+    // Nobody keeps others' jobs away, or hears of them, by their key.
+    try await bench.attach("other")
+    let others = try await bench.add("same", on: "other") {
+      $0.dedupeKey = "nightly"
+      $0.after = [first.record.id]
+    }
+    #expect(others.record.id != second.record.id && !others.isKnown)
+    _ = try await bench.service.cancelJob(others.record.id, ifRevision: nil)
     // It leaves its device, and has it no longer.
     try bench.service.jobs.interrupt(device: "vm", until: .after(seconds: 600))
     #expect(try bench.service.jobs.holder(of: "vm") == nil)

@@ -64,6 +64,13 @@ struct AdmissionTests {
       (#"{"type":"merge","device":"vm1"}"#, true), (#"{"type":"hash","device":"vm1"}"#, true),
       (#"{"type":"backup","device":"vm1","params":{"target":"nas"}}"#, true),
       (#"{"type":"backup","device":"vm1","params":{"to":{"kind":"nbd"}}}"#, false),
+      (
+        #"{"type":"backup","device":"vm1","params":{"target":"nas","spill":{"max_bytes":1}}}"#, true
+      ),
+      (
+        #"{"type":"backup","device":"vm1","params":{"target":"nas","spill":{"path":"main:x"}}}"#,
+        false
+      ),
       (#"{"type":"check","params":{"image":"main:a.hds"}}"#, false),
       (#"{"type":"prune","params":{"target":"nas","keep_last":1}}"#, true),
       (#"{"type":"restore","params":{"target":"nas","backup":"01KAS"}}"#, false),
@@ -108,6 +115,55 @@ struct AdmissionTests {
     let reply = await router.answer(request, requestID: "r1")
     #expect(reply.status == 429 && code(reply) == "too-many-failures")
     #expect((reply.header("Retry-After").flatMap(Int.init) ?? 0) >= 1)
+  }
+
+  @Test("files that are named by the way want an admin for all devices")
+  func files() async {
+    let snapshots = "/v1/devices/vm1/snapshots"
+    let pushes = "/v1/devices/vm1/push-backup"
+    let spill = #"{"on_deadline":"spill","spill":{"path":"main:x","max_bytes":65536}}"#
+    for (path, plain, naming) in [
+      (snapshots, "{}", #"{"delta_path":"main:x.hds"}"#), (pushes, "{}", spill),
+    ] {
+      #expect(code(await ask(Grant([.operate]), "POST", path, plain)) != "scope-missing")
+      #expect(code(await ask(Grant([.operate]), "POST", path, naming)) == "scope-missing")
+      #expect(code(await ask(some, "POST", path, naming)) == "devices-limited")
+      #expect(await ask(Grant([.admin]), "POST", path, naming).status != 403)
+    }
+  }
+
+  @Test("a job is tried anew by who could have asked for it only")
+  func retry() async {
+    service.state.withLock { state in
+      for (id, type) in [("01KARB", "clone"), ("01KARC", "hash")] {
+        state.jobs[id] = Sample.job(type, of: "vm1", id: id)
+      }
+    }
+    func ask(_ grant: Grant, _ id: String) async -> String {
+      code(await self.ask(grant, "POST", "/v1/jobs/\(id)/retry"))
+    }
+    #expect(await ask(Grant([.operate]), "01KARB") == "scope-missing")
+    #expect(await ask(some, "01KARB") == "job-not-found")
+    #expect(await ask(some, "01KAR9") == "job-not-found")
+    for id in ["01KARB", "01KARC"] {
+      #expect(!["scope-missing", "job-not-found"].contains(await ask(Grant([.admin]), id)))
+    }
+    #expect(!["scope-missing", "job-not-found"].contains(await ask(some, "01KARC")))
+  }
+
+  @Test("what is said of others' devices is left out of problems, and of the checks of readiness")
+  func hearing() async {
+    let caller = Caller(actor: "token:t", grant: some)
+    var error = ServiceError(.exportExists, "x exists, for the device other")
+    error.holder = ServiceError.Holder(kind: "device", id: "other")
+    let heard = caller.hearing(Problem(error)).error
+    #expect(heard.holder == nil && !heard.detail.contains("other"))
+    error.holder = ServiceError.Holder(kind: "device", id: "vm2")
+    #expect(caller.hearing(Problem(error)).error.holder?.id == "vm2")
+    for (grant, isTold) in [(Grant([.read]), true), (some, false), (Grant([.data]), false)] {
+      let checks = await ask(grant, "GET", "/readyz").member("checks")
+      #expect("\(checks as Any)".contains("of 3 devices") == isTold)
+    }
   }
 
   // MARK: Some devices only

@@ -73,7 +73,8 @@ final class FakeService: ServiceAPI {
 
   func readiness() async -> Readiness {
     let isReady = state.withLock { $0.isReady }
-    return Readiness(checks: [.init(name: "recovery", ok: isReady, detail: "")])
+    let detail = state.withLock { "\($0.devices.count) of \($0.devices.count) devices are back" }
+    return Readiness(checks: [.init(name: "recovery", ok: isReady, detail: detail)])
   }
 
   func metrics() async -> [Metric] {

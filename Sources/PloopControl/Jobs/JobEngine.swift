@@ -199,7 +199,8 @@ final class JobEngine: Sendable {
 
   /// Puts a job into the queue; it is durable when this returns, and so is what `more` writes.
   ///
-  /// - Returns: the job, or the one that waits under the same key already.
+  /// - Returns: the job, or the one that waits under the same key already, of the same type and the same device:
+  ///   a key is no way to hear of, or to keep away, what somebody else does.
   func add(
     _ job: JobRecord, _ more: (JobRecord, StateTransaction) throws(ServiceError) -> Void
   ) throws(ServiceError) -> JobRecord {
@@ -207,7 +208,7 @@ final class JobEngine: Sendable {
       let (other, count) = state.withLock { state in
         let other = state.jobs.values.first {
           $0.id != job.id && $0.dedupeKey != nil && $0.dedupeKey == job.dedupeKey
-            && $0.state == .queued
+            && $0.type == job.type && $0.device == job.device && $0.state == .queued
         }
         return (other, state.jobs.count)
       }

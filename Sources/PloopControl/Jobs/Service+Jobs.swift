@@ -250,6 +250,8 @@ extension Service {
       }
       job.beginAnew()
       job.isPaused = false
+      // What is done from now on is done for whoever has asked for it.
+      job.actor = Requester.name
       return self.info(of: try self.jobs.add(job) { _, _ throws(ServiceError) in })
     }
   }

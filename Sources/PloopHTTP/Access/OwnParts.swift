@@ -28,19 +28,22 @@ extension Call {
     return page
   }
 
-  /// Whether the caller may see and change a job.
+  /// Whether the caller may see and change a job: one that stays with one of his devices. What others have asked
+  /// for may name more than that.
   func owns(_ job: JobInfo) -> Bool {
-    caller.grant.devices == nil || job.record.device.map(caller.mayUse(device:)) ?? false
+    guard caller.grant.devices != nil else { return true }
+    return JobScopes.staysWithDevice(job.record.type, job.record.parameters)
+      && job.record.device.map(caller.mayUse(device:)) ?? false
   }
 
   /// The job of the path; another caller's is as good as not there.
-  func ownJob() async throws(Problem) -> JobInfo {
+  func ownJob() async throws(Problem) -> JobInfo { try await ownJob(arguments[0]) }
+
+  private func ownJob(_ id: String) async throws(Problem) -> JobInfo {
     let job = try await converting { () async throws(ServiceError) in
-      try await service.job(arguments[0])
+      try await service.job(id)
     }
-    guard owns(job) else {
-      throw Problem("job-not-found", "there is no job \(arguments[0])")
-    }
+    guard owns(job) else { throw Problem("job-not-found", "there is no job \(id)") }
     return job
   }
 
@@ -49,16 +52,63 @@ extension Call {
   }
 
   /// The job that the body asks for, if the caller may ask for it.
-  func jobRequest() throws(Problem) -> JobRequest {
+  func jobRequest() async throws(Problem) -> JobRequest {
     let request = try PloopHTTP.jobRequest(try body())
-    try caller.require(JobScopes.scope(of: request))
+    try require(request.type, request.parameters, device: request.device)
     guard caller.grant.devices != nil else { return request }
-    guard let device = request.device, JobScopes.staysWithDevice(request) else {
-      try caller.requireAllDevices()
-      return request
+    for (index, id) in request.after.enumerated() {
+      guard let job = try? await ownJob(id), owns(job) else {
+        throw Problem(
+          "dependency-missing", "there is no job \(id.prefix(80))",
+          pointer: ServiceError.pointer(["after", String(index)]))
+      }
+    }
+    return request
+  }
+
+  /// That the job of the path may be begun once more, by who could have asked for it.
+  func requireRetry() async throws(Problem) {
+    let record = try await ownJob().record
+    try require(record.type, record.parameters, device: record.device)
+  }
+
+  private func require(
+    _ type: String, _ parameters: [String: JobValue], device: String?
+  ) throws(Problem) {
+    try caller.require(JobScopes.scope(of: type, parameters))
+    guard caller.grant.devices != nil else { return }
+    guard let device, JobScopes.staysWithDevice(type, parameters) else {
+      return try caller.requireAllDevices()
     }
     try caller.require(device: device)
-    return request
+  }
+
+  /// For what names a file by the way, on a route that is no admin's else.
+  func requireForFiles() throws(Problem) {
+    try caller.require(.admin)
+    try caller.requireAllDevices()
+  }
+}
+
+extension HTTPRequest {
+  /// On routes that are open to everybody.
+  var isOfSomebodyWhoSeesAll: Bool {
+    guard case .success(let caller)? = caller else { return false }
+    return caller.grant.allows(.read) && caller.grant.devices == nil
+  }
+}
+
+extension Caller {
+  /// A problem as this caller may hear it: not who of others is in the way, nor what is said of them.
+  func hearing(_ problem: Problem) -> Problem {
+    guard let holder = problem.error.holder, holder.kind == "device", !mayUse(device: holder.id)
+    else { return problem }
+    var problem = problem
+    problem.error.holder = nil
+    problem.error.facts = [:]
+    problem.error.cause = nil
+    problem.error.detail = ProblemCatalogue.entry(problem.error.code.rawValue).title
+    return problem
   }
 }
 
@@ -77,12 +127,20 @@ enum JobScopes {
     "deltas", "descriptor", "from", "image", "into", "path", "to", "uri",
   ]
 
-  static func scope(of request: JobRequest) -> Scope {
-    operating.contains(request.type) && places.isDisjoint(with: request.parameters.keys)
-      ? .operate : .admin
+  static func scope(of type: String, _ parameters: [String: JobValue]) -> Scope {
+    operating.contains(type) && !namesPlaces(parameters) ? .operate : .admin
   }
 
-  static func staysWithDevice(_ request: JobRequest) -> Bool {
-    ofOneDevice.contains(request.type) && places.isDisjoint(with: request.parameters.keys)
+  static func staysWithDevice(_ type: String, _ parameters: [String: JobValue]) -> Bool {
+    ofOneDevice.contains(type) && !namesPlaces(parameters)
+  }
+
+  /// Anywhere, however deep: `spill` has a path too.
+  private static func namesPlaces(_ parameters: [String: JobValue]) -> Bool {
+    parameters.contains { name, value in
+      if places.contains(name) { return true }
+      if case .object(let members) = value { return namesPlaces(members) }
+      return false
+    }
   }
 }

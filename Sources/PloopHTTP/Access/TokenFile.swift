@@ -16,6 +16,9 @@ package struct TokenFile: Sendable {
     let inode: UInt64
     let seconds: Int
     let nanoseconds: Int
+    /// Of its owner and mode too, which may be what kept us from reading it.
+    let changedSeconds: Int
+    let changedNanoseconds: Int
   }
 
   package static let name = "tokens.json"
@@ -35,7 +38,8 @@ package struct TokenFile: Sendable {
     guard stat(path, &status) == 0 else { return nil }
     return Stamp(
       device: UInt64(status.st_dev), inode: UInt64(status.st_ino),
-      seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec)
+      seconds: status.st_mtim.tv_sec, nanoseconds: status.st_mtim.tv_nsec,
+      changedSeconds: status.st_ctim.tv_sec, changedNanoseconds: status.st_ctim.tv_nsec)
   }
 
   /// - Returns: none where there is no file.
@@ -78,6 +82,11 @@ package struct TokenFile: Sendable {
       let text = JSON.members([
         "version": .integer(1), "tokens": .array(tokens.map(\.json)),
       ]).encoded
+      guard text.count < TokenFile.mostBytes else {
+        throw Damage(
+          description:
+            "\(path) would be longer than \(TokenFile.mostBytes) bytes: nothing was changed")
+      }
       try folder.prepare(TokenFile.name, with: text + [UInt8(ascii: "\n")], mode: 0o600)
       giveToOwner(of: folder, TokenFile.name + ".tmp")
       try folder.commit(TokenFile.name)
@@ -113,7 +122,12 @@ package final class TokenBook: Sendable {
     var isRead = false
     var stamp: TokenFile.Stamp?
     var tokens: [Token] = []
+    /// When a file that could not be read is looked at again, on the monotonic clock.
+    var retryAt: UInt64?
+    var complaint: String?
   }
+
+  private static let retryNanoseconds: UInt64 = 1_000_000_000
 
   private let file: TokenFile
   private let complain: @Sendable (String) -> Void
@@ -128,12 +142,23 @@ package final class TokenBook: Sendable {
   var tokens: [Token] {
     state.withLock { state in
       let stamp = file.stamp
-      guard !state.isRead || stamp != state.stamp else { return state.tokens }
+      let isDue = state.retryAt.map { monotonicNanoseconds() >= $0 } ?? false
+      guard !state.isRead || stamp != state.stamp || isDue else { return state.tokens }
       state.isRead = true
       state.stamp = stamp
-      do { state.tokens = try file.tokens() } catch {
+      state.retryAt = nil
+      do {
+        state.tokens = try file.tokens()
+        state.complaint = nil
+      } catch {
         state.tokens = []
-        complain("\(error)")
+        // What it says stays wrong until it is replaced; what kept us from reading it may pass.
+        if !(error is TokenFile.Damage) {
+          state.retryAt = monotonicNanoseconds() + TokenBook.retryNanoseconds
+        }
+        let complaint = "\(error)"
+        if complaint != state.complaint { complain(complaint) }
+        state.complaint = complaint
       }
       return state.tokens
     }

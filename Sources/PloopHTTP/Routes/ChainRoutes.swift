@@ -72,6 +72,7 @@ let chainRoutes: [Route] = [
     var request = SnapshotRequest()
     request.guid = try body.guid("uuid")
     request.deltaPath = try body.text("delta_path")
+    if request.deltaPath != nil { try call.requireForFiles() }
     request.checkpoint = try body.text("checkpoint").map { CheckpointRequest(name: $0) }
     request.note.name = try body.text("name")
     request.note.summary = try body.text("description")

@@ -31,13 +31,13 @@ let jobRoutes: [Route] = [
     answer: { HTTPReply($0) },
     finish: { (call, job: JobInfo) async throws(Problem) in try await call.reply(job) },
     plan: { call throws(Problem) in
-      let request = try call.jobRequest()
+      let request = try await call.jobRequest()
       return try await converting { () async throws(ServiceError) in
         try await call.service.planJob(request)
       }
     }
   ) { call, keeper throws(Problem) in
-    let request = try call.jobRequest()
+    let request = try await call.jobRequest()
     return try await converting { () async throws(ServiceError) in
       try await call.service.addJob(request, keeping: keeper)
     }
@@ -75,7 +75,7 @@ let jobRoutes: [Route] = [
   },
   Route("POST", "/v1/jobs/{id}/retry", "retryJob", .operate, reach: .own) { call throws(Problem) in
     let revision = try call.ifRevision()
-    try await call.requireOwnJob()
+    try await call.requireRetry()
     return try await call.reply(
       try await converting { () async throws(ServiceError) in
         try await call.service.retryJob(call.arguments[0], ifRevision: revision)
@@ -92,7 +92,7 @@ let jobRoutes: [Route] = [
     try await call.requireOwnJob()
     return try await call.log(call.arguments[0], after: after, limit: limit, seconds: seconds)
   },
-  Route("GET", "/v1/queue", "getQueue", .read, reach: .own) { call throws(Problem) in
+  Route("GET", "/v1/queue", "getQueue", .read) { call throws(Problem) in
     HTTPReply(200, await call.service.queue().json)
   },
   Route("PATCH", "/v1/queue", "changeQueue", .admin) { call throws(Problem) in

@@ -8,6 +8,7 @@ let pushBackupRoutes: [Route] = [
     answer: { (info: PushBackupInfo) in HTTPReply(201, info.json) }
   ) { call, keeper throws(Problem) in
     let request = try pushBackupRequest(try call.body())
+    if request.spill != nil { try call.requireForFiles() }
     return try await converting { () async throws(ServiceError) in
       try await call.service.startPushBackup(call.arguments[0], request, keeping: keeper)
     }
