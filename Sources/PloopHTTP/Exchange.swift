@@ -54,6 +54,8 @@ package struct HTTPReply: Sendable {
   package var bytesType = "application/octet-stream"
   package var headers: [(name: String, value: String)] = []
   package var isProblem = false
+  /// Whether it is refused for who has asked.
+  package var isDenial = false
   /// Instead of a body: one that goes on, as `text/event-stream`.
   var stream: ReplyStream?
 

@@ -7,6 +7,23 @@ package struct Problem: Error, Sendable {
   package var allowed: [String] = []
   /// After which it may be tried again, where somebody may.
   package var retrySeconds: Int?
+  /// What is somebody else's is said not to be there.
+  var isForeign = false
+
+  private static let denials: Set = [
+    "unauthorized", "scope-missing", "devices-limited", "peer-not-allowed", "too-many-failures",
+    "cross-site-request",
+  ]
+
+  /// Whether it is a refusal for who has asked.
+  var isDenial: Bool { isForeign || Problem.denials.contains(error.code.rawValue) }
+
+  /// Something of another caller's, which is as good as not there.
+  static func foreign(_ code: String, _ detail: String) -> Problem {
+    var problem = Problem(code, detail)
+    problem.isForeign = true
+    return problem
+  }
 
   package init(_ code: String, _ detail: String, pointer: String? = nil) {
     error = ServiceError(ServiceError.Code(rawValue: code), detail, pointer: pointer)

@@ -48,6 +48,7 @@ struct Call: Sendable {
   let service: any ServiceAPI
   let watchers: EventWatchers
   let traffic: Traffic
+  let audit: AuditLog?
   let request: HTTPRequest
   let caller: Caller
   let target: RequestTarget
@@ -103,21 +104,24 @@ package struct Router: Sendable {
   private let service: any ServiceAPI
   private let access: AccessControl
   private let hosts: Set<String>
+  private let audit: AuditLog?
   let watchers: EventWatchers
   private let traffic = Traffic()
   private let longestPatience: Int
 
   /// - Parameters:
+  ///   - audit: where it is written down who has changed what.
   ///   - hosts: names by which the service is called, without ports; those of this machine are known.
   ///   - longestPatience: seconds that a request may wait at most, whatever it prefers; as long as
   ///     those that watch something when nil.
   package init(
-    _ service: any ServiceAPI, access: AccessControl, hosts: [String] = [],
-    watchers: EventWatchers = EventWatchers(),
+    _ service: any ServiceAPI, access: AccessControl, audit: AuditLog? = nil,
+    hosts: [String] = [], watchers: EventWatchers = EventWatchers(),
     longestPatience: Int? = nil
   ) {
     self.service = service
     self.access = access
+    self.audit = audit
     self.hosts = RequestRules.ownHosts.union(hosts.map { $0.lowercased() })
     self.watchers = watchers
     self.longestPatience = longestPatience ?? Int(Watch.longest)
@@ -133,17 +137,22 @@ package struct Router: Sendable {
   /// - Parameter requestID: given back in the reply and in problems.
   package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
     let start = monotonicNanoseconds()
+    var request = request
+    request.caller = request.caller ?? identify(request)
     var template: String?
+    var route: Route?
     let reply: HTTPReply
     do throws(Problem) {
       let target = try RequestTarget(request.target)
       let matches = Router.matches(target)
       template = matches.first?.route.template
+      route = matches.first { $0.route.method == request.method }?.route ?? matches.first?.route
       try RequestRules.check(request, authority: target.authority, hosts: hosts)
-      reply = common(try await route(request, target, matches), requestID)
+      reply = common(try await self.route(request, target, matches), requestID)
     } catch {
       reply = refuse(request, error, requestID: requestID)
     }
+    audit?.note(request, route, reply, requestID: requestID)
     traffic.count(request.method, template, reply.status, since: start)
     return reply
   }
@@ -153,6 +162,7 @@ package struct Router: Sendable {
     var reply = HTTPReply(
       problem.status, problem.body(instance: request.path, requestID: requestID))
     reply.isProblem = true
+    reply.isDenial = problem.isDenial
     if !problem.allowed.isEmpty {
       reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
     }
@@ -204,8 +214,8 @@ package struct Router: Sendable {
       }
     }
     let call = Call(
-      service: service, watchers: watchers, traffic: traffic, request: request, caller: caller,
-      target: target, arguments: arguments, longestPatience: longestPatience)
+      service: service, watchers: watchers, traffic: traffic, audit: audit, request: request,
+      caller: caller, target: target, arguments: arguments, longestPatience: longestPatience)
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
       do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {
@@ -227,7 +237,9 @@ package struct Router: Sendable {
     _ request: HTTPRequest, to route: Route, _ arguments: [String]
   ) throws(Problem) -> Caller {
     guard let scope = route.scope else { return Caller(actor: "anonymous", grant: Grant([])) }
-    let caller = try (request.caller ?? identify(request)).get()
+    guard let caller = try request.caller?.get() else {
+      throw Problem("unauthorized", "nobody has asked who this is")
+    }
     try caller.require(scope)
     switch route.reach {
     case .device: try caller.require(device: arguments.first ?? "")

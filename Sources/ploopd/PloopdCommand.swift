@@ -7,5 +7,5 @@ struct PloopdCommand: ParsableCommand {
     commandName: "ploopd",
     abstract: "Serves ploop disks over NBD and manages them over HTTP.",
     version: "ploopd \(ProductVersion.current)",
-    subcommands: [ServeCommand.self, ImageCommand.self, TokenCommand.self])
+    subcommands: [ServeCommand.self, ImageCommand.self, TokenCommand.self, AuditCommand.self])
 }

@@ -67,7 +67,7 @@ package struct Caller: Sendable, Equatable {
 
   func require(device id: String) throws(Problem) {
     guard !mayUse(device: id) else { return }
-    throw Problem("device-not-found", "there is no device \(id)")
+    throw .foreign("device-not-found", "there is no device \(id)")
   }
 
   /// For what reaches beyond single devices.

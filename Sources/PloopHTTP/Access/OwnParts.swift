@@ -43,7 +43,7 @@ extension Call {
     let job = try await converting { () async throws(ServiceError) in
       try await service.job(id)
     }
-    guard owns(job) else { throw Problem("job-not-found", "there is no job \(id)") }
+    guard owns(job) else { throw .foreign("job-not-found", "there is no job \(id)") }
     return job
   }
 

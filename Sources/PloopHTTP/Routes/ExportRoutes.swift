@@ -55,7 +55,7 @@ private func ownExport(_ call: Call) async throws(Problem) -> ExportInfo {
     try await call.service.export(call.arguments[0])
   }
   guard call.caller.mayUse(device: export.device) else {
-    throw Problem("export-not-found", "there is no export \(call.arguments[0])")
+    throw .foreign("export-not-found", "there is no export \(call.arguments[0])")
   }
   return export
 }

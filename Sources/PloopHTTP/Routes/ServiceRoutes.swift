@@ -1,8 +1,14 @@
 internal import PloopControl
 
 let serviceRoutes: [Route] = [
-  Route("GET", "/healthz", "getHealth", nil) { _ in
-    HTTPReply(200, .members(["status": .string("ok")]))
+  Route("GET", "/healthz", "getHealth", nil) { call in
+    let isFailing = call.audit?.isFailing ?? false
+    return HTTPReply(
+      200,
+      .members([
+        "status": .string(isFailing ? "degraded" : "ok"),
+        "problems": isFailing ? .array([.string("the audit log cannot be written")]) : nil,
+      ]))
   },
   Route("GET", "/readyz", "getReadiness", nil) { call in
     var readiness = await call.service.readiness()
@@ -15,7 +21,8 @@ let serviceRoutes: [Route] = [
   Route("GET", "/metrics", "getMetrics", .read) { call in
     var reply = HTTPReply(200)
     reply.bytes = MetricsText.encode(
-      await call.service.metrics() + call.traffic.metrics + [call.watchers.metric])
+      await call.service.metrics() + call.traffic.metrics + [call.watchers.metric]
+        + (call.audit?.metrics ?? []))
     reply.bytesType = MetricsText.contentType
     return reply
   },

@@ -58,6 +58,10 @@ struct ServeCommand: ParsableCommand {
   var nbdListen: String?
   @Option(
     help: ArgumentHelp(
+      "Where it is written down who has changed what; none for nowhere.", valueName: "path"))
+  var auditLog: String?
+  @Option(
+    help: ArgumentHelp(
       "trace, debug, info, notice, warning, error or critical.", valueName: "level"))
   var logLevel: String?
   @Flag(help: "Log one JSON object a line.") var logJson = false
@@ -100,6 +104,7 @@ struct ServeCommand: ParsableCommand {
       let client = try Settings.client(text)
       settings.httpClients[client.name] = client.grant
     }
+    if let auditLog { settings.auditLog = auditLog }
     if !httpHost.isEmpty { settings.httpHosts = httpHost }
     if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
     if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
@@ -107,7 +112,7 @@ struct ServeCommand: ParsableCommand {
     if logJson { settings.logJSON = true }
     let options = [
       config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,
-      nbdListen, httpTlsCertificates,
+      nbdListen, httpTlsCertificates, auditLog,
     ]
     if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
     try settings.check()

@@ -43,12 +43,14 @@ struct ServiceProcess {
     let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
     let access = accessControl()
     let identity = try identity()
-    let http = try startHTTP(service, access, identity, on: httpSockets)
+    let audit = auditLog()
+    let http = try startHTTP(service, access, audit, identity, on: httpSockets)
     do {
       try service.recover()
       for socket in nbdSockets { try service.serveNBD(on: socket) }
     } catch {
       http.stop(until: .after(seconds: 0))
+      audit?.close()
       throw Settings.Fault(
         description: (error as? ServiceError)?.detail ?? "the service cannot begin: \(error)")
     }
@@ -61,6 +63,7 @@ struct ServiceProcess {
     service.refuseChanges()
     // A control operation that hangs must not take the time that closing disks needs.
     http.stop(until: .after(seconds: ServiceProcess.stopSeconds / 3))
+    audit?.close()
     let isClean = service.stop(until: deadline)
     engine.stop(until: deadline)
     log.notice(isClean ? "stopped" : "stopped; some disks were not closed")
@@ -103,6 +106,14 @@ struct ServiceProcess {
       peerRules, tcp: settings.httpAuth, clients: settings.httpClients, book: book)
   }
 
+  private func auditLog() -> AuditLog? {
+    let path = settings.auditLog ?? "\(settings.stateFolder)/audit.jsonl"
+    guard path != Settings.none else { return nil }
+    return AuditLog(path: path, headPath: "\(settings.stateFolder)/audit.head") { [log] words in
+      log.error("audit", metadata: ["reason": "\(words)"])
+    }
+  }
+
   private func makeFolders() throws(Settings.Fault) {
     for path in settings.ownFolders {
       guard mkdir(path, 0o750) == 0 || errno == EEXIST else {
@@ -125,12 +136,12 @@ struct ServiceProcess {
   }
 
   private func startHTTP(
-    _ service: Service, _ access: AccessControl, _ identity: ServerIdentity?,
+    _ service: Service, _ access: AccessControl, _ audit: AuditLog?, _ identity: ServerIdentity?,
     on sockets: [ListeningSocket]
   ) throws(Settings.Fault) -> HTTPServer {
     do {
       let http = try HTTPServer(
-        Router(service, access: access, hosts: settings.httpHosts), logger: log)
+        Router(service, access: access, audit: audit, hosts: settings.httpHosts), logger: log)
       for socket in sockets {
         try http.listen(on: socket, as: socket.isUnix ? nil : identity)
       }

@@ -27,6 +27,9 @@ struct Settings {
   /// Whose members do everything, and whose see everything, by the Unix socket.
   var httpAdminGroup = PeerRules.adminGroup
   var httpReadGroup = PeerRules.readGroup
+  /// Where it is written down who has changed what: nil for a file in the state folder, and `none` for
+  /// nowhere.
+  var auditLog: String?
   /// A folder with certificates; nil for no TLS.
   var httpCertificates: String?
   /// What those may do whose certificate is for a name.

@@ -72,6 +72,7 @@ extension Settings {
       }
       httpHosts = []
       for item in items { httpHosts.append(try Settings.text(item, name)) }
+    case "audit-log": auditLog = try Settings.text(value, name)
     case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
     case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
