@@ -27,7 +27,8 @@ struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
       MHD_OPTION_NOTIFY_COMPLETED, callbacks->completed, context, MHD_OPTION_NOTIFY_CONNECTION,
       callbacks->connection, context, MHD_OPTION_CONNECTION_LIMIT, limits->connections,
       MHD_OPTION_PER_IP_CONNECTION_LIMIT, limits->connections_per_address,
-      MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_seconds, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+      MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+      limits->head_bytes, MHD_OPTION_STRICT_FOR_CLIENT, 1,
       MHD_OPTION_ARRAY, more, MHD_OPTION_END);
 }
 

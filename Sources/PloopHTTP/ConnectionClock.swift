@@ -9,6 +9,8 @@ internal import PloopIO
 final class ConnectionClock: Sendable {
   private struct Connection {
     let descriptor: Int32
+    let source: ConnectionCensus.Source
+    let isSurplus: Bool
     var deadline: Deadline
     /// What to do when the client hangs up, while a reply is waited for.
     var hungUp: (@Sendable () -> Void)?
@@ -16,6 +18,7 @@ final class ConnectionClock: Sendable {
 
   private struct State {
     var connections: [OpaquePointer: Connection] = [:]
+    var census: ConnectionCensus
     var isStopped = false
   }
 
@@ -23,11 +26,16 @@ final class ConnectionClock: Sendable {
   private static let peerHasEnded: Int16 = 0x2000
 
   private let limits: HTTPLimits
+  private let isStranger: @Sendable (SocketPeer) -> Bool
   private let state: Monitor<State>
 
-  init(_ limits: HTTPLimits) throws(IOError) {
+  /// - Parameter isStranger: whether somebody at the Unix socket may do nothing here.
+  init(
+    _ limits: HTTPLimits, isStranger: @escaping @Sendable (SocketPeer) -> Bool
+  ) throws(IOError) {
     self.limits = limits
-    let state = Monitor(State())
+    self.isStranger = isStranger
+    let state = Monitor(State(census: ConnectionCensus(limits)))
     self.state = state
     try Thread(name: "http-clock", stackBytes: 128 << 10) { ConnectionClock.run(state) }.detach()
   }
@@ -58,10 +66,28 @@ final class ConnectionClock: Sendable {
 
   func opened(_ connection: OpaquePointer, descriptor: Int32) {
     guard descriptor >= 0 else { return }
-    let deadline = Deadline.after(seconds: limits.headerSeconds)
-    state.update {
-      $0.connections[connection] = Connection(descriptor: descriptor, deadline: deadline)
+    let source = source(of: descriptor)
+    state.update { state in
+      let isSurplus = state.census.enter(source)
+      let seconds = isSurplus ? limits.surplusSeconds : limits.headerSeconds
+      state.connections[connection] = Connection(
+        descriptor: descriptor, source: source, isSurplus: isSurplus,
+        deadline: .after(seconds: seconds))
     }
+  }
+
+  private func source(of descriptor: Int32) -> ConnectionCensus.Source {
+    let peer = SocketPeer(of: descriptor)
+    switch peer {
+    case .tcp(let host, _): return .address(host)
+    case .unix(_, let user, _): return isStranger(peer) ? .stranger(user) : .known
+    case .unknown: return .known
+    }
+  }
+
+  /// Whether there were as many connections as may be before this one.
+  func isSurplus(_ connection: OpaquePointer) -> Bool {
+    state.withLock { $0.connections[connection]?.isSurplus ?? false }
   }
 
   func headerEnded(_ connection: OpaquePointer) {
@@ -84,7 +110,10 @@ final class ConnectionClock: Sendable {
   }
 
   func closed(_ connection: OpaquePointer) {
-    state.withLock { $0.connections[connection] = nil }
+    state.withLock { state in
+      guard let closed = state.connections.removeValue(forKey: connection) else { return }
+      state.census.leave(closed.source)
+    }
   }
 
   func stop() { state.update { $0.isStopped = true } }

@@ -43,7 +43,7 @@ struct EventStream: Sendable {
     if let after { position.cursor.revision = after }
     // From here on nothing is lost, even if the connection is before anything happens.
     guard await body.send(opening(&position)) else { return }
-    while true {
+    while call.isStillAllowed {
       let changes = call.service.changes
       do throws(ServiceError) {
         guard try await tellNews(&position, body) else { return }

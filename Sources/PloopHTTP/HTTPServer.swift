@@ -9,9 +9,15 @@ package struct HTTPLimits: Sendable {
   package var connections: UInt32 = 512
   /// For one address of TCP; clients of a Unix socket have none.
   package var connectionsPerAddress: UInt32 = 64
+  /// For one user of a Unix socket who may do nothing here.
+  package var connectionsOfStranger: UInt32 = 16
+  /// Beyond these limits, to be told so; what is beyond this too is not answered.
+  package var spareConnections: UInt32 = 32
   /// From the connection, or from the end of `idleSeconds`, to the end of the header.
   package var headerSeconds = 10
   package var bodySeconds = 60
+  /// For a request of a connection that is one too many.
+  package var surplusSeconds = 2
   /// Between two requests, or without any progress in one.
   package var idleSeconds = 65
 
@@ -53,7 +59,7 @@ package final class HTTPServer: Sendable {
     self.logger = logger
     self.limits = limits
     executor = try ThreadExecutor(name: "http-answers")
-    clock = try ConnectionClock(limits)
+    clock = try ConnectionClock(limits) { router.isStranger($0) }
   }
 
   deinit { stop(until: .after(seconds: 0)) }
@@ -67,9 +73,10 @@ package final class HTTPServer: Sendable {
     guard copy >= 0 else { throw .last("dup", socket.address) }
     var callbacks = requestCallbacks(of: self)
     var limits = cmicrohttpd_limits(
-      connections: limits.connections,
-      connections_per_address: socket.isUnix ? 0 : limits.connectionsPerAddress,
-      idle_seconds: UInt32(clamping: limits.idleSeconds))
+      connections: limits.connections &+ limits.spareConnections,
+      connections_per_address: socket.isUnix
+        ? 0 : limits.connectionsPerAddress &+ limits.spareConnections,
+      idle_seconds: UInt32(clamping: limits.idleSeconds), head_bytes: 64 << 10)
     var tls = identity?.parts ?? cmicrohttpd_tls()
     guard let handle = cmicrohttpd_start(copy, &callbacks, &limits, &tls) else {
       close(copy)

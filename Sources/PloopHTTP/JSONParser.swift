@@ -61,7 +61,12 @@ struct JSONParser {
   }
 
   private func checkDepth() throws(Problem) {
-    guard path.count < JSONParser.depthLimit else { throw malformed("nested too deeply") }
+    guard path.count < JSONParser.depthLimit else {
+      throw Problem(
+        "nested-too-deeply",
+        "nested too deeply at byte \(position): \(JSONParser.depthLimit) levels"
+      )
+    }
   }
 
   private mutating func object() throws(Problem) -> JSON {
@@ -97,7 +102,10 @@ struct JSONParser {
     skipSpace()
     if take("]") { return .array([]) }
     while true {
-      guard values.count < JSONParser.itemLimit else { throw malformed("too many items") }
+      guard values.count < JSONParser.itemLimit else {
+        throw Problem(
+          "too-many-items", "too many items at byte \(position): \(JSONParser.itemLimit)")
+      }
       path.append(String(values.count))
       values.append(try value())
       path.removeLast()

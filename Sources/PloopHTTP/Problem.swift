@@ -104,6 +104,8 @@ package enum ProblemCatalogue {
 
   static let rows: [(slug: String, status: Int, title: String, remedy: String)] = [
     ("malformed-json", 400, "The body is no JSON", "send one JSON object in UTF-8"),
+    ("nested-too-deeply", 400, "Too many levels", "send at most 32 levels"),
+    ("too-many-items", 400, "The list is too long", "send at most 65,536 items in one request"),
     ("unknown-field", 400, "Unknown member", "leave it out or spell it as the contract does"),
     ("unknown-parameter", 400, "Unknown query parameter", "see the route's parameters"),
     ("invalid-value", 400, "A value of the wrong kind", "see the contract (openapi.yaml)"),
@@ -224,6 +226,7 @@ package enum ProblemCatalogue {
     ("events-expired", 410, "The events are gone", "read everything anew, then go on from now"),
     ("precondition-failed", 412, "The resource has changed", "read it again"),
     ("body-too-large", 413, "The body is too large", "at most 1 MiB"),
+    ("target-too-long", 414, "The target is too long", "send at most 8 KiB of path and query"),
     ("unsupported-media-type", 415, "Not JSON", "set Content-Type: application/json"),
     ("wrong-host", 421, "Wrong host", "use localhost, 127.0.0.1, [::1] or a name of `http-host`"),
     ("too-many-deltas", 422, "Too many deltas", "merge some: 255 read-only ones are the most"),
@@ -245,6 +248,8 @@ package enum ProblemCatalogue {
       "use a new key for each request"
     ),
     ("too-many-failures", 429, "Too many wrong credentials", "wait, and use right ones"),
+    ("too-many-connections", 429, "Too many connections", "use those that there are"),
+    ("header-too-large", 431, "The header is too large", "send at most 100 headers, 24 KiB"),
     ("too-many-watchers", 429, "Too many callers wait", "try again, or wait for fewer things"),
     ("io-error", 500, "Input or output failed", "look at the host's disk and log"),
     ("internal", 500, "Internal error", "report it with the log"),

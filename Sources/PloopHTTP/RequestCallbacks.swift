@@ -132,6 +132,10 @@ private func beginBody(
   _ exchange: Exchange, _ server: HTTPServer, _ connection: OpaquePointer
 ) -> MHD_Result {
   do throws(Problem) {
+    guard !server.clock.isSurplus(connection) else {
+      throw Problem("too-many-connections", "there are as many connections as may be from there")
+    }
+    try RequestRules.checkHead(exchange.request)
     try RequestRules.checkFraming(exchange.request)
     exchange.request.caller = server.router.identify(exchange.request)
     return MHD_Result.YES

@@ -4,6 +4,25 @@ enum RequestRules {
   static let ownHosts: Set<String> = ["localhost", "127.0.0.1", "[::1]"]
   private static let withBody: Set<String> = ["POST", "PATCH", "PUT"]
 
+  static let mostTargetBytes = 8 << 10
+  static let mostHeaderBytes = 24 << 10
+  static let mostHeaders = 100
+
+  /// What is longer than anybody needs. The library has limits of its own above these, and words of its
+  /// own for them.
+  static func checkHead(_ request: HTTPRequest) throws(Problem) {
+    guard request.target.utf8.count <= mostTargetBytes else {
+      throw Problem("target-too-long", "the target has more than \(mostTargetBytes) bytes")
+    }
+    guard request.headers.count <= mostHeaders else {
+      throw Problem("header-too-large", "there are more than \(mostHeaders) headers")
+    }
+    let bytes = request.headers.reduce(0) { $0 + $1.name.utf8.count + $1.value.utf8.count + 4 }
+    guard bytes <= mostHeaderBytes else {
+      throw Problem("header-too-large", "the headers have more than \(mostHeaderBytes) bytes")
+    }
+  }
+
   /// What is refused with the body unread, because nobody can be sure where it ends, or because
   /// the client waits to hear whether it is wanted.
   static func checkFraming(_ request: HTTPRequest) throws(Problem) {

@@ -49,6 +49,7 @@ struct Call: Sendable {
   let watchers: EventWatchers
   let traffic: Traffic
   let audit: AuditLog?
+  let access: AccessControl
   let request: HTTPRequest
   let caller: Caller
   let target: RequestTarget
@@ -84,6 +85,9 @@ struct Call: Sendable {
     }
     return name
   }
+
+  /// Whether the request would still be served as it was: a token may have been revoked since.
+  var isStillAllowed: Bool { (try? access.caller(of: request)) == caller }
 
   func mode() throws(Problem) -> DetachMode {
     guard let text = parameter("mode") else { return .safe }
@@ -133,6 +137,9 @@ package struct Router: Sendable {
       return .failure(error)
     }
   }
+
+  /// Whether a peer of the Unix socket may do nothing here, whatever it asks for.
+  func isStranger(_ peer: SocketPeer) -> Bool { access.isStranger(peer) }
 
   /// - Parameter requestID: given back in the reply and in problems.
   package func answer(_ request: HTTPRequest, requestID: String) async -> HTTPReply {
@@ -214,8 +221,9 @@ package struct Router: Sendable {
       }
     }
     let call = Call(
-      service: service, watchers: watchers, traffic: traffic, audit: audit, request: request,
-      caller: caller, target: target, arguments: arguments, longestPatience: longestPatience)
+      service: service, watchers: watchers, traffic: traffic, audit: audit, access: access,
+      request: request, caller: caller, target: target, arguments: arguments,
+      longestPatience: longestPatience)
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
       do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {

@@ -88,6 +88,32 @@ struct AuthenticationTests {
     #expect(try service.end() == 0)
   }
 
+  @Test("A stream of events ends once its token is revoked, and tells nothing more")
+  func stream() throws {
+    let service = try RunningService(in: folder.path, httpListen: "127.0.0.1:0")
+    let secret = try token("add reader --scope read")
+    let file = "\(folder.path)/events"
+    let stream = try ChildProcess(
+      [
+        "/usr/bin/curl", "-sSN", "-H", "Authorization: Bearer \(secret)", "-H",
+        "Accept: text/event-stream", "http://\(try service.httpAddress())/v1/events",
+      ], output: file, errors: file)
+    let deadline = Date(timeIntervalSinceNow: 120)
+    while try !Tool.shell("cat '\(file)'").output.contains("id:"), Date() < deadline {
+      usleep(10_000)
+    }
+    #expect(try service.create("vm1", sizeBytes: 16 << 20).status == 201)
+    while try !Tool.shell("cat '\(file)'").output.contains("device.created"), Date() < deadline {
+      usleep(10_000)
+    }
+    _ = try token("revoke reader")
+    #expect(try service.create("vm2", sizeBytes: 16 << 20).status == 201)
+    #expect(try stream.wait(seconds: 120) == 0)
+    let told = try Tool.shell("cat '\(file)'").output
+    #expect(told.contains("vm1") && !told.contains("vm2"))
+    #expect(try service.end() == 0)
+  }
+
   @Test("Tokens survive the service, and its database too")
   func survival() throws {
     var service = try RunningService(in: folder.path, httpListen: "127.0.0.1:0")

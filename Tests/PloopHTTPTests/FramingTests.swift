@@ -41,9 +41,30 @@ struct FramingTests {
     ("GET /v1/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 404, "not-found"),
     (
       "GET /v1 HTTP/1.1\r\nHost: localhost\r\nX-Long: \(String(repeating: "x", count: 40_000))\r\n\r\n",
+      431, "header-too-large"
+    ),
+    (
+      "GET /v1 HTTP/1.1\r\nHost: localhost\r\n\(String(repeating: "X-A: b\r\n", count: 100))\r\n",
+      431, "header-too-large"
+    ),
+    (
+      "GET /v1 HTTP/1.1\r\nHost: localhost\r\n\(String(repeating: "X-A: b\r\n", count: 99))\r\n",
+      200, nil
+    ),
+    (
+      "GET /\(String(repeating: "x", count: 8_192)) HTTP/1.1\r\nHost: localhost\r\n\r\n", 414,
+      "target-too-long"
+    ),
+    (
+      "GET /\(String(repeating: "x", count: 8_191)) HTTP/1.1\r\nHost: localhost\r\n\r\n", 404,
+      "not-found"
+    ),
+    // Beyond these the library refuses by itself.
+    (
+      "GET /v1 HTTP/1.1\r\nHost: localhost\r\nX-Long: \(String(repeating: "x", count: 80_000))\r\n\r\n",
       431, nil
     ),
-    ("GET /\(String(repeating: "x", count: 40_000)) HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, nil),
+    ("GET /\(String(repeating: "x", count: 80_000)) HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, nil),
   ]
 
   @Test(

@@ -171,10 +171,89 @@ struct HTTPServerTests {
         clients.append(client)
       }
     }
-    let more = try live.client(.tcp)
-    more.send(Self.get)
-    #expect(more.reply() == nil)
-    #expect(clients.count == 12)
+    for _ in 0..<3 {
+      let more = try live.client(.tcp)
+      more.send(Self.get)
+      let reply = more.reply()
+      #expect(reply?.status == 429 && reply?.header("Connection") == "close")
+      #expect(reply?.body.contains("too-many-connections") == true)
+      #expect(more.isEnded())
+    }
+    for client in clients {
+      client.send(Self.get)
+      #expect(client.reply()?.status == 200)
+    }
+    // A place is free once a client has left.
+    clients.removeLast()
+    let deadline = Deadline.after(seconds: 120)
+    var status: Int?
+    while status != 200, !deadline.hasPassed {
+      let next = try live.client(.tcp)
+      next.send(Self.get)
+      status = next.reply()?.status
+    }
+    #expect(status == 200)
+  }
+
+  @Test("as many connections as may be and a few more to be told so")
+  func connections() throws {
+    var limits = HTTPLimits()
+    limits.connections = 3
+    limits.spareConnections = 2
+    let live = try LiveServer(limits: limits)
+    let clients = try (0..<5).map { _ in try live.client() }
+    for client in clients { client.send(Self.get) }
+    let statuses = clients.map { $0.reply()?.status }
+    #expect(statuses[..<3].allSatisfy { $0 == 200 })
+    #expect(statuses[3...].allSatisfy { $0 == 429 })
+  }
+
+  @Test("somebody who may do nothing takes no place from those who may")
+  func census() {
+    var limits = HTTPLimits()
+    limits.connections = 10
+    limits.connectionsPerAddress = 3
+    limits.connectionsOfStranger = 2
+    var census = ConnectionCensus(limits)
+    func enter(_ source: ConnectionCensus.Source, _ count: Int = 1) -> [Bool] {
+      (0..<count).map { _ in census.enter(source) }
+    }
+    #expect(enter(.stranger(7), 4) == [false, false, true, true])
+    #expect(enter(.stranger(8), 2) == [false, false])
+    #expect(enter(.address("a"), 4) == [false, false, false, true])
+    // That were ten.
+    #expect(enter(.known) == [true])
+    census.leave(.known)
+    census.leave(.stranger(7))
+    census.leave(.stranger(7))
+    #expect(enter(.known) == [false])
+    #expect(enter(.stranger(7)) == [true])
+    census.leave(.stranger(7))
+    census.leave(.stranger(7))
+    #expect(enter(.stranger(7)) == [false])
+  }
+
+  @Test("200 clients that send nothing and 50 that read nothing keep nobody waiting")
+  func hostileClients() throws {
+    let live = try LiveServer()
+    let loris = try (0..<200).map { number in
+      let client = try live.client()
+      client.send("GET /v1 HTTP/1.1\r\nX-\(number): ")
+      return client
+    }
+    let streams = try (0..<50).map { _ in
+      let client = try live.client()
+      client.send(
+        "GET /v1/events?after=5 HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+      return client
+    }
+    for _ in 0..<50 {
+      let client = try live.client()
+      client.send(Self.get)
+      #expect(client.reply()?.status == 200)
+      for drop in loris { drop.send("x") }
+    }
+    #expect(streams.count == 50)
   }
 
   // MARK: the end

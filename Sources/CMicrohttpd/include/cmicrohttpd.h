@@ -20,6 +20,7 @@ struct cmicrohttpd_limits {
   unsigned int connections;
   unsigned int connections_per_address; // 0: no limit
   unsigned int idle_seconds;
+  size_t head_bytes; // room for a request's line and headers, twice
 };
 
 // Texts in PEM, which have to stay as long as the daemon.

@@ -64,6 +64,12 @@ package final class AccessControl: Sendable {
     }
   }
 
+  /// Whether somebody at the Unix socket may do nothing unless he shows a token.
+  func isStranger(_ peer: SocketPeer) -> Bool {
+    guard case .unix(_, let user, let groups) = peer else { return false }
+    return rules.withLock { $0 }.grant(user: user, groups: groups) == nil
+  }
+
   /// A proxy before the Unix socket may hand on credentials that are for itself: only what can be one of
   /// our tokens counts as one there.
   private func shown(by request: HTTPRequest) throws(Problem) -> TokenSecret? {

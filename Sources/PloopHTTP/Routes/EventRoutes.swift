@@ -122,8 +122,8 @@ extension Call {
       let target = try? RequestTarget(path(of: event, by: route))
     else { return nil }
     let call = Call(
-      service: service, watchers: watchers, traffic: traffic, audit: audit, request: request,
-      caller: caller, target: target, arguments: [event.subject])
+      service: service, watchers: watchers, traffic: traffic, audit: audit, access: access,
+      request: request, caller: caller, target: target, arguments: [event.subject])
     let reply = try? await route.handle(call)
     return reply?.status == 200 ? reply?.body : nil
   }
