@@ -13,27 +13,36 @@ struct ConnectionCensus {
   }
 
   private let limits: HTTPLimits
-  private var total: UInt32 = 0
+  /// Of those whom nobody knows yet, and of the others: neither takes the other's places.
+  private var strangers: UInt32 = 0
+  private var known: UInt32 = 0
   private var counts: [Source: UInt32] = [:]
 
   init(_ limits: HTTPLimits) { self.limits = limits }
 
   /// - Returns: whether it is one too many.
   mutating func enter(_ source: Source) -> Bool {
-    total += 1
-    guard source != .known else { return total > limits.connections }
+    guard source != .known else {
+      known += 1
+      return known > limits.connections
+    }
+    strangers += 1
     let count = counts[source, default: 0] + 1
     counts[source] = count
     let most =
       if case .address = source { limits.connectionsPerAddress } else {
         limits.connectionsOfStranger
       }
-    return total > limits.connections || count > most
+    return strangers > limits.connections || count > most
   }
 
   mutating func leave(_ source: Source) {
-    if total > 0 { total -= 1 }
+    guard source != .known else {
+      known -= min(known, 1)
+      return
+    }
     guard let count = counts[source] else { return }
+    strangers -= min(strangers, 1)
     counts[source] = count > 1 ? count - 1 : nil
   }
 }

@@ -79,7 +79,7 @@ final class ConnectionClock: Sendable {
   private func source(of descriptor: Int32) -> ConnectionCensus.Source {
     let peer = SocketPeer(of: descriptor)
     switch peer {
-    case .tcp(let host, _): return .address(host)
+    case .tcp(let host, _): return .address(Network.party(of: host))
     case .unix(_, let user, _): return isStranger(peer) ? .stranger(user) : .known
     case .unknown: return .known
     }

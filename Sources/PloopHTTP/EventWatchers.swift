@@ -6,16 +6,21 @@ package final class EventWatchers: Sendable {
   /// A place among them, given up with the object.
   final class Place: Sendable {
     private let watchers: EventWatchers
+    private let actor: String
 
-    fileprivate init(_ watchers: EventWatchers) { self.watchers = watchers }
+    fileprivate init(_ watchers: EventWatchers, _ actor: String) {
+      self.watchers = watchers
+      self.actor = actor
+    }
 
-    deinit { watchers.taken.withLock { $0 -= 1 } }
+    deinit { watchers.leave(actor) }
   }
 
   /// A stream says something after that time, so that either side knows of the other.
   let heartbeatMilliseconds: Int
   private let limit: Int
-  private let taken = Locked(0)
+  /// By who has them.
+  private let taken = Locked<[String: Int]>([:])
 
   package init(
     limit: Int = ServiceLimits().maxEventClients, heartbeatMilliseconds: Int = 15_000
@@ -24,20 +29,32 @@ package final class EventWatchers: Sendable {
     self.heartbeatMilliseconds = heartbeatMilliseconds
   }
 
-  func enter() throws(Problem) -> Place {
-    let isIn = taken.withLock { taken in
-      guard taken < limit else { return false }
-      taken += 1
-      return true
+  /// Who may not do everything has a quarter of the places at most: others want to listen too.
+  func enter(_ caller: Caller) throws(Problem) -> Place {
+    let share = caller.grant.allows(.admin) ? limit : max(1, limit / 4)
+    let refusal: String? = taken.withLock { taken in
+      guard taken.values.reduce(0, +) < limit else {
+        return "\(limit) clients listen to events; that is the limit"
+      }
+      guard taken[caller.actor, default: 0] < share else {
+        return "\(share) clients of \(caller.actor) listen to events; that is the limit"
+      }
+      taken[caller.actor, default: 0] += 1
+      return nil
     }
-    guard isIn else {
-      throw Problem("too-many-watchers", "\(limit) clients listen to events; that is the limit")
+    if let refusal { throw Problem("too-many-watchers", refusal) }
+    return Place(self, caller.actor)
+  }
+
+  private func leave(_ actor: String) {
+    taken.withLock { taken in
+      let count = taken[actor, default: 0]
+      taken[actor] = count > 1 ? count - 1 : nil
     }
-    return Place(self)
   }
 
   /// How many places are taken.
-  var count: Int { taken.withLock { $0 } }
+  var count: Int { taken.withLock { $0.values.reduce(0, +) } }
 
   var metric: Metric {
     Metric(.gauge, "ploopd_event_clients", "Clients that listen to events.", Double(count))

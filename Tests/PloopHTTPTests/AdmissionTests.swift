@@ -117,6 +117,31 @@ struct AdmissionTests {
     #expect((reply.header("Retry-After").flatMap(Int.init) ?? 0) >= 1)
   }
 
+  @Test("nobody but who may do everything takes more than a quarter of the places for events")
+  func watchers() throws {
+    let watchers = EventWatchers(limit: 8)
+    let (one, other) = (
+      Caller(actor: "token:a", grant: Grant([.read])), Caller(actor: "token:b", grant: some)
+    )
+    let root = Caller(actor: "uid:0", grant: .all)
+    let places = try [one, one, root, root, root].map { try watchers.enter($0) }
+    #expect(throws: Problem.self) { try watchers.enter(one) }
+    let admin = try watchers.enter(other)
+    let last = [try watchers.enter(root), try watchers.enter(root)]
+    #expect(throws: Problem.self) { try watchers.enter(root) }
+    #expect(watchers.count == 8)
+    withExtendedLifetime((places, admin, last)) {}
+  }
+
+  @Test("addresses are of one party where one client has them all")
+  func parties() {
+    #expect(Network.party(of: "127.0.0.1") == Network.party(of: "127.9.8.7"))
+    #expect(Network.party(of: "2001:db8::1") == Network.party(of: "2001:db8::ffff:2"))
+    #expect(Network.party(of: "2001:db8::1") != Network.party(of: "2001:db8:0:1::1"))
+    #expect(Network.party(of: "::ffff:10.0.0.1") == Network.party(of: "10.0.0.1"))
+    #expect(Network.party(of: "10.0.0.1") != Network.party(of: "10.0.0.2"))
+  }
+
   @Test("files that are named by the way want an admin for all devices")
   func files() async {
     let snapshots = "/v1/devices/vm1/snapshots"

@@ -19,12 +19,12 @@ final class FailureThrottle: Sendable {
   /// Notes a failure.
   ///
   /// - Parameters:
-  ///   - address: of the client; of IPv6 a client has the last 64 bits to himself.
+  ///   - address: of the client (``Network/party(of:)``).
   ///   - now: nanoseconds of the monotonic clock.
   /// - Returns: nil where it may fail again, else the seconds until it may.
   func failed(_ address: String, now: UInt64 = monotonicNanoseconds()) -> Int? {
     buckets.withLock { buckets in
-      let key = FailureThrottle.key(of: address)
+      let key = Network.party(of: address)
       var bucket = buckets[key] ?? Bucket(left: FailureThrottle.burst, at: now)
       bucket.left = FailureThrottle.left(of: bucket, now)
       bucket.at = max(bucket.at, now)
@@ -49,10 +49,5 @@ final class FailureThrottle: Sendable {
   private static func forget(_ buckets: inout [String: Bucket], _ now: UInt64) {
     let oldest = buckets.sorted { $0.value.at < $1.value.at }.prefix(mostAddresses / 4)
     for (key, _) in oldest { buckets[key] = nil }
-  }
-
-  private static func key(of address: String) -> String {
-    guard let bytes = Network.bytes(of: address), bytes.count == 16 else { return address }
-    return bytes.prefix(8).map { String($0, radix: 16) }.joined(separator: ":")
   }
 }

@@ -39,6 +39,16 @@ package struct Network: Sendable, Equatable {
     bytes[index / 8] & (0x80 >> UInt8(index % 8)) != 0
   }
 
+  /// Who may be behind an address: of IPv6 a client has the last 64 bits to himself, and of the loopback network
+  /// whoever is here has every address.
+  static func party(of host: String) -> String {
+    guard let bytes = bytes(of: host) else { return host }
+    if bytes.count == 16 {
+      return bytes.prefix(8).map { String($0, radix: 16) }.joined(separator: ":")
+    }
+    return bytes[0] == 127 ? "127" : bytes.map { String($0) }.joined(separator: ".")
+  }
+
   /// The 4 or 16 bytes of an address in numbers.
   static func bytes(of host: String) -> [UInt8]? {
     var short = in_addr()

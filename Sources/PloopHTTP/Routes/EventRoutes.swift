@@ -49,7 +49,7 @@ private func events(_ call: Call, _ filter: EventFilter) async throws(Problem) -
     let left = deadline.millisecondsLeft
     guard page.items.isEmpty, left > 0 else { return await reply(page, of: call) }
     cursor = page.revision
-    if place == nil { place = try call.watchers.enter() }
+    if place == nil { place = try call.watchers.enter(call.caller) }
     switch await call.service.change(of: .events, since: changes, milliseconds: left) {
     case .changed, .timeout: continue
     case .closed: throw Problem("shutting-down", "the service is shutting down")
@@ -81,7 +81,7 @@ private func eventStream(_ call: Call, _ filter: EventFilter) throws(Problem) ->
     return reply
   }
   let stream = EventStream(
-    call: call, filter: filter, after: after, place: try call.watchers.enter())
+    call: call, filter: filter, after: after, place: try call.watchers.enter(call.caller))
   reply.stream = ReplyStream { await stream.run($0) }
   return reply
 }
