@@ -76,7 +76,8 @@ package struct BackupChain: Sendable {
     guard BackupNames.isValid(manifest.id), let geometry = manifest.geometry,
       manifest.result == nil
     else { throw BackupError(.mismatch, "\(manifest.id): no backup can be so") }
-    guard PointManifest.digest(of: wanted) == manifest.wantedDigest else {
+    let digest = manifest.wantsEverMore && wanted != nil ? nil : PointManifest.digest(of: wanted)
+    guard digest == manifest.wantedDigest else {
       throw BackupError(.mismatch, "\(manifest.id): other clusters are wanted than it says")
     }
     let ids = try ids(descriptor())

@@ -49,6 +49,11 @@ package struct PointManifest: Codable, Sendable, Equatable {
   /// The checkpoint that begins at the instant, with what is written from then on. It was made at the same
   /// time as this says (``pointInTime``): one of the same name and another time is another one.
   package var nextCheckpoint: String?
+  /// Of a snapshot: a digest of which files it is made of, and of what each of them is called in its chain.
+  package var layers: String?
+  /// Of a disk that was written meanwhile: the newest snapshot that lay beneath it at the instant; a GUID of
+  /// zeroes where there was none.
+  package var below: String?
   package var sizeBytes: UInt64
   package var clusterBytes: UInt64
   /// The SHA-256 of the bits of the clusters that were wanted; nil for all of them.
@@ -77,6 +82,10 @@ package struct PointManifest: Codable, Sendable, Equatable {
   static func digest(of wanted: Bitmap?) -> String? {
     wanted.map { SHA256.hexDigest($0.bytes) }
   }
+
+  /// Whether more may be wanted by who goes on with it than when it was begun: a checkpoint goes on recording
+  /// while a snapshot is copied, and none of what it records then is other in the snapshot. There is no digest then.
+  package var wantsEverMore: Bool { snapshot != nil && checkpoint != nil }
 
   /// The sizes of the point's image, which is always of version 2.
   ///

@@ -33,24 +33,33 @@ struct SnapshotDoors: Sendable {
   }
 }
 
+/// A snapshot that is open for reading.
+struct OpenSnapshot: Sendable {
+  let guid: GUID
+  let device: Device
+  /// All snapshots that it builds on, oldest first, and itself.
+  let shots: [GUID]
+}
+
 extension Service {
   /// Opens a snapshot for an export, beside whatever else uses its disk.
   func openSnapshot(
     _ guid: GUID, for export: String, of controller: DeviceController
   ) throws(ServiceError) -> Device {
-    let (device, shots) = try openSnapshot(
+    let snapshot = try openSnapshot(
       guid, for: .export(export, of: controller.id), of: controller, pointer: "/snapshot")
-    state.withLock { $0.snapshotDoors.add(device, export, of: controller.id, shots) }
-    return device
+    state.withLock {
+      $0.snapshotDoors.add(snapshot.device, export, of: controller.id, Set(snapshot.shots))
+    }
+    return snapshot.device
   }
 
   /// Opens a snapshot for reading.
   ///
   /// - Parameter pointer: to the member of a request that names it.
-  /// - Returns: also all snapshots that it builds on, itself included.
   func openSnapshot(
     _ guid: GUID, for user: FileRegistry.User, of controller: DeviceController, pointer: String
-  ) throws(ServiceError) -> (Device, Set<GUID>) {
+  ) throws(ServiceError) -> OpenSnapshot {
     let chain = try snapshotChain(guid, of: controller, pointer: pointer)
     let sources = try claim(chain, for: user)
     var options = AttachOptions()
@@ -60,7 +69,8 @@ extension Service {
     let device = try converting { [options] () throws(DeviceError) in
       try Device.attach(sources, options)
     }
-    return (device, Set(chain.deltas.compactMap { $0.guid.flatMap { GUID($0) } }))
+    return OpenSnapshot(
+      guid: guid, device: device, shots: chain.deltas.compactMap { $0.guid.flatMap { GUID($0) } })
   }
 
   /// The files of a snapshot.

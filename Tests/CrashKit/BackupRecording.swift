@@ -54,16 +54,25 @@ package final class BackupRecording {
   ///
   /// - Parameters:
   ///   - clusters: for an increment, those that have changed.
+  ///   - later: of an increment of a snapshot, what else a checkpoint says to who goes on with it.
   ///   - stops: after so many steps whoever writes it goes away, and another one goes on; again and again.
-  package func point(changed clusters: [Int]? = nil, stops: Int? = nil) throws {
+  package func point(
+    changed clusters: [Int]? = nil, later: [Int] = [], stops: Int? = nil
+  ) throws {
     let parent = points.last { $0.goneFrom == .max }?.manifest.id
-    let source = ModelSource(disk, wanted: clusters)
-    let manifest = PointManifest(
+    var source = ModelSource(disk, wanted: clusters)
+    var manifest = PointManifest(
       "b\(points.count)", device: "disk", mode: parent == nil ? .full : .incremental,
       parent: parent, geometry: disk.geometry, wanted: source.wanted,
       pointInTime: Double(points.count))
-    points.append(Known(manifest: manifest, disk: disk, wanted: clusters))
-    while try !copy(source, manifest, chain, steps: stops ?? .max) {}
+    if !later.isEmpty {
+      (manifest.snapshot, manifest.checkpoint, manifest.wantedDigest) = ("s", "c", nil)
+    }
+    let all = clusters.map { $0 + later }
+    points.append(Known(manifest: manifest, disk: disk, wanted: all))
+    while try !copy(source, manifest, chain, steps: stops ?? .max) {
+      source = ModelSource(disk, wanted: all)
+    }
     points[points.count - 1].wholeFrom = position
   }
 
@@ -101,7 +110,8 @@ package final class BackupRecording {
 
   // MARK: The scenario
 
-  /// A full backup, increments with trims and zeroes between them, some of them interrupted, one removed.
+  /// A full backup, increments with trims and zeroes between them, some of them interrupted, one removed, one of
+  /// which more is wanted the longer it takes.
   package func run() throws {
     write([0, 1, 2, 5, 6, 11])
     try point(stops: 1)
@@ -117,5 +127,8 @@ package final class BackupRecording {
     write([2, 3, 12])
     zero([1], absent: false)
     try point(changed: [1, 2, 3, 11, 12, 13], stops: 1)
+    write([0, 9])
+    zero([3, 6], absent: true)
+    try point(changed: [0, 3, 6, 9], later: [1, 4, 11], stops: 1)
   }
 }

@@ -22,11 +22,13 @@ struct BackupPhaseTests {
   private final class Bench {
     let mortal: MortalService
     let kind: Kind
+    /// What a request for a target says of the place.
+    let place: String
     private let server: ForeignServer?
     var service: RunningService { mortal.service }
     var folder: String { mortal.folder.path }
 
-    init(_ kind: Kind, places: [String]? = nil) throws {
+    init(_ kind: Kind, places: [String]? = nil, hasTarget: Bool = true) throws {
       self.kind = kind
       mortal = try MortalService(places: places ?? kind.places)
       let place: String
@@ -40,12 +42,25 @@ struct BackupPhaseTests {
         kind == .export
         ? try ForeignServer.nbdkit(
           ["memory", "16M"], at: "\(mortal.folder.path)/images/nbdkit") : nil
-      let words = server.map { "\"type\":\"nbd\",\"uri\":\"\($0.uri)\"" } ?? place
-      let made = try service.post("/v1/targets", "{\"name\":\"to\",\(words)}")
-      guard made.status == 201 else { throw Tool.Failure(description: made.text) }
+      self.place = server.map { "\"type\":\"nbd\",\"uri\":\"\($0.uri)\"" } ?? place
+      if hasTarget { try makeTarget() }
       guard try service.create("vm", sizeBytes: 8 << 20, clusterBytes: 1 << 16).status == 201 else {
         throw Tool.Failure(description: "no disk")
       }
+    }
+
+    func makeTarget() throws {
+      let made = try service.post("/v1/targets", "{\"name\":\"to\",\(place)}")
+      guard made.status == 201 else { throw Tool.Failure(description: made.text) }
+    }
+
+    /// - Returns: the parameter of a request that names a snapshot of the disk as it is.
+    func snapshot() throws -> String {
+      let made = try service.post("/v1/devices/vm/snapshots", "{}")
+      guard let uuid = made.json["uuid"] as? String else {
+        throw Tool.Failure(description: made.text)
+      }
+      return "\"snapshot\":\"\(uuid)\""
     }
 
     func write(_ pattern: Int, at mebibyte: Int) throws {
@@ -101,42 +116,97 @@ struct BackupPhaseTests {
   @Test(
     "a backup comes to its end, and nothing else is left", arguments: Kind.allCases, [false, true])
   func backup(kind: Kind, isSnapshot: Bool) throws {
-    let bench = try Bench(kind)
+    try backups(of: Bench(kind), isSnapshot: isSnapshot) { bench, id, note in
+      try check(id, note, bench)
+    }
+  }
+
+  @Test(
+    "a backup to a place that its job alone names comes to its end, and is found by a target of the place",
+    arguments: Kind.allCases)
+  func oneShot(kind: Kind) throws {
+    try backups(of: Bench(kind, hasTarget: false), isSnapshot: true) { bench, id, note in
+      try bench.makeTarget()
+      try check(id, note, bench)
+      #expect(try bench.service.delete("/v1/targets/to").status == 204)
+    }
+  }
+
+  private func backups(
+    of bench: Bench, isSnapshot: Bool,
+    check: (_ bench: Bench, _ id: String, _ note: String) throws -> Void
+  ) throws {
     var pattern = 1
     try bench.write(255, at: 7)
+    let hasTarget = try bench.service.get("/v1/targets/to").status == 200
+    let to = hasTarget ? #""target":"to""# : "\"to\":{\(bench.place)}"
     try sweep(bench) {
       pattern += 1
       try bench.write(pattern, at: 2)
-      var more = ""
-      if isSnapshot {
-        let made = try bench.service.post("/v1/devices/vm/snapshots", "{}")
-        more = ",\"snapshot\":\"\(made.json["uuid"] as? String ?? "")\""
-      }
-      return
-        "{\"type\":\"backup\",\"device\":\"vm\",\"params\":{\"target\":\"to\"\(more)}}"
+      let more = isSnapshot ? "," + (try bench.snapshot()) : ""
+      return "{\"type\":\"backup\",\"device\":\"vm\",\"params\":{\(to)\(more)}}"
     } check: { id, job, note in
       #expect(job["state"] as? String == "succeeded", "\(note): \(job)")
+      try check(bench, id, note)
+    }
+  }
+
+  /// What is there is the one backup, whole, which is removed.
+  private func check(_ id: String, _ note: String, _ bench: Bench) throws {
+    let found = try bench.backups()
+    #expect(found.count == 1 && found.first?["id"] as? String == id, "\(note): \(found)")
+    #expect(found.first?["state"] as? String == "complete", "\(note): \(found)")
+    let names = try bench.names()
+    var known = Set(["\(id).json", "\(id).sums", "out", "lock"])
+    if bench.kind == .directory {
+      known.formUnion(["\(id).hds", "DiskDescriptor.xml", "DiskDescriptor.xml.lck"])
+    }
+    #expect(Set(names).subtracting(known).isEmpty, "\(note): \(names)")
+    try restore(id, note, bench)
+    #expect(try bench.service.delete("/v1/targets/to/backups/\(id)").status == 204)
+    #expect(try bench.backups().isEmpty, "\(note)")
+    let left = try bench.names()
+    #expect(Set(left).isSubset(of: ["lock", "DiskDescriptor.xml.lck"]), "\(note): \(left)")
+  }
+
+  /// The disk is as a backup has it.
+  private func restore(_ id: String, _ note: String, _ bench: Bench) throws {
+    let restored = try bench.end(
+      of: bench.begin(
+        "{\"type\":\"restore\",\"params\":{\"target\":\"to\",\"backup\":\"\(id)\",\"to\":{\"id\":\"r\",\"directory\":\"r\",\"export\":\"r\"}}}"
+      ))
+    #expect(restored["state"] as? String == "succeeded", "\(note): \(restored)")
+    try bench.expectSame("r", note)
+    #expect(try bench.service.delete("/v1/devices/r").status == 204)
+    try Tool.shell("rm -r '\(bench.folder)/images/r'")
+  }
+
+  @Test("an increment of a snapshot comes to its end on the chain that is there, and is one")
+  func increment() throws {
+    let bench = try Bench(.directory)
+    var pattern = 1
+    try bench.write(255, at: 7)
+    func request() throws -> String {
+      let snapshot = try bench.snapshot()
+      return "{\"type\":\"backup\",\"device\":\"vm\",\"params\":{\"target\":\"to\",\(snapshot)}}"
+    }
+    let full = try bench.end(of: bench.begin(request()))
+    #expect(full["state"] as? String == "succeeded")
+    var ids = [full["id"] as? String]
+    try sweep(bench) {
+      pattern += 1
+      try bench.write(pattern, at: 1 + pattern % 5)
+      return try request()
+    } check: { id, job, note in
+      #expect(job["state"] as? String == "succeeded", "\(note): \(job)")
+      let result = job["result"] as? [String: Any]
+      #expect(result?["mode_used"] as? String == "incremental", "\(note)")
+      #expect(result?["bytes_written"] as? Int == 1 << 20, "\(note)")
+      ids.append(id)
       let found = try bench.backups()
-      #expect(found.count == 1 && found.first?["id"] as? String == id, "\(note): \(found)")
-      #expect(found.first?["state"] as? String == "complete", "\(note): \(found)")
-      let names = try bench.names()
-      var known = Set(["\(id).json", "\(id).sums", "out", "lock"])
-      if kind == .directory {
-        known.formUnion(["\(id).hds", "DiskDescriptor.xml", "DiskDescriptor.xml.lck"])
-      }
-      #expect(Set(names).subtracting(known).isEmpty, "\(note): \(names)")
-      let restored = try bench.end(
-        of: bench.begin(
-          "{\"type\":\"restore\",\"params\":{\"target\":\"to\",\"backup\":\"\(id)\",\"to\":{\"id\":\"r\",\"directory\":\"r\",\"export\":\"r\"}}}"
-        ))
-      #expect(restored["state"] as? String == "succeeded", "\(note): \(restored)")
-      try bench.expectSame("r", note)
-      #expect(try bench.service.delete("/v1/devices/r").status == 204)
-      try Tool.shell("rm -r '\(bench.folder)/images/r'")
-      #expect(try bench.service.delete("/v1/targets/to/backups/\(id)").status == 204)
-      #expect(try bench.backups().isEmpty, "\(note)")
-      let left = try bench.names()
-      #expect(Set(left).isSubset(of: ["lock", "DiskDescriptor.xml.lck"]), "\(note): \(left)")
+      #expect(Set(found.map { $0["id"] as? String }) == Set(ids), "\(note)")
+      #expect(found.allSatisfy { $0["state"] as? String == "complete" }, "\(note): \(found)")
+      try restore(id, note, bench)
     }
   }
 

@@ -108,7 +108,7 @@ struct BackupInterruptionTests {
     let (service, geometry) = (try bench.fixture.service, try bench.disk.geometry)
     func place(_ id: String) -> SinglePlace {
       SinglePlace(
-        service, "far",
+        service, BackupDestination(target: "far"),
         PointManifest(id, device: "vm", mode: .full, geometry: geometry, pointInTime: 1))
     }
     let (first, second) = (place("01A"), place("01B"))

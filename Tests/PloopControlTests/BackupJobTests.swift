@@ -181,17 +181,13 @@ struct BackupJobTests {
       of: bench.begin(["snapshot": .text(guid.description)]))
     #expect(job.state == .succeeded)
     #expect(job.result?["mode_used"] == .text("full"))
-    #expect(job.result?["degraded_reason"] == .text("a snapshot is copied as a whole"))
+    #expect(job.result?["degraded_reason"] == .text("the target has no backup of vm"))
     #expect(try bench.content(job.id) == state)
     #expect(try bench.manifest(job.id).snapshot == guid.description)
     #expect(try bench.disk.checkpoints.isEmpty)
     #expect(try await bench.fixture.service.job(job.id).isResumable)
     for (parameters, code) in [
       (["snapshot": .text("00000000-0000-0000-0000-000000000001")], "snapshot-not-found"),
-      (
-        ["snapshot": .text(guid.description), "mode": .text("incremental")],
-        "increment-not-possible"
-      ),
       (["snapshot": .text(guid.description), "new_checkpoint": .text("x")], "invalid-value"),
       (["target": .text("none")], "target-not-found"),
       (["mode": .text("some")], "invalid-value"),
@@ -335,7 +331,7 @@ struct BackupJobTests {
   @Test("no target's checkpoint is called as one that another target's backup has begun")
   func names() {
     for name in ["nas", "nas.new", "new-nas"] {
-      let working = BackupCheckpoints(keptFor: name).working ?? ""
+      let working = BackupCheckpoints(keptFor: BackupDestination(target: name)).working ?? ""
       #expect(BackupCheckpoints.target(of: working) == nil, "\(working)")
     }
   }

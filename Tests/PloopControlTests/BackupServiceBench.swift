@@ -51,6 +51,16 @@ final class BackupServiceBench {
     }
   }
 
+  func trim(_ clusters: some Sequence<Int>) throws {
+    for cluster in clusters {
+      model[cluster] = 0
+      try disk.discard(offset: UInt64(cluster) << 16, length: 1 << 16, durable: false)
+    }
+  }
+
+  /// The disk went back to a state that it had.
+  func returned(to state: [UInt8]) { model = state }
+
   func grown(to clusters: Int) {
     model += Array(repeating: 0, count: clusters - model.count)
   }

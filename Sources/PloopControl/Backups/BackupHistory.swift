@@ -15,7 +15,11 @@ struct BackupHistory: Sendable {
   /// Why no increment is possible, in words.
   struct Obstacle: Error {
     let words: String
+
+    init(_ words: String) { self.words = words }
   }
+
+  static func nothing(of device: String) -> String { "the target has no backup of \(device)" }
 
   let target: DirectoryTarget
   let device: String
@@ -39,48 +43,86 @@ struct BackupHistory: Sendable {
   /// What makes the checkpoint that begins with a point, as it says itself.
   static func request(of point: String) -> String { "backup \(point)" }
 
-  /// The chain whose newest point began with a checkpoint.
+  /// The chain of which a point began with a checkpoint, and that has nothing behind it but snapshots that were
+  /// made later: what was written since the newest of them was written since the checkpoint too.
   ///
   /// - Parameter name: which the checkpoint has, or is to have.
   func chain(beginning checkpoint: Checkpoint, as name: String) -> Chain? {
     chains.first { chain in
-      guard let newest = chain.points.last?.manifest else { return false }
-      return newest.nextCheckpoint == name && newest.pointInTime == checkpoint.createdAt
-        && checkpoint.request == BackupHistory.request(of: newest.id)
+      guard
+        let point = chain.points.last(where: { $0.manifest?.snapshot == nil })?.manifest
+      else { return false }
+      return BackupHistory.has(point, begun: checkpoint, as: name)
     }
+  }
+
+  /// Whether a checkpoint is the very one that began with a point.
+  static func has(_ point: PointManifest, begun checkpoint: Checkpoint, as name: String) -> Bool {
+    point.nextCheckpoint == name && point.pointInTime == checkpoint.createdAt
+      && checkpoint.request == BackupHistory.request(of: point.id)
   }
 
   /// What an increment would build on.
   func increment(
-    of disk: Device, _ checkpoints: BackupCheckpoints
-  ) -> Result<BackupChoice, Obstacle> {
-    func no(_ words: String) -> Result<BackupChoice, Obstacle> { .failure(Obstacle(words: words)) }
-    guard !chains.isEmpty else { return no("the target has no backup of \(device)") }
-    guard let base = checkpoints.base else { return no("no checkpoint was named") }
-    let names = [checkpoints.working, base].compactMap { $0 }
-    let found = names.compactMap { name in disk.checkpoints.first { $0.name == name } }
-    guard !found.isEmpty else { return no("the disk has no checkpoint \(base)") }
-    for checkpoint in found {
-      guard let chain = chain(beginning: checkpoint, as: base), let newest = chain.points.last
-      else { continue }
-      if let reason = checkpoint.inconsistency {
-        return no("the checkpoint \(base) says nothing: \(reason)")
-      }
-      if let damaged = chain.points.first(where: { $0.state != .whole }) {
-        return no("the backup \(damaged.id) of its chain is damaged")
-      }
-      guard chain.points.count < Descriptor.shotLimit else {
-        return no("its chain has \(chain.points.count) backups")
-      }
-      guard let manifest = newest.manifest,
-        manifest.clusterBytes == disk.geometry.clusterBytes,
-        manifest.sizeBytes <= disk.geometry.sizeBytes
-      else { return no("the disk has another size than its last backup") }
-      return .success(
-        BackupChoice(
-          chain: chain.name, parent: newest.id, checkpoint: BaseCheckpoint(checkpoint)))
+    of subject: BackupSubject, _ checkpoints: BackupCheckpoints
+  ) throws(Obstacle) -> BackupChoice {
+    guard !chains.isEmpty else { throw Obstacle(BackupHistory.nothing(of: device)) }
+    switch subject {
+    case .live(let disk): return try increment(of: disk, checkpoints)
+    case .snapshot(let snapshot, let disk):
+      return try increment(of: snapshot, on: disk, checkpoints)
     }
-    return no("no chain's newest backup is the one with which the checkpoint \(base) began")
+  }
+
+  private func increment(
+    of disk: LiveDisk, _ checkpoints: BackupCheckpoints
+  ) throws(Obstacle) -> BackupChoice {
+    guard let base = checkpoints.base else { throw Obstacle("no checkpoint was named") }
+    let found = checkpoints.names.compactMap { name in
+      disk.device.checkpoints.first { $0.name == name }
+    }
+    guard !found.isEmpty else { throw Obstacle("the disk has no checkpoint \(base)") }
+    for checkpoint in found {
+      guard let chain = chain(beginning: checkpoint, as: base) else { continue }
+      if let reason = checkpoint.inconsistency {
+        throw Obstacle("the checkpoint \(base) says nothing: \(reason)")
+      }
+      let newest = try basis(chain, of: disk.device.geometry)
+      try BackupHistory.require(newest, beneath: disk)
+      return BackupChoice(
+        chain: chain.name, parent: newest.id, checkpoint: BaseCheckpoint(checkpoint))
+    }
+    throw Obstacle(
+      "no chain's newest backup is the one with which the checkpoint \(base) began")
+  }
+
+  /// The newest point of a chain, if one can be built on it for a disk of this geometry.
+  func basis(_ chain: Chain, of geometry: Geometry) throws(Obstacle) -> PointManifest {
+    if let damaged = chain.points.first(where: { $0.state != .whole }) {
+      throw Obstacle("the backup \(damaged.id) of its chain is damaged")
+    }
+    guard chain.points.count < Descriptor.shotLimit else {
+      throw Obstacle("its chain has \(chain.points.count) backups")
+    }
+    guard let manifest = chain.points.last?.manifest,
+      manifest.clusterBytes == geometry.clusterBytes, manifest.sizeBytes <= geometry.sizeBytes
+    else { throw Obstacle("the disk has another size than its last backup") }
+    return manifest
+  }
+
+  /// A snapshot that was copied last has to be what the disk builds on: else the disk may have come to what it is on
+  /// another way, of which its checkpoint knows nothing.
+  private static func require(
+    _ newest: PointManifest, beneath disk: LiveDisk
+  ) throws(Obstacle) {
+    guard let name = newest.snapshot else { return }
+    guard let guid = GUID(name), let layers = newest.layers,
+      (try? SnapshotLayers(disk.device, disk.shots))?.digest(of: guid) == layers
+    else {
+      throw Obstacle(
+        "the snapshot \(name), of which its last backup is, is not beneath the disk any more, or not as it was copied"
+      )
+    }
   }
 }
 
@@ -103,34 +145,5 @@ struct BaseCheckpoint: Equatable, Sendable {
       throw BackupChoice.refusal("the checkpoint \(name) was removed or made anew meanwhile")
     }
     return found
-  }
-}
-
-/// What a backup builds on.
-struct BackupChoice: Equatable, Sendable {
-  static let snapshotReason = "a snapshot is copied as a whole"
-  static let fileReason = "the target keeps no points that could be built on"
-
-  /// That of its full backup, so the new point's own name for a full one.
-  var chain: String
-  /// The newest point of the chain; nil for a full backup.
-  var parent: String?
-  /// Of which what was written since is copied.
-  var checkpoint: BaseCheckpoint?
-  /// Why all is copied, where less was asked for.
-  var reason: String?
-
-  var mode: PointManifest.Mode { parent == nil ? .full : .incremental }
-
-  /// How many clusters it copies.
-  func clusters(of disk: Device) throws(ServiceError) -> UInt64 {
-    guard let checkpoint else { return disk.mappedClusters }
-    return UInt64(try checkpoint.find(on: disk).clusters(disk.geometry).setCount)
-  }
-
-  static func refusal(_ reason: String) -> ServiceError {
-    ServiceError(
-      .incrementNotPossible, "there is nothing that an increment could build on: \(reason)",
-      remedy: "take mode auto or full: all is copied, and the next one can be an increment")
   }
 }

@@ -46,25 +46,27 @@ extension BackupPlace {
 /// A point of a chain.
 final class PointPlace: PointKeeper {
   let service: Service
-  let target: String
+  var target: String { destination.name }
   let chain: String
+  private let destination: BackupDestination
   private let made: PointManifest
   private let wanted: Bitmap?
   private var hasBegun = false
 
   init(
-    _ service: Service, _ target: String, _ chain: String, _ manifest: PointManifest,
+    _ service: Service, _ destination: BackupDestination, _ chain: String,
+    _ manifest: PointManifest,
     wanted: Bitmap? = nil
   ) {
     self.service = service
-    self.target = target
+    self.destination = destination
     self.chain = chain
     made = manifest
     self.wanted = wanted
   }
 
   func open() throws(ServiceError) -> any BackupSink {
-    let directory = try service.openDirectory(target: target)
+    let directory = try service.openDirectory(destination)
     if hasBegun { try requirePoint(in: directory) }
     let writer = try backingUp { () throws(BackupError) in
       try directory.makeChain(chain, of: made.device).write(made, wanted: wanted)
@@ -74,7 +76,7 @@ final class PointPlace: PointKeeper {
   }
 
   func manifest() throws(ServiceError) -> PointManifest {
-    let directory = try service.openDirectory(target: target)
+    let directory = try service.openDirectory(destination)
     return try backingUp { () throws(BackupError) in
       try directory.chain(chain, of: made.device).manifest(made.id)
     }
@@ -92,6 +94,6 @@ final class PointPlace: PointKeeper {
   }
 
   func requireRoom(_ bytes: UInt64) throws(ServiceError) {
-    try requireRoom(bytes, in: try? service.openDirectory(target: target).folder)
+    try requireRoom(bytes, in: try? service.openDirectory(destination).folder)
   }
 }

@@ -10,26 +10,13 @@ extension BackupRun {
   func copyLive(
     _ history: BackupHistory?, _ facts: BackupFacts
   ) throws(JobStop) -> [String: JobValue] {
-    let disk = try failing { () throws(ServiceError) in try controller.device() }
-    guard !disk.isReadOnly else { return try copyUnwritten(disk, history, facts) }
-    var choice = try choose(history, disk)
-    while true {
-      do throws(JobStop) {
-        return try copy(choice, history, facts)
-      } catch {
-        // What it was to build on has turned out to be of no use.
-        guard case .failed(let refusal) = error, choice.parent != nil, job.mode == .auto,
-          BackupRun.basisFaults.contains(refusal.code)
-        else { throw error }
-        choice = BackupChoice(chain: id, reason: refusal.detail)
-        control.log("all is copied: \(refusal.detail)", level: "warning")
-      }
+    let disk = try failing { () throws(ServiceError) in try LiveDisk(controller) }
+    guard !disk.device.isReadOnly else { return try copyUnwritten(disk.device, history, facts) }
+    let choice = try choose(history, .live(disk))
+    do throws(JobStop) { return try copy(choice, history, facts) } catch {
+      return try copy(try allInstead(of: choice, after: error), history, facts)
     }
   }
-
-  private static let basisFaults: Set<ServiceError.Code> = [
-    .backupCorrupt, .backupMismatch, .backupNotFound, .incrementNotPossible, .tooManyDeltas,
-  ]
 
   private func copy(
     _ choice: BackupChoice, _ history: BackupHistory?, _ earlier: BackupFacts
@@ -47,7 +34,7 @@ extension BackupRun {
       }
       made = manifest(choice, source, at: frozen)
       place = self.place(choice, made, source, keepsPoints: history != nil)
-      control.log(BackupRun.words(choice))
+      control.log(choice.words)
       let copying = BackupCopying(source, to: place, control, on: service.engine) {
         BackupRun.end(of: frozen.backup)
       }
@@ -55,13 +42,14 @@ extension BackupRun {
     } catch {
       service.thaw(frozen, controller, isKept: false)
       if case .interrupted = error { throw error }
-      service.removeBegunBackup(id, of: job.device, on: job.target)
+      service.removeBegunBackup(id, of: job.device, on: job.destination)
       throw error
     }
     service.thaw(frozen, controller, isKept: true)
     let seen = frozen.backup.facts
     var facts = earlier
     (facts.mode, facts.reason) = (choice.mode, choice.reason)
+    facts.chain = history.map { _ in choice.chain }
     (facts.guestWaitNanoseconds, facts.spilledBytes) = (
       seen.longestWaitNanoseconds, seen.spilledBytes
     )
@@ -69,22 +57,15 @@ extension BackupRun {
     return result(of: made, found, at: place, facts)
   }
 
-  private func place(
+  func place(
     _ choice: BackupChoice, _ manifest: PointManifest, _ source: any BackupSource,
     keepsPoints: Bool
   ) -> any PointKeeper {
     guard !keepsPoints else {
       return PointPlace(
-        service, job.target, choice.chain, manifest, wanted: source.wanted)
+        service, job.destination, choice.chain, manifest, wanted: source.wanted)
     }
-    return SinglePlace(service, job.target, manifest)
-  }
-
-  private static func words(_ choice: BackupChoice) -> String {
-    guard let parent = choice.parent else {
-      return choice.reason.map { "a full backup: \($0)" } ?? "a full backup"
-    }
-    return "an increment on \(parent), since the checkpoint \(choice.checkpoint?.name ?? "")"
+    return SinglePlace(service, job.destination, manifest)
   }
 
   // MARK: The instant
@@ -94,14 +75,14 @@ extension BackupRun {
   ) throws(JobStop) -> FrozenDisk {
     var checkpoints = job.checkpoints
     // One that nobody has named is for increments.
-    if history == nil, checkpoints == BackupCheckpoints(keptFor: job.target) {
+    if history == nil, checkpoints == BackupCheckpoints(keptFor: job.destination) {
       checkpoints = BackupCheckpoints(base: nil, kept: nil)
     }
     do throws(JobStop) {
       return try freeze(choice, checkpoints)
     } catch {
       guard case .failed(let refusal) = error, refusal.code == .checkpointUnsupported,
-        checkpoints == BackupCheckpoints(keptFor: job.target)
+        checkpoints == BackupCheckpoints(keptFor: job.destination)
       else { throw error }
       control.log(
         "the next backup will be a full one again: \(refusal.detail)", level: "warning")
@@ -161,6 +142,7 @@ extension BackupRun {
     let made = manifest(choice, source, at: nil)
     var facts = earlier
     facts.reason = choice.reason
+    facts.chain = history.map { _ in choice.chain }
     let place = place(choice, made, source, keepsPoints: history != nil)
     let found = try copyStill(
       source, to: place, awaiting: { () throws(JobStop) in try awaitResume(disk) })

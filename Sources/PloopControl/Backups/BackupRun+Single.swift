@@ -26,12 +26,12 @@ extension BackupRun {
     }
     return try service.withSnapshot(
       snapshot, for: id, of: controller, failing: { .failed($0) }
-    ) { (device) throws(JobStop) in
-      let choice = try choose(nil, nil)
+    ) { (snapshot) throws(JobStop) in
+      let choice = try choose(nil, .snapshot(snapshot, of: nil))
       facts.reason = choice.reason
-      let source = DeviceSource(device)
+      let source = DeviceSource(snapshot.device)
       let manifest = earlier ?? manifest(choice, source, at: nil)
-      let place = SinglePlace(service, job.target, manifest)
+      let place = SinglePlace(service, job.destination, manifest)
       return result(of: manifest, try copyStill(source, to: place), at: place, facts)
     }
   }
@@ -46,18 +46,19 @@ extension BackupRun {
 /// A place that holds one backup. What an export held is forgotten as soon as something else is begun there.
 final class SinglePlace: PointKeeper {
   let service: Service
-  let target: String
+  var target: String { destination.name }
+  private let destination: BackupDestination
   private let made: PointManifest
   private var hasBegun = false
 
-  init(_ service: Service, _ target: String, _ manifest: PointManifest) {
+  init(_ service: Service, _ destination: BackupDestination, _ manifest: PointManifest) {
     self.service = service
-    self.target = target
+    self.destination = destination
     made = manifest
   }
 
   private func single() throws(ServiceError) -> any SinglePointTarget {
-    guard case .single(let single) = try service.open(target: target) else {
+    guard case .single(let single) = try service.open(destination) else {
       throw ServiceError(.targetUnsuitable, "the target \(target) is a folder")
     }
     return single
@@ -90,7 +91,7 @@ final class SinglePlace: PointKeeper {
 
   /// What room a server has only it knows.
   func requireRoom(_ bytes: UInt64) throws(ServiceError) {
-    let place = try service.existing(target: target).place
+    let place = try service.find(destination).place
     try Service.requireSpace(
       bytes, of: service.freeBytes(at: place), for: "the target \(target)")
   }

@@ -16,7 +16,10 @@ struct BackupRun {
     control.enter(phase: BackupJob.phases[0])
     do throws(JobStop) {
       try control.checkpoint()
-      let target = try waiting { () throws(ServiceError) in try service.open(target: job.target) }
+      if let place = job.destination.place {
+        try failing { () throws(ServiceError) in try service.requireUnused(place, but: id) }
+      }
+      let target = try waiting { () throws(ServiceError) in try service.open(job.destination) }
       switch target {
       case .directory: return try copyToChain()
       case .single(let single): return try copyWhole(to: single)
@@ -31,7 +34,7 @@ struct BackupRun {
   func waiting<Result>(
     _ body: () throws(ServiceError) -> Result
   ) throws(JobStop) -> Result {
-    let target = job.target
+    let target = job.destination.name
     return try control.retrying(
       waitingFor: { error in
         error.code == .targetUnreachable || error.code == .imageInUse
@@ -42,7 +45,7 @@ struct BackupRun {
   // MARK: A point of a chain
 
   /// The point that an earlier attempt at this job has begun.
-  private struct Earlier {
+  struct Earlier {
     let folder: BackupChain
     let chain: String
     let manifest: PointManifest
@@ -58,31 +61,26 @@ struct BackupRun {
       if job.snapshot == nil {
         try tolerating { () throws(JobStop) in try settle(history) }
       }
-      facts.mode = earlier.manifest.mode
+      (facts.mode, facts.chain) = (earlier.manifest.mode, earlier.chain)
       facts.isCompletedEarlier = true
       return result(of: earlier.manifest, facts)
     }
     guard let snapshot = job.snapshot else {
       facts.isRestarted = earlier != nil || control.hasProgressedBefore
-      if let earlier { try remove(earlier) }
+      if let earlier {
+        tellOfNewInstant()
+        try remove(earlier)
+      }
       try settle(history)
       return try copyLive(history, facts)
     }
     return try service.withSnapshot(
       snapshot, for: id, of: controller, failing: { .failed($0) }
-    ) { (device) throws(JobStop) in
-      let choice = try choose(history, nil)
-      facts.reason = choice.reason
-      let manifest = resumed(earlier) ?? manifest(choice, DeviceSource(device), at: nil)
-      let place = PointPlace(
-        service, job.target, earlier?.chain ?? choice.chain, manifest)
-      let found = try copyStill(DeviceSource(device), to: place)
-      return result(of: manifest, found, at: place, facts)
-    }
+    ) { (snapshot) throws(JobStop) in try copy(snapshot, history, earlier, facts) }
   }
 
   private func history() throws(ServiceError) -> BackupHistory {
-    let directory = try service.openDirectory(target: job.target)
+    let directory = try service.openDirectory(job.destination)
     return try backingUp { () throws(BackupError) in
       try BackupHistory(of: job.device, on: directory)
     }
@@ -101,20 +99,13 @@ struct BackupRun {
     }
   }
 
-  private func resumed(_ earlier: Earlier?) -> PointManifest? {
-    guard var manifest = earlier?.manifest else { return nil }
-    manifest.result = nil
-    return manifest
-  }
-
   func tellOfNewInstant() {
     control.log(
       "the backup is begun anew, at a new instant: what guests have overwritten since is lost",
       level: "warning")
   }
 
-  private func remove(_ earlier: Earlier) throws(JobStop) {
-    tellOfNewInstant()
+  func remove(_ earlier: Earlier) throws(JobStop) {
     try waiting { () throws(ServiceError) in
       try backingUp { () throws(BackupError) in try earlier.folder.remove(id) }
     }
@@ -143,11 +134,30 @@ struct BackupRun {
     }
   }
 
-  func choose(_ history: BackupHistory?, _ disk: Device?) throws(JobStop) -> BackupChoice {
-    try failing { () throws(ServiceError) in try job.choose(history, disk, named: id) }
+  func choose(
+    _ history: BackupHistory?, _ subject: BackupSubject
+  ) throws(JobStop) -> BackupChoice {
+    try failing { () throws(ServiceError) in try job.choose(history, subject, named: id) }
   }
 
-  /// - Parameter instant: nil for a snapshot.
+  private static let basisFaults: Set<ServiceError.Code> = [
+    .backupCorrupt, .backupMismatch, .backupNotFound, .incrementNotPossible, .tooManyDeltas,
+  ]
+
+  /// What is done where what it was to build on has turned out to be of no use.
+  ///
+  /// - Throws: the error, where it has another reason, or an increment was asked for.
+  func allInstead(
+    of choice: BackupChoice, after error: JobStop
+  ) throws(JobStop) -> BackupChoice {
+    guard case .failed(let refusal) = error, choice.parent != nil, job.mode == .auto,
+      BackupRun.basisFaults.contains(refusal.code)
+    else { throw error }
+    control.log("all is copied: \(refusal.detail)", level: "warning")
+    return BackupChoice(chain: id, reason: refusal.detail)
+  }
+
+  /// - Parameter frozen: nil for a snapshot.
   func manifest(
     _ choice: BackupChoice, _ source: any BackupSource, at frozen: FrozenDisk?
   ) -> PointManifest {
@@ -157,6 +167,8 @@ struct BackupRun {
     manifest.snapshot = job.snapshot?.description
     manifest.checkpoint = choice.checkpoint.map { _ in job.checkpoints.base ?? "" }
     manifest.nextCheckpoint = frozen?.checkpoints.kept
+    manifest.below = frozen?.newestSnapshot?.description
+    if manifest.wantsEverMore { manifest.wantedDigest = nil }
     return manifest
   }
 
@@ -172,7 +184,7 @@ struct BackupRun {
       return try copying.run(awaiting: disk)
     } catch {
       if case .cancelled = error {
-        service.removeBegunBackup(id, of: job.device, on: job.target)
+        service.removeBegunBackup(id, of: job.device, on: job.destination)
       }
       throw error
     }
@@ -203,16 +215,24 @@ struct BackupRun {
     tell(whole.result?.bytesRead ?? 0, whole.result?.bytesWritten ?? 0)
     var result = facts.values
     result["backup"] = .text(whole.id)
+    result["to"] = written(facts).map(JobValue.text)
     result["bytes_read"] = (whole.result?.bytesRead).map(JobValue.number)
     result["bytes_written"] = (whole.result?.bytesWritten).map(JobValue.number)
     result["zero_bytes"] = (whole.result?.zeroBytes).map(JobValue.number)
     return result
   }
 
+  /// Where it lies, if the job alone knows it: a file, an address, or the descriptor of a chain.
+  private func written(_ facts: BackupFacts) -> String? {
+    guard let place = job.destination.place else { return nil }
+    guard let chain = facts.chain else { return place.name }
+    return "\(place.name)/\(job.device)/\(chain)/\(Descriptor.fileName)"
+  }
+
   private func tell(_ read: UInt64, _ written: UInt64) {
     do throws(ServiceError) {
       try service.tellBackup(
-        id, of: job.device, on: job.target, read: read, written: written)
+        id, of: job.device, on: job.destination, read: read, written: written)
     } catch {
       control.log("nobody could be told of the backup: \(error.detail)", level: "warning")
     }
@@ -222,6 +242,8 @@ struct BackupRun {
 /// What is told of a backup beside its numbers.
 struct BackupFacts {
   var mode = PointManifest.Mode.full
+  /// Nil where there are none.
+  var chain: String?
   /// Why all was copied, where less was asked for.
   var reason: String?
   var guestWaitNanoseconds: UInt64 = 0

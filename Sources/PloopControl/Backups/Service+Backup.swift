@@ -39,37 +39,24 @@ extension Service {
   func withSnapshot<Result, Failure: Error>(
     _ guid: GUID, for job: String, of controller: DeviceController,
     failing convert: (ServiceError) -> Failure,
-    _ body: (Device) throws(Failure) -> Result
+    _ body: (OpenSnapshot) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     let user = FileRegistry.User.job(job, of: controller.id)
     defer { state.withLock { $0.files.release(user) } }
-    let device: Device
+    let snapshot: OpenSnapshot
     do throws(ServiceError) {
-      device = try openSnapshot(guid, for: user, of: controller, pointer: "/params/snapshot").0
+      snapshot = try openSnapshot(guid, for: user, of: controller, pointer: "/params/snapshot")
     } catch { throw convert(error) }
-    defer { try? device.detach(until: .after(seconds: configuration.quiesceSeconds)) }
-    return try body(device)
-  }
-
-  func planBackup(
-    of guid: GUID, _ controller: DeviceController
-  ) throws(ServiceError) -> JobPlan {
-    try withSnapshot(guid, for: ULID.make(), of: controller, failing: { $0 }) {
-      (device) throws(ServiceError) in
-      let clusters = device.mappedClusters
-      return JobPlan(
-        clusters: clusters,
-        bytes: min(device.geometry.sizeBytes, clusters * device.geometry.clusterBytes),
-        requiredBytes: 0)
-    }
+    defer { try? snapshot.device.detach(until: .after(seconds: configuration.quiesceSeconds)) }
+    return try body(snapshot)
   }
 
   // MARK: What is left
 
   /// Removes a point that a job has begun and will not go on with. A whole one stays.
-  func removeBegunBackup(_ id: String, of device: String, on target: String) {
+  func removeBegunBackup(_ id: String, of device: String, on target: BackupDestination) {
     do throws(ServiceError) {
-      switch try open(target: target) {
+      switch try open(target) {
       case .directory(let directory):
         try backingUp { () throws(BackupError) in
           for name in try directory.chains(of: device) {
@@ -89,14 +76,16 @@ extension Service {
     } catch {
       log.warning(
         "a backup that was begun is left on its target",
-        metadata: ["backup": "\(id)", "target": "\(target)", "reason": "\(error.detail)"])
+        metadata: ["backup": "\(id)", "target": "\(target.name)", "reason": "\(error.detail)"])
     }
   }
 
   /// Tells of a backup that is whole.
   func tellBackup(
-    _ id: String, of device: String, on target: String, read: UInt64, written: UInt64
+    _ id: String, of device: String, on target: BackupDestination, read: UInt64, written: UInt64
   ) throws(ServiceError) {
+    // Places without a name count together: there may be any number of them.
+    let target = target.place == nil ? target.name : ""
     backedUp.withLock { backedUp in
       backedUp[target, default: (0, 0)].read += read
       backedUp[target, default: (0, 0)].written += written

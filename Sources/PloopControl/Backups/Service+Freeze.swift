@@ -14,6 +14,8 @@ struct FrozenDisk: Sendable {
   /// Of the checkpoint that began with it too; seconds since 1970.
   let pointInTime: Double
   let checkpoints: BackupCheckpoints
+  /// As ``LiveDisk/newestSnapshot(_:)``.
+  let newestSnapshot: GUID?
   /// For how long requests had to wait when it began.
   let pauseNanoseconds: UInt64
 }
@@ -35,7 +37,7 @@ extension Service {
     _ checkpoints: BackupCheckpoints = BackupCheckpoints(base: nil, kept: nil)
   ) throws(ServiceError) -> FrozenDisk {
     try requireFree(controller, but: id)
-    let (device, _) = try writable(controller)
+    let (device, record) = try writable(controller)
     var options = PushBackup.Options()
     options.onDeadline = .spill
     options.deadlineNanoseconds = Service.deadlineSeconds * 1_000_000_000
@@ -55,7 +57,7 @@ extension Service {
     }
     let frozen = FrozenDisk(
       device: device, backup: backup, pointInTime: backup.startedAt, checkpoints: checkpoints,
-      pauseNanoseconds: pause)
+      newestSnapshot: LiveDisk.newestSnapshot(record), pauseNanoseconds: pause)
     self.frozen.withLock { $0[controller.id] = frozen }
     log.info(
       "frozen for a backup",
@@ -145,7 +147,7 @@ extension Service {
     of job: BackupJob, _ id: String, _ controller: DeviceController
   ) {
     do throws(ServiceError) {
-      let history = try history(of: job.device, on: try existing(target: job.target))
+      let history = try history(of: job.device, on: try find(job.destination))
       try controller.runAndWait { () throws(ServiceError) in
         try self.settleCheckpoints(job.checkpoints, history, controller, for: id)
       }

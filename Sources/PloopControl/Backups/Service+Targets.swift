@@ -121,7 +121,7 @@ extension Service {
   private static let uriLengthLimit = 1_024
 
   /// The place as it is written down: with its root, whatever roots there are later.
-  private func canonical(_ place: TargetPlace) throws(ServiceError) -> TargetPlace {
+  func canonical(_ place: TargetPlace) throws(ServiceError) -> TargetPlace {
     switch place {
     case .directory(let path):
       return .directory(path: try roots.locate(path, pointer: "/path").path)
@@ -147,7 +147,7 @@ extension Service {
     }
   }
 
-  private func canonical(
+  func canonical(
     _ tls: TargetTLS?, of place: TargetPlace
   ) throws(ServiceError) -> TargetTLS? {
     guard var tls else { return nil }
@@ -172,6 +172,9 @@ extension Service {
       throw ServiceError(
         .targetExists, words, errno: "EEXIST",
         holder: ServiceError.Holder(kind: "target", id: other.name))
+    }
+    for (job, own) in placesOfJobs where own.place.overlaps(target.place) {
+      throw Service.taken(by: job)
     }
   }
 
@@ -271,20 +274,13 @@ extension Service {
 
 extension TargetPlace {
   /// Whether one is the other, or lies within it.
-  fileprivate func overlaps(_ other: TargetPlace) -> Bool {
+  func overlaps(_ other: TargetPlace) -> Bool {
     switch (self, other) {
     case (.nbd(let one), .nbd(let other)): return one == other
     case (.nbd, _), (_, .nbd): return false
     default:
-      let (one, other) = (path + "/", other.path + "/")
+      let (one, other) = (words + "/", other.words + "/")
       return one.hasPrefix(other) || other.hasPrefix(one)
-    }
-  }
-
-  private var path: String {
-    switch self {
-    case .directory(let path), .file(let path, _): path
-    case .nbd(let uri): uri
     }
   }
 }

@@ -28,6 +28,23 @@ enum ExportDestination: Equatable, Sendable {
     try to.finish()
   }
 
+  /// Of a job that exports.
+  init?(_ job: JobRecord) {
+    guard job.type == ExportJob.type, case .object(let to)? = job.parameters["to"],
+      let place = try? ExportDestination(JobParameters(to))
+    else { return nil }
+    self = place
+  }
+
+  /// The same as a place that backups may be kept in.
+  var place: TargetPlace {
+    switch self {
+    case .image(let path, _): .file(path: path, format: .ploop)
+    case .raw(let path): .file(path: path, format: .raw)
+    case .nbd(let uri): .nbd(uri: uri)
+    }
+  }
+
   /// Of a file.
   var path: String? {
     switch self {
@@ -69,22 +86,19 @@ extension Service {
   func requireUnused(
     _ destination: ExportDestination, before job: String? = nil
   ) throws(ServiceError) {
-    for target in targets.targets {
-      switch (target.place, destination) {
-      case (.nbd(let uri), .nbd(let wanted)) where uri == wanted: break
-      case (.file(let path, _), _) where path == destination.path: break
-      default: continue
-      }
+    let place = destination.place
+    for target in targets.targets where target.place.isOne(with: place) {
       throw ServiceError(
         .targetExists, "the target \(target.name) keeps backups there", errno: "EEXIST",
         holder: ServiceError.Holder(kind: "target", id: target.name), pointer: "/params/to")
     }
-    for other in jobs.makers()
-    where other.type == ExportJob.type && job.map({ other.id < $0 }) ?? true {
-      guard case .object(let to)? = other.parameters["to"],
-        let place = try? ExportDestination(JobParameters(to)),
-        place.path.map({ $0 == destination.path }) ?? (place == destination)
-      else { continue }
+    for (other, own) in placesOfJobs where own.place.isOne(with: place) {
+      var error = Service.taken(by: other)
+      error.pointer = "/params/to"
+      throw error
+    }
+    for other in jobs.makers() where job.map({ other.id < $0 }) ?? true {
+      guard ExportDestination(other)?.place.isOne(with: place) == true else { continue }
       throw ServiceError(
         .imageExists, "the job \(other.id) exports to there", errno: "EEXIST",
         holder: ServiceError.Holder(kind: "job", id: other.id), pointer: "/params/to")

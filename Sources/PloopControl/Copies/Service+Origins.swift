@@ -38,7 +38,7 @@ extension Service {
     case .device(let id, let snapshot?):
       let controller = try opening { () throws(ServiceError) in try self.controller(id) }
       return try withSnapshot(snapshot, for: job, of: controller, failing: convert) {
-        (device) throws(Failure) in try read(DeviceSource(device))
+        (snapshot) throws(Failure) in try read(DeviceSource(snapshot.device))
       }
     case .device(let id, nil):
       return try read(

@@ -51,9 +51,13 @@ struct ImageUsers {
       case .file(let identity): byIdentity[identity, default: []].append(user)
       }
     }
-    for target in service.targets.targets {
-      let user = ImageInfo.User(kind: "target", id: target.name, isTop: true)
-      switch target.place {
+    let places =
+      service.targets.targets.map {
+        ($0.place, ImageInfo.User(kind: "target", id: $0.name, isTop: true))
+      }
+      + service.placesOfJobs.map { ($0.target.place, ImageInfo.User(kind: "job", id: $0.job.id)) }
+    for (place, user) in places {
+      switch place {
       case .directory(let path):
         guard let place = try? roots.locate(path, pointer: "") else { continue }
         beneath.append((place, user))

@@ -21,8 +21,7 @@ struct BackupJob: JobWork {
   }
 
   let device: String
-  /// By name.
-  let target: String
+  private(set) var destination: BackupDestination
   let mode: Mode
   /// Nil for the disk as it is.
   let snapshot: GUID?
@@ -40,7 +39,7 @@ struct BackupJob: JobWork {
   init(_ parameters: [String: JobValue], device: String) throws(ServiceError) {
     self.device = device
     var parameters = JobParameters(parameters)
-    target = try parameters.requiredText("target")
+    destination = try BackupDestination(&parameters)
     mode = try parameters.backupMode()
     snapshot = try parameters.guid("snapshot")
     let (base, new) = (
@@ -48,7 +47,7 @@ struct BackupJob: JobWork {
     )
     checkpoints =
       base == nil && new == nil
-      ? BackupCheckpoints(keptFor: target) : BackupCheckpoints(base: base, kept: new)
+      ? BackupCheckpoints(keptFor: destination) : BackupCheckpoints(base: base, kept: new)
     var spill = BackupSpill()
     if var fields = try parameters.object("spill") {
       spill.path = try fields.text("path")
@@ -69,29 +68,42 @@ struct BackupJob: JobWork {
 
   // MARK: Before it begins
 
+  var ownPlace: String? { destination.place?.name }
+
   func surveyed(
     _ service: Service, isPlanned: Bool
   ) throws(ServiceError) -> BackupJob {
-    guard isPlanned || mode == .incremental else { return self }
-    let place = try service.existing(target: target, pointer: "/params/target")
     var job = self
+    job.destination = try service.settled(destination, isMade: !isPlanned)
+    guard isPlanned || mode == .incremental else { return job }
+    let place = try service.find(job.destination, pointer: "/params/target")
     job.survey = Survey(
-      history: snapshot == nil && mode != .full
-        ? try service.history(of: device, on: place) : nil,
+      history: mode == .full ? nil : try history(on: place, service),
       freeBytes: service.freeBytes(at: place.place))
     return job
   }
 
+  /// What is not there yet has no backups.
+  private func history(
+    on place: Target, _ service: Service
+  ) throws(ServiceError) -> BackupHistory? {
+    do throws(ServiceError) { return try service.history(of: device, on: place) } catch {
+      guard destination.place != nil, error.cause == "image-not-found" else { throw error }
+      return nil
+    }
+  }
+
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
-    var pinned: [String: JobValue] = ["target": .text(target), "mode": .text(mode.rawValue)]
-    _ = try service.existing(target: target, pointer: "/params/target")
+    var pinned = destination.values
+    pinned["mode"] = .text(mode.rawValue)
+    _ = try service.find(destination, pointer: "/params/target")
     let controller = try service.controller(device)
     if let snapshot {
       pinned["snapshot"] = .text(snapshot.description)
       try service.requireSnapshot(snapshot, of: controller)
     } else {
       try requireCheckpoints(try controller.device(), service)
-      if checkpoints != BackupCheckpoints(keptFor: target) {
+      if checkpoints != BackupCheckpoints(keptFor: destination) {
         pinned["base_checkpoint"] = checkpoints.base.map(JobValue.text)
         pinned["new_checkpoint"] = checkpoints.kept.map(JobValue.text)
       }
@@ -102,7 +114,9 @@ struct BackupJob: JobWork {
       try service.check(spill, of: controller)
     }
     // What can be said at once is not left to the job.
-    if mode == .incremental { _ = try choose(service) }
+    if mode == .incremental {
+      try choosing(service) { _, _ throws(ServiceError) in }
+    }
     return pinned
   }
 
@@ -125,53 +139,53 @@ struct BackupJob: JobWork {
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    let controller = try service.controller(device)
-    var plan: JobPlan
-    if let snapshot {
-      plan = try service.planBackup(of: snapshot, controller)
-      plan.mode = PointManifest.Mode.full.rawValue
-      plan.reason = mode == .full ? nil : BackupChoice.snapshotReason
-      _ = try choose(service)
-    } else {
-      let disk = try controller.device()
-      let choice = try choose(service)
+    try choosing(service) { (choice, disk) throws(ServiceError) in
       let clusters = try choice.clusters(of: disk)
-      plan = JobPlan(
-        clusters: clusters,
-        bytes: min(disk.geometry.sizeBytes, clusters * disk.geometry.clusterBytes),
-        requiredBytes: 0)
+      let bytes = min(disk.geometry.sizeBytes, clusters * disk.geometry.clusterBytes)
+      var plan = JobPlan(clusters: clusters, bytes: bytes, requiredBytes: bytes)
       plan.mode = choice.mode.rawValue
       plan.reason = choice.reason
+      plan.freeBytes = survey?.freeBytes
+      return plan
     }
-    plan.requiredBytes = plan.bytes
-    plan.freeBytes = survey?.freeBytes
-    return plan
   }
 
   /// What a backup would build on now.
-  private func choose(_ service: Service) throws(ServiceError) -> BackupChoice {
-    let disk = snapshot == nil ? try service.controller(device).device() : nil
-    return try choose(survey?.history, disk, named: "new")
+  ///
+  /// - Parameter body: is handed what is copied too, which is open as long as it runs.
+  private func choosing<Result>(
+    _ service: Service, _ body: (BackupChoice, Device) throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
+    let controller = try service.controller(device)
+    guard let snapshot else {
+      let disk = try LiveDisk(controller)
+      return try body(try choose(survey?.history, .live(disk), named: "new"), disk.device)
+    }
+    return try service.withSnapshot(
+      snapshot, for: ULID.make(), of: controller, failing: { $0 }
+    ) { (opened) throws(ServiceError) in
+      let subject = BackupSubject.snapshot(opened, of: try? LiveDisk(controller))
+      return try body(try choose(survey?.history, subject, named: "new"), opened.device)
+    }
   }
 
   /// - Parameters:
   ///   - history: nil where the target keeps no points.
-  ///   - disk: nil for a snapshot.
   ///   - id: of the new point.
   /// - Throws: `increment-not-possible`.
   func choose(
-    _ history: BackupHistory?, _ disk: Device?, named id: String
+    _ history: BackupHistory?, _ subject: BackupSubject, named id: String
   ) throws(ServiceError) -> BackupChoice {
     guard mode != .full else { return BackupChoice(chain: id) }
     let reason: String
-    if let disk, let history {
-      switch history.increment(of: disk, checkpoints) {
-      case .success(let choice): return choice
-      case .failure(let obstacle): reason = obstacle.words
+    do throws(BackupHistory.Obstacle) {
+      guard let history else {
+        throw BackupHistory.Obstacle(
+          destination.place?.place.kind == .directory
+            ? BackupHistory.nothing(of: device) : BackupChoice.fileReason)
       }
-    } else {
-      reason = disk == nil ? BackupChoice.snapshotReason : BackupChoice.fileReason
-    }
+      return try history.increment(of: subject, checkpoints)
+    } catch { reason = error.words }
     guard mode == .auto else { throw BackupChoice.refusal(reason) }
     return BackupChoice(chain: id, reason: reason)
   }
@@ -186,7 +200,7 @@ struct BackupJob: JobWork {
   }
 
   func discard(job: String, _ service: Service) {
-    service.removeBegunBackup(job, of: device, on: target)
+    service.removeBegunBackup(job, of: device, on: destination)
     guard snapshot == nil, let controller = try? service.controller(device) else { return }
     service.forgetWorkingCheckpoint(of: self, job, controller)
   }
@@ -216,9 +230,10 @@ struct BackupCheckpoints: Equatable, Sendable {
   /// No target's own checkpoint begins with it.
   private static let workingPrefix = "new-"
 
-  /// Those that nobody has named: one for each target, which advances with each backup.
-  init(keptFor target: String) {
-    let name = BackupCheckpoints.prefix + target
+  /// Those that nobody has named: one for each target, which advances with each backup, and none for a place of a
+  /// job's own.
+  init(keptFor destination: BackupDestination) {
+    let name = destination.place == nil ? BackupCheckpoints.prefix + destination.name : nil
     self.init(base: name, kept: name)
   }
 
@@ -230,6 +245,9 @@ struct BackupCheckpoints: Equatable, Sendable {
 
   /// What the new one is called until the backup is durable.
   var working: String? { kept == base ? kept.map { BackupCheckpoints.workingPrefix + $0 } : kept }
+
+  /// The names under which the one may be found that began with the last backup.
+  var names: [String] { [working, base].compactMap { $0 } }
 }
 
 extension JobParameters {

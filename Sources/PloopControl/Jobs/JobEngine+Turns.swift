@@ -8,7 +8,7 @@ extension JobEngine {
     let (jobs, leaving) = state.withLock { (Array($0.jobs.values), $0.leaving) }
     let entries = jobs.map { record in
       var entry = JobSchedule.Entry(record: record)
-      entry.targetSlots = record.target.flatMap { service.targets.entry($0)?.target.jobsAtOnce }
+      entry.targetSlots = service.target(of: record)?.jobsAtOnce
       guard let device = record.device, hasDevice(record) else { return entry }
       (entry.filesystem, entry.deviceProblem) = service.readiness(of: device)
       if leaving.contains(device) { entry.deviceProblem = "\(device) is being detached" }

@@ -148,8 +148,9 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var finishedAt: Double?
   package var revision: UInt64 = 0
 
-  /// The target that it works with, by name, whatever else it does.
+  /// The target that it works with, by name, or the place of its own, whatever else it does.
   var target: String? {
+    if let own = BackupDestination(self) { return own.name }
     var members = parameters
     // What is copied, of a job that makes a disk.
     if case .object(let from)? = parameters["from"] { members = from }

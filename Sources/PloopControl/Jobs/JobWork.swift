@@ -42,6 +42,9 @@ protocol QueuedWork: Sendable {
   /// The id of a device that it makes: nobody else takes it while the job is open.
   var newDevice: String? { get }
 
+  /// What a place is called that is the job's own and may not answer for long, as a target.
+  var ownPlace: String? { get }
+
   /// The same work, knowing what has to be looked at on a target before it can be planned or accepted: that may
   /// take long, and nobody else waits for it.
   ///
@@ -75,6 +78,7 @@ extension QueuedWork {
   static var waitsForResume: Bool { false }
   static var canLackRoom: Bool { true }
   var newDevice: String? { nil }
+  var ownPlace: String? { nil }
   func surveyed(_ service: Service, isPlanned: Bool) throws(ServiceError) -> Self { self }
   func discard(job: String, _ service: Service) {}
 }
@@ -153,6 +157,14 @@ struct JobParameters {
     case nil: return nil
     case .number(let number)?: return number
     default: throw wrong(name, "a whole number is expected")
+    }
+  }
+
+  mutating func flag(_ name: String) throws(ServiceError) -> Bool? {
+    switch rest.removeValue(forKey: name) {
+    case nil: return nil
+    case .flag(let flag)?: return flag
+    default: throw wrong(name, "true or false is expected")
     }
   }
 

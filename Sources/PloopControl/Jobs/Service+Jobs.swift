@@ -39,6 +39,12 @@ extension Service {
   private func survey(
     _ request: JobRequest, _ work: any QueuedWork, isPlanned: Bool
   ) async throws(ServiceError) -> any QueuedWork {
+    if let place = work.ownPlace {
+      defer { targets.dismissClerk(of: place) }
+      return try await targets.clerk(of: place).run { () throws(ServiceError) in
+        try work.surveyed(self, isPlanned: isPlanned)
+      }
+    }
     guard request.parameters["target"] != nil else { return work }
     return try await clerk(of: request).run { () throws(ServiceError) in
       try work.surveyed(self, isPlanned: isPlanned)

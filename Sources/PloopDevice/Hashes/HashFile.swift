@@ -30,6 +30,9 @@ enum HashFile {
       header = buffer.region.bytes
     }
 
+    /// The SHA-256 of all of it.
+    var digest: String { SHA256.hexDigest(page.bytes) }
+
     fileprivate var page: ByteRegion {
       let page = AlignedBuffer(count: Geometry.pageBytes).region
       page.copy(from: AlignedBuffer(HashFile.signature).region)
