@@ -13,9 +13,12 @@ struct AuditTests {
 
   init() throws { folder = try TemporaryFolder() }
 
-  private func open() -> AuditLog {
+  /// - Parameter patience: milliseconds; by default longer than any disk of ours takes.
+  private func open(patience: Int = 600_000) -> AuditLog {
     let complaints = complaints
-    return AuditLog(path: path, headPath: "\(folder.path)/audit.head") { words in
+    return AuditLog(
+      path: path, headPath: "\(folder.path)/audit.head", patienceMilliseconds: patience
+    ) { words in
       complaints.update { $0.append(words) }
     }
   }
@@ -177,7 +180,7 @@ struct AuditTests {
   func stuck() throws {
     // Nobody reads it: what is written waits once it is full.
     try Tool.shell("mkfifo '\(path)'")
-    let log = open()
+    let log = open(patience: 100)
     let line = String(repeating: "x", count: 4_000)
     for _ in 0..<40 { add(log, line) }
     #expect(log.isFailing)
@@ -218,7 +221,9 @@ struct AuditTests {
   @Test("a folder that is not there is told, and is looked for again")
   func missingFolder() throws {
     let complaints = complaints
-    let log = AuditLog(path: "\(folder.path)/x/audit", headPath: "\(folder.path)/head") { words in
+    let log = AuditLog(
+      path: "\(folder.path)/x/audit", headPath: "\(folder.path)/head", patienceMilliseconds: 600_000
+    ) { words in
       complaints.update { $0.append(words) }
     }
     #expect(log.isFailing)

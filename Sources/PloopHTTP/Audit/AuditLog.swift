@@ -37,18 +37,21 @@ package final class AuditLog: Sendable {
   }
 
   private static let mostWaiting = 1_000
-  private static let patienceMilliseconds = 1_000
 
+  private let patienceMilliseconds: Int
   private let state = Monitor(State())
 
   /// Goes on behind what the file has, or behind what it had when it was moved away.
   ///
   /// - Parameters:
   ///   - headPath: a small file that says where the chain has come to.
+  ///   - patienceMilliseconds: how long an answer waits for its line.
   ///   - complain: told when lines begin to be lost, and when they no longer are.
   package init(
-    path: String, headPath: String, complain: @escaping @Sendable (String) -> Void
+    path: String, headPath: String, patienceMilliseconds: Int = 1_000,
+    complain: @escaping @Sendable (String) -> Void
   ) {
+    self.patienceMilliseconds = patienceMilliseconds
     let state = state
     do throws(IOError) {
       try Thread(name: "audit") {
@@ -63,7 +66,7 @@ package final class AuditLog: Sendable {
       complain("the audit log cannot be written: \(error)")
     }
     // Whether it can be opened is known to whoever asks for its health.
-    _ = state.wait(until: .after(milliseconds: AuditLog.patienceMilliseconds)) { state in
+    _ = state.wait(until: .after(milliseconds: patienceMilliseconds)) { state in
       state.hasBegun || state.hasEnded ? true : nil
     }
   }
@@ -76,7 +79,7 @@ package final class AuditLog: Sendable {
       state.isEnding = true
       state.isEndNoted = true
     }
-    _ = state.wait(until: .after(milliseconds: 5 * AuditLog.patienceMilliseconds)) { state in
+    _ = state.wait(until: .after(milliseconds: 5 * patienceMilliseconds)) { state in
       state.hasEnded ? true : nil
     }
   }
@@ -115,7 +118,7 @@ package final class AuditLog: Sendable {
       return state.isStuck ? nil : state.added
     }
     guard let number else { return }
-    let isDone = state.wait(until: .after(milliseconds: AuditLog.patienceMilliseconds)) { state in
+    let isDone = state.wait(until: .after(milliseconds: patienceMilliseconds)) { state in
       state.done >= number || state.hasEnded ? true : nil
     }
     if isDone == nil { state.withLock { $0.isStuck = $0.done < number } }
