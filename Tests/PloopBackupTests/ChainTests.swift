@@ -238,4 +238,27 @@ struct ChainTests {
     try bench.copy(source, to: try bench.chain.write(manifest, wanted: source.wanted))
     #expect(try bench.chain.points().map(\.state) == [.whole, .whole])
   }
+
+  @Test("a journal that is gone on with is written anew: what was seen of it may be on no disk")
+  func journalWrittenAnew() throws {
+    let bench = try BackupBench()
+    bench.write(0..<8)
+    let source = ModelSource(bench.disk)
+    let manifest = bench.manifest(source)
+    let copy = BackupCopy(from: source, to: try bench.chain.write(manifest), on: bench.engine)
+    _ = try copy.step(limitBytes: 3 << 12)
+    try copy.commit()
+    copy.abandon()
+    // Open meanwhile, so that no other file gets its inode.
+    let name = "\(manifest.id).sums"
+    let before = try bench.folder.open(name, writable: true)
+    let bytes = try bench.folder.bytes(of: name, limit: 1 << 20)
+    // Of a record that was cut short.
+    try before.write(AlignedBuffer([1, 2, 3]).region, at: UInt64(bytes.count))
+    try bench.chain.write(manifest).letGo()
+    #expect(try bench.folder.open(name, writable: false).identity != before.identity)
+    #expect(try bench.folder.bytes(of: name, limit: 1 << 20) == bytes)
+    try bench.copy(source, to: try bench.chain.write(manifest))
+    #expect(try bench.chain.points().map(\.state) == [.whole])
+  }
 }
