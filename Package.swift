@@ -29,6 +29,7 @@ let package = Package(
     .target(name: "CLinux"),
     .target(
       name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
+    .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),
@@ -39,10 +40,12 @@ let package = Package(
     .target(
       name: "PloopBackup", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       swiftSettings: settings),
+    .target(name: "PloopPeer", dependencies: ["CCurl", "PloopIO"], swiftSettings: settings),
     .target(
       name: "PloopControl",
       dependencies: [
-        "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", grdb, logging,
+        "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", "PloopPeer", grdb,
+        logging,
       ],
       swiftSettings: settings),
     .target(
@@ -95,6 +98,9 @@ let package = Package(
       dependencies: [
         "CrashKit", "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport",
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopPeerTests", dependencies: ["PloopIO", "PloopPeer", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "TestSupport"],

@@ -31,6 +31,18 @@ package protocol BackupSource: Sendable {
 extension BackupSource {
   package func release(_ clusters: Range<UInt64>) {}
 
+  /// Reads a piece of a disk; what lower deltas have of it has to be what it was when they were hashed.
+  func read(
+    _ device: Device, into region: ByteRegion, at offset: UInt64
+  ) throws(BackupError) {
+    var holes = HoleList()
+    let part = part(region, at: offset)
+    do throws(DeviceError) {
+      try device.requireSound(offset: offset, length: UInt64(part.count))
+      try device.read(into: part, at: offset, holes: &holes)
+    } catch { throw BackupError(source: error) }
+  }
+
   /// How much of a piece the disk has; the rest is zeroed.
   func part(_ region: ByteRegion, at offset: UInt64) -> ByteRegion {
     let count = Int(min(UInt64(region.count), geometry.sizeBytes - min(geometry.sizeBytes, offset)))
@@ -64,13 +76,7 @@ package struct DeviceSource: BackupSource {
   }
 
   package func read(into region: ByteRegion, from cluster: UInt64) throws(BackupError) {
-    let offset = cluster << UInt64(geometry.clusterShift)
-    var holes = HoleList()
-    let part = part(region, at: offset)
-    do throws(DeviceError) {
-      try device.requireSound(offset: offset, length: UInt64(part.count))
-      try device.read(into: part, at: offset, holes: &holes)
-    } catch { throw BackupError(source: error) }
+    try read(device, into: region, at: cluster << UInt64(geometry.clusterShift))
   }
 }
 

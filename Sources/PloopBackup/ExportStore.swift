@@ -4,14 +4,14 @@ internal import PloopIO
 /// An export that is being written. Nobody knows what it held before, so zeroes are stored like everything.
 struct ExportStore: FlatStore {
   private let export: any BlockExport
-  private let lock: ImageFile
+  private let lock: ImageFile?
   /// A part of a block cannot be written; the last one is filled with zeroes.
   private let end: UInt64
 
-  /// - Parameter lock: whose holder alone writes the export.
+  /// - Parameter lock: whose holder alone writes the export; nil where something else keeps others from it.
   /// - Throws: `.mismatch` when the disk cannot be written there.
   init(
-    _ export: any BlockExport, for geometry: Geometry, _ lock: ImageFile
+    _ export: any BlockExport, for geometry: Geometry, _ lock: ImageFile?
   ) throws(BackupError) {
     let (facts, name) = (export.facts, export.name)
     guard !facts.isReadOnly else { throw BackupError(.mismatch, "\(name) is read-only") }
@@ -52,6 +52,6 @@ struct ExportStore: FlatStore {
 
   func letGo() {
     export.hangUp()
-    ImageLock.release(lock)
+    if let lock { ImageLock.release(lock) }
   }
 }

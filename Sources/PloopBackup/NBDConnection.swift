@@ -49,6 +49,15 @@ func nbdFailure(_ uri: String) -> BackupError {
     isFull ? .outOfSpace : .target(code: code == 0 ? EHOSTUNREACH : code), "\(uri): \(words)")
 }
 
+/// Opens an export of an NBD server.
+///
+/// - Throws: `.target` when the server cannot be reached, or has no such export; `.mismatch` when it may not be.
+package func openExport(
+  nbd uri: String, _ options: NBDOptions = NBDOptions()
+) throws(BackupError) -> any BlockExport {
+  try NBDConnection(uri, options)
+}
+
 /// An open export of an NBD server, with several requests on their way (`NBDConnection+Requests.swift`).
 final class NBDConnection: BlockExport {
   /// Most bytes of a request that carries any.

@@ -67,6 +67,10 @@ package struct AttachRequest: Sendable {
   /// A clean detach writes checkpoints into the image as well.
   package var bitmapsInImage = false
   package var exportName: String?
+  /// What is made is the copy of a disk that is still somebody else's, under a name of his.
+  package var incoming: String?
+
+  package static let incomingLengthLimit = 64
 
   package init(id: String, source: Source) {
     self.id = id
@@ -85,6 +89,8 @@ package struct DeviceChange: Sendable {
   /// Who asks, for those who find it suspended.
   package var caller = "unknown"
   package var autostart: Bool?
+  /// The copy of a disk that was somebody else's is a disk like any other now.
+  package var isTakenOver = false
   /// A nil value removes the label.
   package var labels: [String: String?]?
 
@@ -250,6 +256,8 @@ package struct DeviceInfo: Sendable {
   package var suspension: Suspension?
   package var prohibition: Prohibition?
   package var autostart: Bool
+  /// The copy of a disk that is still somebody else's, and by what he has named it.
+  package var incoming: String?
   package var labels: [String: String]
   package var source: Source
   package var deltas: [DeltaInfo]

@@ -110,7 +110,8 @@ extension Service {
         autostart: request.autostart,
         labels: request.labels, sizeBytes: device.geometry.sizeBytes,
         clusterBytes: device.geometry.clusterBytes, version: device.geometry.version.rawValue,
-        isAttached: true, bitmapsInImage: request.bitmapsInImage ? true : nil, failure: nil,
+        isAttached: true, bitmapsInImage: request.bitmapsInImage ? true : nil,
+        incoming: request.incoming, failure: nil,
         createdAt: now, updatedAt: now)
       info = try commit(
         record, of: controller, as: .deviceCreated, entering: .attached(device),

@@ -31,6 +31,7 @@ extension Service {
     let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart
+    if change.isTakenOver { after.incoming = nil }
     for (name, value) in change.labels ?? [:] { after.labels[name] = value }
     try Names.require(labels: after.labels)
     // Who sets `noresume` and `suspended` at once means them in this order.

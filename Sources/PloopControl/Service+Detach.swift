@@ -33,7 +33,7 @@ extension Service {
     log.info("detached", metadata: ["device": "\(id)", "mode": "\(mode.rawValue)"])
   }
 
-  private func detach(
+  func detach(
     _ controller: DeviceController, mode: DetachMode, ifRevision: UInt64?
   ) throws(ServiceError) {
     let facts = controller.now
@@ -44,6 +44,13 @@ extension Service {
         .deviceBusy, "the device \(controller.id) is being attached or detached", errno: "EBUSY")
     case .failed: break
     case .attached(let device): try close(device, controller, mode)
+    }
+    do throws(ServiceError) {
+      if let record = facts.record { try removeIncoming(record) }
+    } catch {
+      // It is closed, and the record is still there: a detach can be asked for again.
+      fail(controller, error)
+      throw error
     }
     do throws(ServiceError) {
       try store.write { transaction throws(ServiceError) in
@@ -61,6 +68,27 @@ extension Service {
     }
     closeSnapshots(of: controller.id)
     tellChanged(controller.id, facts.record?.exports ?? [])
+  }
+
+  /// Removes the copy of a disk that never was taken over: nobody's but the sender's. The image goes last.
+  private func removeIncoming(_ record: DeviceRecord) throws(ServiceError) {
+    guard record.incoming != nil, let path = record.descriptor, record.deltas.count == 1,
+      let image = try record.deltas.first.map({ (delta) throws(ServiceError) in
+        try roots.locate(delta.path, pointer: "")
+      })
+    else { return }
+    let descriptor = try roots.locate(path, pointer: "")
+    let folder = try roots.folder(of: image, pointer: "")
+    do throws(IOError) {
+      for name in [
+        descriptor.name, "\(descriptor.name).lck", "\(descriptor.name).notes",
+        "\(image.name).checkpoints", image.name,
+      ] where folder.contains(name) {
+        try folder.unlink(name)
+      }
+      try folder.sync()
+    } catch { throw ServiceError(error) }
+    log.info("an incoming disk was removed", metadata: ["image": "\(image.path)"])
   }
 
   private func close(

@@ -121,7 +121,8 @@ extension Service {
       noresume: record?.prohibition != nil,
       suspension: record?.suspended == true ? record?.suspension : nil,
       prohibition: record?.prohibition,
-      autostart: record?.autostart ?? true, labels: record?.labels ?? [:],
+      autostart: record?.autostart ?? true, incoming: record?.incoming,
+      labels: record?.labels ?? [:],
       source: record?.descriptor.map { .descriptor(path: $0, snapshot: record?.snapshot) }
         ?? .deltas,
       deltas: Service.deltas(of: device, record),

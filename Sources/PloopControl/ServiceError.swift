@@ -137,6 +137,7 @@ extension ServiceError.Code {
   package static let pushBackupExpired = Self("push-backup-expired")
   package static let clusterOutOfRange = Self("cluster-out-of-range")
   package static let clusterReleased = Self("cluster-released")
+  package static let peerRefused = Self("peer-refused")
   package static let targetNotFound = Self("target-not-found")
   package static let targetExists = Self("target-exists")
   package static let targetInUse = Self("target-in-use")

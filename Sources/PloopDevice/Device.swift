@@ -100,9 +100,17 @@ package final class Device: Sendable {
     }
   }
 
-  /// Suspends without flushing, for who closes the disk.
-  func quiesce(until deadline: Deadline) throws(DeviceError) {
+  /// Suspends without flushing, for who closes the disk, or flushes it later (``settle()``).
+  package func quiesce(until deadline: Deadline) throws(DeviceError) {
     try halt(until: deadline) { () throws(DeviceError) in }
+  }
+
+  /// Makes durable what a disk holds that was suspended without that.
+  package func settle() throws(DeviceError) {
+    try suspension.withLock { isSuspended throws(DeviceError) in
+      guard isSuspended, failure == nil else { return }
+      try chain.writing?.index.flush()
+    }
   }
 
   /// - Parameter body: what is done when everybody has left, before the disk counts as suspended.

@@ -148,6 +148,10 @@ package enum ProblemCatalogue {
     ("target-in-use", 409, "A job works with the target", "wait for it, or cancel it"),
     ("target-not-empty", 409, "The target has backups", "DELETE them, or use backups=keep"),
     ("target-unreachable", 409, "The target cannot be used", "look at where it lies"),
+    (
+      "peer-refused", 409, "The other service refuses",
+      "`cause` is its own code, where it has given one"
+    ),
     ("target-unsuitable", 409, "The target is of another type", "begin another job"),
     (
       "delta-damaged", 409, "A delta is not what it was when it was hashed",

@@ -130,6 +130,12 @@ package struct Bitmap: Sendable {
 
   package var setCount: Int { words.reduce(0) { $0 + $1.nonzeroBitCount } }
 
+  /// Sets what is set in another row; grows to its length where that is longer.
+  package mutating func formUnion(_ other: Bitmap) {
+    if other.count > count { resize(to: other.count) }
+    for index in other.words.indices { words[index] |= other.words[index] }
+  }
+
   /// How many bits of a range are set.
   package func setCount(in range: Range<Int>) -> Int {
     var count = 0

@@ -61,6 +61,17 @@ package final class MarkSet: Sendable {
     }
   }
 
+  /// Takes all that are marked.
+  package func takeAll() -> Bitmap {
+    state.withLock { state in
+      defer {
+        state.bits = Bitmap(count: state.bits.count)
+        state.marked = 0
+      }
+      return state.bits
+    }
+  }
+
   package struct Facts: Equatable, Sendable {
     package var count: Int
     package var marked: Int

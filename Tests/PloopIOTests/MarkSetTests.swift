@@ -22,6 +22,18 @@ struct MarkSetTests {
     #expect(facts.count == 200 && facts.marked == 0 && facts.cursor == 4)
   }
 
+  @Test("they are taken all at once")
+  func all() {
+    let set = marks(200, [3, 70, 150])
+    #expect(set.takeAll().runs == [3..<4, 70..<71, 150..<151])
+    #expect(set.facts.marked == 0 && set.facts.count == 200)
+    set.mark(5...6)
+    var bits = set.takeAll()
+    bits.formUnion(Bitmap(allSet: 200))
+    #expect(bits.setCount == 200)
+    #expect(set.take(9) == ([], 0))
+  }
+
   @Test("one that is marked all the time keeps no other from being taken")
   func fairness() {
     let set = marks(64)

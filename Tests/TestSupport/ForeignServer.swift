@@ -51,10 +51,10 @@ package final class ForeignServer {
   }
 
   /// `qemu-nbd` with a file, or whatever the options say.
-  package static func qemu(_ path: String, _ options: [String] = ["-f", "raw"]) throws
-    -> ForeignServer
-  {
-    try ForeignServer { socket in
+  package static func qemu(
+    _ path: String, _ options: [String] = ["-f", "raw"], at place: String? = nil
+  ) throws -> ForeignServer {
+    try ForeignServer(at: place) { socket in
       ["/usr/bin/qemu-nbd", "-t", "-e", "8", "--discard=unmap", "-k", socket] + options + [path]
     }
   }

@@ -9,7 +9,7 @@ package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
     warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"] + chainRowIDs
-    + backupRowIDs
+    + backupRowIDs + migrateRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -36,6 +36,7 @@ package final class Suite {
     try freshRows()
     try chainRows()
     try backupRows()
+    try migrateRows()
     try servers.shutDown()
     return Report(
       machine: try Machine.description(program: settings.program),

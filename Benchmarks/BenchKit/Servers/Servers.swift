@@ -211,7 +211,27 @@ final class Servers {
     try Tool.shell("rm -r '\(service.images)/\(id)'")
   }
 
-  func awaitJob(_ id: String) throws {
+  /// Waits until a guest has written so much since the disk was attached.
+  func awaitWrites(_ contender: Contender, bytes: Double) throws {
+    let before = try bytesWritten(contender)
+    let deadline = Deadline.after(seconds: 120)
+    while try bytesWritten(contender) < before + bytes {
+      guard !deadline.hasPassed else { throw BenchFailure("the guest does not write") }
+      poll(nil, 0, 50)
+    }
+  }
+
+  private func bytesWritten(_ contender: Contender) throws -> Double {
+    let reply = try service(.ploopd).get("/v1/devices/\(contender.address.export)/stats")
+    guard let bytes = (reply.json["write"] as? [String: Any])?["bytes"] as? Double else {
+      throw BenchFailure("statistics: \(reply.text)")
+    }
+    return bytes
+  }
+
+  /// - Returns: what its result says.
+  @discardableResult
+  func awaitJob(_ id: String) throws -> [String: Any] {
     let service = try service(.ploopd)
     while true {
       let job = try service.get("/v1/jobs/\(id)")
@@ -219,7 +239,7 @@ final class Servers {
         guard job.json["state"] as? String == "succeeded" else {
           throw BenchFailure("job: \(job.text)")
         }
-        return
+        return job.json["result"] as? [String: Any] ?? [:]
       }
       let revision = job.json["revision"] as? Int ?? 0
       _ = try service.get("/v1/jobs/\(id)?after_revision=\(revision)&wait=10")

@@ -195,7 +195,7 @@ extension BackupSource {
 /// How much is copied between two looks at what is wanted: what takes about half a second. Each step ends with
 /// what makes it durable, so short ones are mostly waiting for the disk.
 struct StepPace {
-  private static let mostBytes: UInt64 = 256 << 20
+  static let mostBytes: UInt64 = 256 << 20
   private static let shortNanoseconds: UInt64 = 250_000_000
   private static let longNanoseconds: UInt64 = 1_000_000_000
 

@@ -118,8 +118,6 @@ extension Service {
 
   // MARK: Rules
 
-  private static let uriLengthLimit = 1_024
-
   /// The place as it is written down: with its root, whatever roots there are later.
   func canonical(_ place: TargetPlace) throws(ServiceError) -> TargetPlace {
     switch place {
@@ -135,14 +133,7 @@ extension Service {
       }
       return .file(path: location.path, format: format)
     case .nbd(let uri):
-      guard uri.utf8.count <= Service.uriLengthLimit, !uri.utf8.contains(0),
-        ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].contains(where: uri.hasPrefix)
-      else {
-        throw ServiceError(
-          .invalidValue, "uri: one of nbd://, nbds://, nbd+unix:// or nbds+unix:// is expected",
-          pointer: "/uri")
-      }
-      _ = try socket(of: uri)
+      try requireAddress(uri, pointer: "/uri")
       return place
     }
   }
@@ -150,15 +141,9 @@ extension Service {
   func canonical(
     _ tls: TargetTLS?, of place: TargetPlace
   ) throws(ServiceError) -> TargetTLS? {
-    guard var tls else { return nil }
-    guard case .nbd(let uri) = place, uri.hasPrefix("nbds") else {
-      throw ServiceError(
-        .invalidValue, "tls: the address is none with TLS (nbds://, nbds+unix://)", pointer: "/tls")
-    }
-    if let path = tls.certificates {
-      tls.certificates = try roots.locate(path, pointer: "/tls/certificates").path
-    }
-    return tls
+    var uri: String?
+    if case .nbd(let address) = place { uri = address }
+    return try canonical(tls, of: uri)
   }
 
   /// - Throws: `target-exists` when the name is taken, or the place belongs to another one: two that lie

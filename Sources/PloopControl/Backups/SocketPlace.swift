@@ -6,11 +6,17 @@ internal import PloopIO
 // requests name, and opened as such.
 
 extension TargetPlace {
-  /// The path of the socket of an `nbd+unix://` or `nbds+unix://` address; nil of any other.
+  /// The path of the socket of an `nbd+unix://`, `nbds+unix://` or `http+unix://` address; nil of any other.
   ///
+  /// - Parameter pointer: to the member of a request that has it.
   /// - Throws: `invalid-value` for one with no socket, or with several.
-  static func socketPath(of uri: String) throws(ServiceError) -> String? {
-    guard uri.hasPrefix("nbd+unix://") || uri.hasPrefix("nbds+unix://") else { return nil }
+  static func socketPath(
+    of uri: String, pointer: String = "/uri"
+  ) throws(ServiceError) -> String? {
+    guard ["nbd+unix://", "nbds+unix://", "http+unix://", "unix://"].contains(where: uri.hasPrefix)
+    else {
+      return nil
+    }
     let bytes = Array(uri.utf8.prefix { $0 != UInt8(ascii: "#") })
     let query = bytes.split(separator: UInt8(ascii: "?"), maxSplits: 1).dropFirst().first ?? []
     let name = Array("socket=".utf8)
@@ -20,7 +26,7 @@ extension TargetPlace {
       let path = PercentEncoding.decode(value), !path.isEmpty
     else {
       throw ServiceError(
-        .invalidValue, "uri: ?socket= with the path of one socket is expected", pointer: "/uri")
+        .invalidValue, "uri: ?socket= with the path of one socket is expected", pointer: pointer)
     }
     return path
   }
@@ -30,10 +36,44 @@ extension Service {
   /// Where a target's server has its socket, if it has one with a path.
   ///
   /// - Throws: `invalid-value`; `path-outside-root` for one that lies beneath no root.
-  func socket(of uri: String) throws(ServiceError) -> Roots.Location? {
-    guard let path = try TargetPlace.socketPath(of: uri) else { return nil }
+  func socket(
+    of uri: String, pointer: String = "/uri"
+  ) throws(ServiceError) -> Roots.Location? {
+    guard let path = try TargetPlace.socketPath(of: uri, pointer: pointer) else { return nil }
     return try path.utf8.first == UInt8(ascii: "/")
-      ? roots.locate(absolute: path, pointer: "/uri") : roots.locate(path, pointer: "/uri")
+      ? roots.locate(absolute: path, pointer: pointer) : roots.locate(path, pointer: pointer)
+  }
+
+  private static let uriLengthLimit = 1_024
+
+  /// - Throws: `invalid-value` for what is no address of an NBD server; as ``socket(of:pointer:)``.
+  func requireAddress(_ uri: String, pointer: String) throws(ServiceError) {
+    guard uri.utf8.count <= Service.uriLengthLimit, !uri.utf8.contains(0),
+      ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].contains(where: uri.hasPrefix)
+    else {
+      throw ServiceError(
+        .invalidValue, "uri: one of nbd://, nbds://, nbd+unix:// or nbds+unix:// is expected",
+        pointer: pointer)
+    }
+    _ = try socket(of: uri, pointer: pointer)
+  }
+
+  /// How a server is trusted, as it is written down: with its root, whatever roots there are later.
+  ///
+  /// - Parameter pointer: to the member of a request that says so.
+  func canonical(
+    _ tls: TargetTLS?, of uri: String?, pointer: String = "/tls"
+  ) throws(ServiceError) -> TargetTLS? {
+    guard var tls else { return nil }
+    guard let uri, uri.hasPrefix("nbds") else {
+      throw ServiceError(
+        .invalidValue, "tls: the address is none with TLS (nbds://, nbds+unix://)", pointer: pointer
+      )
+    }
+    if let path = tls.certificates {
+      tls.certificates = try roots.locate(path, pointer: "\(pointer)/certificates").path
+    }
+    return tls
   }
 
   func nbdOptions(_ uri: String, _ tls: TargetTLS?) throws(ServiceError) -> NBDOptions {
@@ -49,13 +89,20 @@ extension Service {
     }
     guard let socket = try socket(of: uri) else { return options }
     options.socket = { [roots] () throws(BackupError) in
-      do throws(ServiceError) {
-        let folder = try roots.folder(of: socket, pointer: "")
-        do throws(IOError) { return try folder.place(of: socket.name) } catch {
-          throw ServiceError(error)
-        }
-      } catch { throw BackupError(.target(code: ENOENT), error.detail) }
+      do throws(ServiceError) { return try roots.socket(at: socket) } catch {
+        throw BackupError(.target(code: ENOENT), error.detail)
+      }
     }
     return options
+  }
+}
+
+extension Roots {
+  /// A socket, by a path that leads to it whatever becomes of the folders above.
+  func socket(at location: Roots.Location) throws(ServiceError) -> PathHandle {
+    let folder = try folder(of: location, pointer: "")
+    do throws(IOError) { return try folder.place(of: location.name) } catch {
+      throw ServiceError(error)
+    }
   }
 }

@@ -28,12 +28,18 @@ enum ExportDestination: Equatable, Sendable {
     try to.finish()
   }
 
-  /// Of a job that exports.
+  /// Of a job that copies a disk to what is no device of this service then.
   init?(_ job: JobRecord) {
-    guard job.type == ExportJob.type, case .object(let to)? = job.parameters["to"],
-      let place = try? ExportDestination(JobParameters(to))
-    else { return nil }
-    self = place
+    guard case .object(let to)? = job.parameters["to"] else { return nil }
+    switch job.type {
+    case ExportJob.type:
+      guard let place = try? ExportDestination(JobParameters(to)) else { return nil }
+      self = place
+    case MigrateJob.type:
+      guard case .text(let uri)? = to["nbd"] else { return nil }
+      self = .nbd(uri)
+    default: return nil
+    }
   }
 
   /// The same as a place that backups may be kept in.
@@ -100,7 +106,7 @@ extension Service {
     for other in jobs.makers() where job.map({ other.id < $0 }) ?? true {
       guard ExportDestination(other)?.place.isOne(with: place) == true else { continue }
       throw ServiceError(
-        .imageExists, "the job \(other.id) exports to there", errno: "EEXIST",
+        .imageExists, "the job \(other.id) (\(other.type)) copies a disk to there", errno: "EEXIST",
         holder: ServiceError.Holder(kind: "job", id: other.id), pointer: "/params/to")
     }
   }

@@ -15,6 +15,7 @@ final class JobControl: Sendable {
     /// Behind its commit point a job is finished, whatever anybody wants.
     var isCommitted = false
     var throttle: JobThrottle
+    var parameters: [String: JobValue]
     var blockers: [JobBlocker] = []
     /// What it has said last that it waits for.
     var saidOfWaiting: String?
@@ -62,7 +63,7 @@ final class JobControl: Sendable {
     state = Monitor(
       State(
         progress: progress, phase: record.phase, isPaused: record.isPaused,
-        throttle: JobThrottle(record.limits, now: now),
+        throttle: JobThrottle(record.limits, now: now), parameters: record.parameters,
         rateSince: now, lastProgress: now))
     sharedThrottles = [queue] + (target.map { [$0] } ?? [])
     self.note = note
@@ -110,6 +111,9 @@ final class JobControl: Sendable {
       state.rateBytes = state.progress.doneBytes
     }
   }
+
+  /// Of the job, as somebody may have changed them since it was begun.
+  var parameters: [String: JobValue] { state.withLock { $0.parameters } }
 
   /// What is not to be exceeded now; 0 is no limit.
   var rates: JobLimits {
@@ -191,7 +195,7 @@ final class JobControl: Sendable {
     defer { state.withLock { $0.blockers = [] } }
     repeat {
       _ = state.wait(until: .after(milliseconds: 500)) { state in
-        state.isInterrupted || state.isCancelled ? true : nil
+        state.isInterrupted || state.isCancelled && !state.isCommitted ? true : nil
       }
       try checkpoint()
     } while !isOver()
@@ -209,6 +213,22 @@ final class JobControl: Sendable {
     if isCancelled { throw .cancelled }
     note(.committed(true))
   }
+
+  /// The same where guests wait meanwhile: nothing is waited for, and it is written down later
+  /// (``tellCommitted()``).
+  ///
+  /// - Returns: false, with nothing committed, when anything else is wanted of the job first.
+  func commitAtOnce() -> Bool {
+    state.withLock { state in
+      guard !state.isCancelled, !state.isInterrupted, !state.isHeld, !state.isPaused else {
+        return false
+      }
+      state.isCommitted = true
+      return true
+    }
+  }
+
+  func tellCommitted() { note(.committed(true)) }
 
   /// Whether what lies where the work makes something is its own is written down, and stays so, whatever
   /// becomes of the commit, until the job is over.
@@ -279,6 +299,8 @@ final class JobControl: Sendable {
       return !state.isCommitted
     }
   }
+
+  func change(_ parameters: [String: JobValue]) { state.update { $0.parameters = parameters } }
 
   func limit(_ limits: JobLimits) {
     state.update { $0.throttle.change(limits, now: monotonicNanoseconds()) }

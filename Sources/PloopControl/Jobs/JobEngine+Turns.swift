@@ -11,6 +11,11 @@ extension JobEngine {
       entry.targetSlots = service.target(of: record)?.jobsAtOnce
       guard let device = record.device, hasDevice(record) else { return entry }
       (entry.filesystem, entry.deviceProblem) = service.readiness(of: device)
+      if endsWithoutDisk(record.type),
+        record.isCommitted || service.isHandedOver(device, by: record.id)
+      {
+        entry.deviceProblem = nil
+      }
       if leaving.contains(device) { entry.deviceProblem = "\(device) is being detached" }
       return entry
     }

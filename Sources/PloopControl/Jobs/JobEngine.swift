@@ -263,6 +263,10 @@ final class JobEngine: Sendable {
   /// Whether a job of a type can be refused since it has no room.
   func canLackRoom(_ type: String) -> Bool { (try? registry.type(type).canLackRoom) ?? true }
 
+  func endsWithoutDisk(_ type: String) -> Bool {
+    (try? registry.type(type).endsWithoutDisk) ?? false
+  }
+
   func phases(of type: String) -> [String] { (try? registry.type(type).phases) ?? [] }
 
   func isResumable(_ job: JobRecord) -> Bool {

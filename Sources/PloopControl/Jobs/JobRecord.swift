@@ -224,6 +224,8 @@ package struct JobChange: Sendable {
   package var isPaused: Bool?
   package var priority: Int?
   package var limits = JobLimitsChange()
+  /// Those that its type lets change while it runs; the others stay.
+  package var parameters: [String: JobValue] = [:]
 
   package init() {}
 }

@@ -25,6 +25,11 @@ protocol QueuedWork: Sendable {
   static var isResumable: Bool { get }
   /// Whether it waits while its disk is suspended, and does nothing with it; else it is interrupted.
   static var waitsForResume: Bool { get }
+  /// Whether what is left of it behind its commit point needs no disk that serves: the disk is suspended by then,
+  /// or gone.
+  static var endsWithoutDisk: Bool { get }
+  /// The parameters that may be changed while it waits or runs (``JobControl/parameters``).
+  static var changeable: Set<String> { get }
   /// Whether its request names a device: an attached one, which nobody else changes meanwhile.
   static var device: JobDevice { get }
   /// Whether it can be refused since there is no room for it.
@@ -76,7 +81,9 @@ extension QueuedWork {
   static func isResumable(with parameters: [String: JobValue]) -> Bool { isResumable }
   static func device(with parameters: [String: JobValue]) -> JobDevice { device }
   static var waitsForResume: Bool { false }
+  static var endsWithoutDisk: Bool { false }
   static var canLackRoom: Bool { true }
+  static var changeable: Set<String> { [] }
   var newDevice: String? { nil }
   var ownPlace: String? { nil }
   func surveyed(_ service: Service, isPlanned: Bool) throws(ServiceError) -> Self { self }
@@ -112,7 +119,7 @@ struct JobRegistry: Sendable {
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
     RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
-    CompactJob.self, PruneJob.self, ExportJob.self,
+    CompactJob.self, PruneJob.self, ExportJob.self, MigrateJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

@@ -218,8 +218,19 @@ extension Service {
       wanted.isPaused = change.isPaused ?? job.isPaused
       wanted.priority = change.priority ?? job.priority
       wanted.limits = change.limits.applied(to: job.limits)
+      if !change.parameters.isEmpty {
+        let type = try self.jobs.registry.type(job.type)
+        for name in change.parameters.keys.sorted() where !type.changeable.contains(name) {
+          throw ServiceError(
+            .invalidValue, "\(name): no such parameter of the type \(job.type) can be changed",
+            pointer: ServiceError.pointer(["params", name]))
+        }
+        wanted.parameters.merge(change.parameters) { $1 }
+        _ = try type.make(wanted.parameters, device: job.device)
+      }
       if wanted != job {
         try self.jobs.update(id) { job in
+          job.parameters = wanted.parameters
           job.isPaused = wanted.isPaused
           job.priority = wanted.priority
           job.limits = wanted.limits
@@ -227,6 +238,7 @@ extension Service {
       }
       let control = self.jobs.state.withLock { $0.controls[id] }
       control?.limit(wanted.limits)
+      control?.change(wanted.parameters)
       control?.pause(wanted.isPaused || self.jobs.state.withLock { $0.settings.isPaused })
     }
   }
@@ -235,6 +247,11 @@ extension Service {
   package func cancelJob(_ id: String, ifRevision: UInt64?) async throws(ServiceError) -> JobInfo {
     try await altering(id, ifRevision: ifRevision) { (job) throws(ServiceError) in
       guard job.state != .cancelling else { return }
+      guard job.state != .queued || !job.isCommitted || !self.jobs.endsWithoutDisk(job.type) else {
+        throw ServiceError(
+          .jobUncancellable,
+          "the job \(id) has handed its disk over, and goes on when it is its turn")
+      }
       // The state first: when the work has heard of it, it ends the job. It may have begun since the
       // job was looked at: only what still waits is over at once.
       let (wasQueued, now) = try self.jobs.cancel(id)

@@ -47,6 +47,8 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   var isAttached: Bool
   /// Whether a clean detach writes checkpoints into the image; nil as false.
   var bitmapsInImage: Bool?
+  /// The copy of a disk that is still somebody else's, and by what it was named; nil once it was taken over.
+  var incoming: String?
   /// Why the disk no longer took writes, if it came to that.
   var failure: String?
   /// The push backup that was going on: it does not outlive the process, and this is how that is told.

@@ -166,6 +166,8 @@ final class Gate: Sendable {
 
   var isClosed: Bool { state.load(ordering: .acquiring) & (Gate.closed | Gate.shut) != 0 }
 
+  var isShut: Bool { state.load(ordering: .acquiring) & Gate.shut != 0 }
+
   /// Whether any request has ever been inside.
   var hasAdmitted: Bool { state.load(ordering: .acquiring) & Gate.used != 0 }
 

@@ -25,31 +25,35 @@ package final class Tracker: Sendable {
   /// Nanoseconds for which requests had to wait at the beginning.
   package let pauseNanoseconds: UInt64
   private let device: Device
-  private let file: ImageFile
+  private let writing: Writing
+  private var file: ImageFile { writing.file }
   private let recorder: Marker?
 
   /// Begins to track: the file's clusters that are in use are marked from the beginning, of the disk's
   /// none is.
   ///
-  /// - Parameter whenMarked: called when something is there to be handed out after nothing was.
+  /// - Parameters:
+  ///   - shift: of the disk's own clusters, what is counted instead: parts, or several, of so many bytes as a
+  ///     power of two.
+  ///   - whenMarked: called when something is there to be handed out after nothing was.
   /// - Throws: `.readOnly` for a disk that cannot be written; `.timeout`, with nothing begun.
   package init(
-    _ space: Space, of device: Device, until deadline: Deadline,
-    whenMarked: @escaping @Sendable () -> Void
+    _ space: Space, of device: Device, by shift: Int? = nil, until deadline: Deadline,
+    whenMarked: @escaping @Sendable () -> Void = {}
   ) throws(DeviceError) {
     guard let writing = device.chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
     }
     self.space = space
     self.device = device
-    file = writing.file
+    self.writing = writing
     startedAt = wallClockSeconds()
-    clusterBytes = device.geometry.clusterBytes
-    let shift = UInt64(device.geometry.clusterShift)
+    let shift = UInt64((space == .image ? nil : shift) ?? device.geometry.clusterShift)
+    clusterBytes = 1 << shift
     switch space {
     case .virtual:
-      let marks = MarkSet(
-        Bitmap(count: Int(device.geometry.clusterCount)), whenMarked: whenMarked)
+      let count = (device.geometry.sizeBytes + clusterBytes - 1) >> shift
+      let marks = MarkSet(Bitmap(count: Int(count)), whenMarked: whenMarked)
       let recorder = Marker(marks, shift)
       self.marks = marks
       self.recorder = recorder
@@ -69,6 +73,16 @@ package final class Tracker: Sendable {
       marks = begun ?? MarkSet(Bitmap(count: 0))
       recorder = nil
     }
+  }
+
+  // MARK: The top's file
+
+  /// Its clusters that something references, as they are now.
+  package var usedClusters: Bitmap { writing.allocator.usedClusters }
+
+  /// Reads it as it is, suspended or not; what it does not have is zeroed.
+  package func readImage(into region: ByteRegion, at offset: UInt64) throws(DeviceError) {
+    try converting { () throws(IOError) in try file.readOrZero(into: region, at: offset) }
   }
 
   /// Tracks no more.

@@ -38,6 +38,16 @@ func attachRequest(_ body: Fields, from call: Call) throws(Problem) -> AttachReq
     request.exportName = try export.requiredText("name")
     try export.finish()
   }
+  if let name = try body.text("incoming") {
+    guard case .create = request.source else {
+      throw body.wrongValue("incoming", "only a disk that is created can come from elsewhere")
+    }
+    guard (1...AttachRequest.incomingLengthLimit).contains(name.utf8.count) else {
+      throw body.wrongValue(
+        "incoming", "1 to \(AttachRequest.incomingLengthLimit) bytes are expected")
+    }
+    request.incoming = name
+  }
   try body.finish()
   return request
 }

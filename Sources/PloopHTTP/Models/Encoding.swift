@@ -118,7 +118,7 @@ extension DeviceInfo {
       "prohibition": prohibition.map { prohibition in
         .members(["holder": .string(prohibition.holder), "since": time(prohibition.since)])
       } ?? .null,
-      "autostart": .bool(autostart),
+      "autostart": .bool(autostart), "incoming": incoming.map(JSON.string) ?? .null,
       "labels": labelsJSON, "source": source.json, "deltas": .array(deltas.map(\.json)),
       "clusters": .members([
         "total": .count(clustersTotal), "mapped": .count(clustersMapped),

@@ -8,19 +8,7 @@ func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   var body = body
   var request = JobRequest(
     type: try body.requiredText("type"), device: try body.text("device"))
-  if let parameters = body.json("params") {
-    guard case .object(let members) = parameters else {
-      throw body.wrongValue("params", "an object is expected")
-    }
-    for member in members {
-      guard let value = JobValue(member.value) else {
-        throw Problem(
-          "invalid-value", "\(member.name): no such value is expected",
-          pointer: ServiceError.pointer(["params", member.name]))
-      }
-      request.parameters[member.name] = value
-    }
-  }
+  request.parameters = try body.jobParameters()
   request.priority = try body.priority() ?? 50
   request.after = try body.texts("after") ?? []
   request.limits = try body.limits()?.applied(to: JobLimits()) ?? JobLimits()
@@ -41,6 +29,7 @@ func jobChange(_ body: Fields) throws(Problem) -> JobChange {
   change.isPaused = try body.flag("paused")
   change.priority = try body.priority()
   change.limits = try body.limits() ?? change.limits
+  change.parameters = try body.jobParameters()
   try body.finish()
   return change
 }
@@ -60,6 +49,23 @@ func queueChange(_ body: Fields) throws(Problem) -> QueueChange {
 }
 
 extension Fields {
+  fileprivate mutating func jobParameters() throws(Problem) -> [String: JobValue] {
+    guard let parameters = json("params") else { return [:] }
+    guard case .object(let members) = parameters else {
+      throw wrongValue("params", "an object is expected")
+    }
+    var values: [String: JobValue] = [:]
+    for member in members {
+      guard let value = JobValue(member.value) else {
+        throw Problem(
+          "invalid-value", "\(member.name): no such value is expected",
+          pointer: ServiceError.pointer(["params", member.name]))
+      }
+      values[member.name] = value
+    }
+    return values
+  }
+
   fileprivate mutating func priority() throws(Problem) -> Int? {
     guard let number = try number("priority") else { return nil }
     guard number <= 100 else { throw wrongValue("priority", "0 to 100 is expected") }

@@ -56,6 +56,11 @@ let deviceRoutes: [Route] = [
     change.caller = try call.caller(named: body.text("holder"))
     change.autostart = try body.flag("autostart")
     change.labels = try body.labels("labels", removable: true)
+    switch try body.removableText("incoming") {
+    case nil: break
+    case .some(nil): change.isTakenOver = true
+    case .some(_?): throw body.wrongValue("incoming", "null is expected")
+    }
     try body.finish()
     let revision = try call.ifRevision()
     return reply(

@@ -1,0 +1,104 @@
+#include "ccurl.h"
+
+#include <arpa/inet.h>
+#include <curl/curl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct conversation {
+  const struct ccurl_request *request;
+  struct ccurl_reply *reply;
+};
+
+static size_t receive(char *bytes, size_t size, size_t count, void *context) {
+  struct conversation *conversation = context;
+  struct ccurl_reply *reply = conversation->reply;
+  size_t added = size * count;
+  if (added > conversation->request->limit - reply->length) {
+    reply->is_too_long = 1;
+    return CURL_WRITEFUNC_ERROR;
+  }
+  char *grown = realloc(reply->body, reply->length + added + 1);
+  if (!grown) return CURL_WRITEFUNC_ERROR;
+  memcpy(grown + reply->length, bytes, added);
+  reply->body = grown;
+  reply->length += added;
+  return added;
+}
+
+static int is_link_local(const struct sockaddr *address) {
+  if (address->sa_family == AF_INET) {
+    const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+    return (ntohl(four->sin_addr.s_addr) >> 16) == 0xA9FE;
+  }
+  if (address->sa_family != AF_INET6) return 0;
+  const struct in6_addr *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(six)) return six->s6_addr[12] == 169 && six->s6_addr[13] == 254;
+  // fd00:ec2::/32 is where a cloud keeps what its machines may know.
+  if (six->s6_addr[0] == 0xFD && six->s6_addr[1] == 0 && six->s6_addr[2] == 0x0E && six->s6_addr[3] == 0xC2) return 1;
+  return IN6_IS_ADDR_LINKLOCAL(six);
+}
+
+static curl_socket_t connect_to(void *context, curlsocktype purpose, struct curl_sockaddr *address) {
+  struct conversation *conversation = context;
+  (void)purpose;
+  if (!conversation->request->allows_link_local && is_link_local(&address->addr)) {
+    conversation->reply->is_refused = 1;
+    return CURL_SOCKET_BAD;
+  }
+  return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void begin(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
+
+int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply) {
+  memset(reply, 0, sizeof *reply);
+  pthread_once(&once, begin);
+  CURL *handle = curl_easy_init();
+  if (!handle) {
+    strcpy(reply->error, "libcurl");
+    return 1;
+  }
+  struct conversation conversation = {request, reply};
+  char words[CURL_ERROR_SIZE] = "";
+  struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+  if (request->body) headers = curl_slist_append(headers, "Content-Type: application/json");
+  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, words);
+  curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
+  curl_easy_setopt(handle, CURLOPT_FOLLOWLOCATION, 0L);
+  curl_easy_setopt(handle, CURLOPT_FRESH_CONNECT, 1L);
+  curl_easy_setopt(handle, CURLOPT_FORBID_REUSE, 1L);
+  curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS, request->connect_milliseconds);
+  curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, request->milliseconds);
+  curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, receive);
+  curl_easy_setopt(handle, CURLOPT_WRITEDATA, &conversation);
+  curl_easy_setopt(handle, CURLOPT_OPENSOCKETFUNCTION, connect_to);
+  curl_easy_setopt(handle, CURLOPT_OPENSOCKETDATA, &conversation);
+  curl_easy_setopt(handle, CURLOPT_CUSTOMREQUEST, request->method);
+  curl_easy_setopt(handle, CURLOPT_HTTPHEADER, headers);
+  if (request->body) curl_easy_setopt(handle, CURLOPT_POSTFIELDS, request->body);
+  CURLcode code = curl_easy_setopt(handle, CURLOPT_URL, request->url);
+  if (code == CURLE_OK && request->unix_socket)
+    code = curl_easy_setopt(handle, CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
+  if (code == CURLE_OK) code = curl_easy_perform(handle);
+  if (code == CURLE_OK) {
+    curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &reply->status);
+  } else {
+    const char *said = words[0] ? words : curl_easy_strerror(code);
+    strncpy(reply->error, said, sizeof reply->error - 1);
+  }
+  curl_slist_free_all(headers);
+  curl_easy_cleanup(handle);
+  return code == CURLE_OK ? 0 : 1;
+}
+
+void ccurl_free(struct ccurl_reply *reply) {
+  free(reply->body);
+  reply->body = NULL;
+}

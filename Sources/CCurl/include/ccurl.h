@@ -1,0 +1,31 @@
+// One HTTP request by libcurl, whose calls are variadic in C.
+#ifndef PLOOPD_CCURL_H
+#define PLOOPD_CCURL_H
+
+#include <stddef.h>
+
+struct ccurl_request {
+  const char *method;
+  const char *url;         // http or https
+  const char *unix_socket; // path of the socket that is connected to instead of the host; NULL for none
+  const char *body;        // JSON; NULL for none
+  long connect_milliseconds;
+  long milliseconds;     // for all of it
+  size_t limit;          // most bytes of a reply
+  int allows_link_local; // whether 169.254.0.0/16 and fe80::/10 are connected to
+};
+
+struct ccurl_reply {
+  long status;     // 0 where there is none
+  int is_too_long; // the reply has more bytes than the limit
+  int is_refused;  // the address is one that is not connected to
+  size_t length;
+  char *body; // to be freed with ccurl_free
+  char error[256];
+};
+
+// Any thread may call it. Returns 0 when there is a whole reply.
+int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply);
+void ccurl_free(struct ccurl_reply *reply);
+
+#endif

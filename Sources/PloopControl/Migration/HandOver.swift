@@ -1,0 +1,106 @@
+internal import Logging
+internal import PloopDevice
+internal import PloopIO
+
+/// The moment at which a disk stops being ours (docs/crash-safety.md, "A disk is handed over"): its record says that it
+/// is suspended, and that nobody resumes it, for the job that moves it. Until that is durable it is ours, whatever
+/// the other side has; from then on it is not, whatever becomes of us.
+struct HandOver {
+  private let device: String
+  private let job: String
+  private let service: Service
+  private var holder: String { HandOver.holder(job) }
+
+  static func holder(_ job: String) -> String { "job:\(job)" }
+
+  init(device: String, job: String, _ service: Service) {
+    self.device = device
+    self.job = job
+    self.service = service
+  }
+
+  /// Whether nobody has resumed the disk since.
+  private var isKept: Bool { service.isHandedOver(device, by: job) }
+
+  /// Whether it was made, by whatever attempt.
+  var isMade: Bool {
+    // Where the device is gone the job alone knows.
+    isKept || (try? service.existing(job))?.ownsWhatItMakes == true
+  }
+
+  /// Makes it. Nobody is changing the disk, and what it holds here is not durable yet (``settle()``).
+  ///
+  /// - Throws: with the disk as it was.
+  func make(_ controller: DeviceController) throws(ServiceError) {
+    let (job, holder, service) = (job, holder, service)
+    try controller.runAndWait { () throws(ServiceError) in
+      try service.requireFree(controller, but: job)
+      let (disk, before) = try service.writable(controller)
+      var record = before
+      guard !disk.isSuspended else {
+        throw ServiceError(.deviceBusy, "\(record.id) is suspended", errno: "EBUSY")
+      }
+      try converting { () throws(DeviceError) in
+        try disk.quiesce(until: .after(seconds: service.configuration.quiesceSeconds))
+      }
+      let now = wallClockSeconds()
+      record.suspended = true
+      record.suspension = Suspension(holder: holder, since: now)
+      record.prohibition = Prohibition(holder: holder, since: now)
+      do throws(ServiceError) {
+        try service.commit(record, of: controller, as: .deviceChanged)
+      } catch {
+        disk.resume()
+        throw error
+      }
+    }
+  }
+
+  /// What the disk holds here is durable, too: so it is a disk like any other that is suspended.
+  func settle() {
+    guard let disk = try? service.controller(device).device() else { return }
+    do throws(DeviceError) { try disk.settle() } catch {
+      service.log.warning(
+        "a disk that was handed over is not flushed here",
+        metadata: ["device": "\(device)", "reason": "\(error.detail)"])
+    }
+  }
+
+  /// Does something with the other side, as long as nobody has resumed the disk here: whoever does that by force
+  /// takes it back, and both sides must not have it.
+  func whileKept(
+    _ body: @escaping @Sendable () throws(ServiceError) -> Void
+  ) throws(ServiceError) {
+    let (holder, device, service) = (holder, device, service)
+    guard let controller = service.state.withLock({ $0.devices[device] }) else {
+      return try body()
+    }
+    // Within the device's turn: nobody resumes it meanwhile.
+    try controller.runAndWait { () throws(ServiceError) in
+      guard controller.now.record?.prohibition?.holder == holder else {
+        throw ServiceError(
+          .preconditionFailed, "\(device) was resumed by force since it was handed over",
+          remedy: "it is used here: remove what was copied, and move it anew")
+      }
+      try body()
+    }
+  }
+
+  /// Nobody finds the disk here any more; its files stay.
+  func detach() throws(ServiceError) {
+    let (job, device, service) = (job, device, service)
+    guard let controller = service.state.withLock({ $0.devices[device] }) else { return }
+    try controller.runAndWait { () throws(ServiceError) in
+      try service.requireFree(controller, but: job)
+      try service.detach(controller, mode: .hard, ifRevision: nil)
+    }
+    service.log.info("detached after its hand-over", metadata: ["device": "\(device)"])
+  }
+}
+
+extension Service {
+  /// Whether a device's disk is not ours any more, since a job has handed it over.
+  func isHandedOver(_ device: String, by job: String) -> Bool {
+    record(of: device)?.prohibition?.holder == HandOver.holder(job)
+  }
+}

@@ -1,0 +1,85 @@
+internal import PloopIO
+internal import PloopPeer
+
+/// Another service to which a disk is moved.
+struct PeerDestination: Equatable, Sendable {
+  static let pointer = "/params/to/ploopd"
+
+  /// Of its API: `http://`, `https://`, or `http+unix:///?socket=`.
+  var api: String
+  /// Of its NBD server, without the name of an export.
+  var nbd: String
+  var tls: TargetTLS?
+  /// Of the device there; nil for that of the device here.
+  var id: String?
+  /// With a root of the other service's.
+  var directory: String
+  /// The name of a door that is opened when the disk is taken over, if there is to be one.
+  var export: String?
+
+  init(_ members: JobParameters) throws(ServiceError) {
+    var members = members
+    api = try members.requiredText("api")
+    nbd = try members.requiredText("nbd")
+    tls = try members.tls()
+    id = try members.text("id")
+    directory = try members.requiredText("directory")
+    export = try members.text("export")
+    try members.finish()
+    if let id { try Names.require(id, as: "the id", pointer: members.pointer("id")) }
+    if let export {
+      try Names.require(export, as: "the export", pointer: members.pointer("export"))
+    }
+    guard exportURI("x") != nil else {
+      throw members.wrong("nbd", "the address of a server, without an export, is expected")
+    }
+  }
+
+  /// The same, whatever roots there are later.
+  func pinned(_ service: Service) throws(ServiceError) -> PeerDestination {
+    var pinned = self
+    try service.requireAddress(nbd, pointer: "\(Self.pointer)/nbd")
+    pinned.tls = try service.canonical(tls, of: nbd, pointer: "\(Self.pointer)/tls")
+    _ = try address(service)
+    return pinned
+  }
+
+  var value: JobValue {
+    var members: [String: JobValue] = [
+      "api": .text(api), "nbd": .text(nbd), "directory": .text(directory),
+    ]
+    members["tls"] = tls?.value
+    members["id"] = id.map(JobValue.text)
+    members["export"] = export.map(JobValue.text)
+    return .object(members)
+  }
+
+  /// - Throws: `invalid-value`; `path-outside-root` for a socket that lies beneath no root.
+  func address(_ service: Service) throws(ServiceError) -> PeerAddress {
+    let pointer = "\(Self.pointer)/api"
+    if let socket = try service.socket(of: api, pointer: pointer) {
+      return PeerAddress(socketNamed: api) { [roots = service.roots] () throws(PeerError) in
+        do throws(ServiceError) { return try roots.socket(at: socket) } catch {
+          throw PeerError(.unreachable, error.detail)
+        }
+      }
+    }
+    guard let address = PeerAddress(api) else {
+      throw ServiceError(
+        .invalidValue, "api: http:// or https:// with host and port, or http+unix:// is expected",
+        pointer: pointer)
+    }
+    return address
+  }
+
+  /// The address of an export of the other side's server; nil where that address has one already.
+  func exportURI(_ name: String) -> String? {
+    let parts = nbd.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+    guard let scheme = parts[0].firstRange(of: "://") else { return nil }
+    let rest = parts[0][scheme.upperBound...]
+    let authority = rest.prefix { $0 != "/" }
+    guard ["", "/"].contains(rest.dropFirst(authority.count)) else { return nil }
+    let query = parts.count > 1 ? "?\(parts[1])" : ""
+    return "\(parts[0][..<scheme.upperBound])\(authority)/\(name)\(query)"
+  }
+}
