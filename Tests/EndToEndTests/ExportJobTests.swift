@@ -65,7 +65,7 @@ struct ExportJobTests {
     let before = try fixture.save("vm", "before")
     let path = "\(fixture.folder.path)/garbage"
     try Tool.shell("tr '\\0' x < /dev/zero | head -c \(CopyFixture.sizeMiB << 20) > '\(path)'")
-    let server = try ForeignServer.qemu(path)
+    let server = try ForeignServer.qemu(path, at: "\(service.images)/peer")
     try succeeded(export("\"nbd\":\"\(server.uri)\""))
     try expectSameBytes(path, before)
   }
@@ -135,6 +135,8 @@ struct ExportJobTests {
     #expect(try code(#""image":"out","format":"qcow3""#) == "invalid-value")
     #expect(try code(#""image":"out","format":"ploop1","version":3"#) == "invalid-value")
     #expect(try code(#""image":"/out","format":"raw""#) == "path-outside-root")
+    #expect(try code(#""nbd":"nbd+unix:///?socket=/etc/x""#) == "path-outside-root")
+    #expect(try code(#""nbd":"http://host/""#) == "invalid-value")
     #expect(try code(#""image":"out","format":"raw","x":1"#) == "unknown-field")
     #expect(try code("") == "invalid-value")
   }

@@ -83,7 +83,8 @@ struct ImportTests {
     try Tool.shell(
       "qemu-img convert -f raw -O qcow2 '\(raw)' '\(fixture.folder.path)/foreign.qcow2'")
     let server = try ForeignServer.qemu(
-      "\(fixture.folder.path)/foreign.qcow2", ["-r", "-f", "qcow2"])
+      "\(fixture.folder.path)/foreign.qcow2", ["-r", "-f", "qcow2"],
+      at: "\(service.images)/peer")
     let done = try take("\"nbd\":\"\(server.uri)\",\"cluster_size\":65536")
     #expect(done["state"] as? String == "succeeded", "\(done)")
     try expectSame((9_437_696 / 65_536 + 1) * 65_536)
@@ -130,5 +131,11 @@ struct ImportTests {
       #"{"type":"import","params":{"from":{"target":"a","backup":"b"},"to":{"id":"new","directory":"new"}}}"#
     )
     #expect(point.code == "invalid-value", "\(point.text)")
+    // A socket lies beneath a root, as everything that requests name.
+    let socket = try service.post(
+      "/v1/jobs",
+      #"{"type":"import","params":{"from":{"nbd":"nbd+unix:///?socket=/etc/x"},"to":{"id":"new","directory":"new"}}}"#
+    )
+    #expect(socket.code == "path-outside-root", "\(socket.text)")
   }
 }

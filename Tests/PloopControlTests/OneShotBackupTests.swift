@@ -117,6 +117,10 @@ struct OneShotBackupTests {
     #expect(try await bench.log(of: id).contains { $0.hasPrefix("goes on at cluster ") })
     #expect(job.result?["to"] == .text("main:copies/vm.out"))
     #expect(try names(bench) == ["vm.out"])
+    // It is known for a backup, though nothing names it any more.
+    let kept = try await bench.fixture.service.images(
+      root: nil, state: .orphaned, after: nil, limit: 100)
+    #expect(kept.page.items.isEmpty)
     let again = try await bench.end(of: begin(bench, file("vm.out", format)))
     #expect(again.state == .failed && again.error?.code == "image-exists")
     try await bench.target(
@@ -128,6 +132,53 @@ struct OneShotBackupTests {
       try source.read(into: buffer.region, from: UInt64(cluster))
       #expect(buffer.region.bytes.allSatisfy { $0 == value })
     }
+  }
+
+  @Test("a file that somebody else has put there meanwhile is not taken for the backup")
+  func foreign() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write(0..<64)
+    let id = try await begin(bench, file("vm.out"), [:], BackupServiceBench.halting)
+    try await bench.halfway(id)
+    // What it notes its steps in is away, so it opens its file anew.
+    let images = bench.fixture.images
+    let journal =
+      try Tool.shell("find '\(images)/..' -name '\(id).sums'").output
+      .split(separator: "\n").first.map(String.init) ?? ""
+    try Tool.shell("mv '\(journal)' '\(images)/sums'")
+    try await bench.release(id)
+    _ = try await bench.await(id) { !$0.waitingFor.isEmpty }
+    try Tool.shell("echo theirs > '\(images)/copies/vm.out' && mv '\(images)/sums' '\(journal)'")
+    let job = try await bench.end(of: id)
+    #expect(job.state == .failed && job.error?.code == "image-exists")
+    #expect(try Tool.shell("cat '\(images)/copies/vm.out'").output == "theirs\n")
+    // Nobody could find what was begun: it is gone.
+    #expect(try names(bench) == ["vm.out"])
+  }
+
+  @Test("whoever says which folder it is to be has none made or marked")
+  func marked() async throws {
+    let bench = try await BackupServiceBench()
+    let named = folder("usb").merging(["mark": .text("01AAAAAAAAAAAAAAAAAAAAAAAA")]) { $1 }
+    #expect(try await bench.fixture.code { _ in _ = try await begin(bench, named) } != nil)
+    try Tool.shell("mkdir '\(bench.fixture.images)/usb'")
+    #expect(try await bench.fixture.code { _ in _ = try await begin(bench, named) } != nil)
+    #expect(try ImageFolder(path: "\(bench.fixture.images)/usb").names().isEmpty)
+  }
+
+  @Test("an export is the same however its address is written")
+  func exportNames() {
+    func isSame(_ one: String, _ other: String) -> Bool {
+      TargetPlace.nbd(uri: one).overlaps(.nbd(uri: other))
+    }
+    #expect(isSame("nbd://10.0.0.9/vol", "nbds://10.0.0.9:10809/v%6fl"))
+    #expect(isSame("nbd://Host.example/a", "nbd://user@host.EXAMPLE/a"))
+    #expect(isSame("nbd://[2001:db8::1]/a", "nbd://[2001:DB8::1]:10809/a"))
+    #expect(isSame("nbd+unix:///a?socket=main:s", "nbds+unix:///a?x=y&socket=main%3As"))
+    #expect(!isSame("nbd://10.0.0.9/vol", "nbd://10.0.0.9/Vol"))
+    #expect(!isSame("nbd://10.0.0.9/vol", "nbd://10.0.0.9:10810/vol"))
+    #expect(!isSame("nbd://10.0.0.9/vol", "nbd://10.0.0.8/vol"))
+    #expect(!isSame("nbd+unix:///a?socket=main:s", "nbd+unix:///a?socket=main:t"))
   }
 
   @Test("a live disk is copied anew after an interruption, and a cancelled one leaves nothing")

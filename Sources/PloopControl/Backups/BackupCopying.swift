@@ -134,7 +134,7 @@ final class BackupCopying {
     if isShortOfRoom { try place.requireRoom(pace.leastBytes(source.geometry)) }
     let sink: any BackupSink
     do throws(ServiceError) { sink = try place.open() } catch {
-      guard error.code == .imageExists, hasBegun else { throw error }
+      guard error.code == .imageExists, hasBegun, try place.isWhole() else { throw error }
       return nil
     }
     let new = BackupCopy(from: source, to: sink, on: engine)

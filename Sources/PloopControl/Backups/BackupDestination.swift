@@ -156,9 +156,8 @@ extension Service {
       target.mark = place.mark
       try requireUnused(target)
       if isMade {
-        let mark = try prepare(target.place)
-        // Whoever says which folder it is to be means no other one.
-        target.mark = place.mark ?? mark
+        // Whoever says which folder it is to be means no other one, and has none made.
+        if target.mark == nil { target.mark = try prepare(target.place) }
         _ = try open(target)
       }
       return BackupDestination(target)

@@ -12,6 +12,9 @@ protocol BackupPlace {
   /// - Throws: `image-exists` when it is whole.
   func open() throws(ServiceError) -> any BackupSink
 
+  /// Whether what there is under its name is the copy that was begun, made whole: else it is somebody else's.
+  func isWhole() throws(ServiceError) -> Bool
+
   /// - Throws: `insufficient-space` where less is free.
   func requireRoom(_ bytes: UInt64) throws(ServiceError)
 
@@ -22,6 +25,10 @@ protocol BackupPlace {
 /// One that keeps a manifest.
 protocol PointKeeper: BackupPlace {
   func manifest() throws(ServiceError) -> PointManifest
+}
+
+extension PointKeeper {
+  func isWhole() throws(ServiceError) -> Bool { try manifest().result != nil }
 }
 
 extension BackupPlace {

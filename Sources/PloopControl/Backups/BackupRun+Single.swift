@@ -30,7 +30,21 @@ extension BackupRun {
       let choice = try choose(nil, .snapshot(snapshot, of: nil))
       facts.reason = choice.reason
       let source = DeviceSource(snapshot.device)
-      let manifest = earlier ?? manifest(choice, source, at: nil)
+      let layers = try failing { () throws(ServiceError) in
+        try SnapshotLayers(snapshot).digest(of: snapshot.guid)
+      }
+      var made = self.manifest(choice, source, at: nil)
+      made.layers = layers
+      var manifest = earlier ?? made
+      if let earlier, earlier.layers != nil, earlier.layers != layers {
+        control.log(
+          "the backup is begun anew: the snapshot's files are not what they were", level: "warning")
+        try waiting { () throws(ServiceError) in
+          try backingUp { () throws(BackupError) in try single.remove(id) }
+        }
+        facts.isRestarted = true
+        manifest = made
+      }
       let place = SinglePlace(service, job.destination, manifest)
       return result(of: manifest, try copyStill(source, to: place), at: place, facts)
     }

@@ -183,10 +183,22 @@ struct BackupRun {
     do throws(JobStop) {
       return try copying.run(awaiting: disk)
     } catch {
-      if case .cancelled = error {
+      if isForgotten(after: error) {
         service.removeBegunBackup(id, of: job.device, on: job.destination)
       }
       throw error
+    }
+  }
+
+  /// Whether nobody could go on with what was begun, or find it: in a place that the job alone names a failed one
+  /// is no target's, of which somebody could remove it.
+  private func isForgotten(after stop: JobStop) -> Bool {
+    switch stop {
+    case .cancelled: true
+    case .interrupted: false
+    case .failed(let error):
+      job.destination.place != nil && !error.isInterruption && !control.now.isInterrupted
+        && (try? service.existing(id))?.mayTryAgain(after: error) != true
     }
   }
 

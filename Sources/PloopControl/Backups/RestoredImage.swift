@@ -103,6 +103,9 @@ private struct RestorePlace: BackupPlace {
     } catch { throw failure(error) }
   }
 
+  /// The name was ours from the beginning, and the journal that said so goes last.
+  func isWhole() -> Bool { true }
+
   func requireRoom(_ bytes: UInt64) throws(ServiceError) {
     try Service.requireSpace(
       bytes, of: try? image.folder.space().freeBytes, for: "\(image.folder.path)/\(image.name)")

@@ -64,8 +64,9 @@ extension Service {
         folder = try roots.makeFolder(of: try roots.locate(path, pointer: ""), pointer: "")
       case .nbd: return nil
       }
-      return try backingUp { () throws(BackupError) in
-        try TargetMark.make(ULID.make(), in: folder)
+      // One at a time: of two that find none, the second would replace the first one's.
+      return try targets.marking.withLock { _ throws(ServiceError) in
+        try backingUp { () throws(BackupError) in try TargetMark.make(ULID.make(), in: folder) }
       }
     }
   }
@@ -103,6 +104,21 @@ extension Service {
         .targetUnsuitable, "the target \(name) is no folder", pointer: pointer)
     }
     return directory
+  }
+
+  /// The backup that an image is, of a target or of a job that alone named the place, and that nobody has changed
+  /// since.
+  func keptBackup(at location: Roots.Location) -> String? {
+    let place = "\(TargetPlace.FileFormat.ploop.rawValue) \(location.path)"
+    let records = "files/\(SHA256.hexDigest(Array(place.utf8)))"
+    // Looked for first: whoever asks makes no folder.
+    guard (try? store.folder.folder(beneath: records)) != nil,
+      case .single(let single)? = try? open(
+        Target(
+          name: location.path, place: .file(path: location.path, format: .ploop), createdAt: 0)),
+      let points = try? single.points()
+    else { return nil }
+    return points.first { $0.state == .whole }?.id
   }
 
   /// What is known of the backup in a place that has no names for it. Whatever name the target has, and

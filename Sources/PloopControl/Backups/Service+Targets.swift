@@ -261,7 +261,8 @@ extension TargetPlace {
   /// Whether one is the other, or lies within it.
   func overlaps(_ other: TargetPlace) -> Bool {
     switch (self, other) {
-    case (.nbd(let one), .nbd(let other)): return one == other
+    case (.nbd(let one), .nbd(let other)):
+      return one == other || ExportName(one).map { $0 == ExportName(other) } ?? false
     case (.nbd, _), (_, .nbd): return false
     default:
       let (one, other) = (words + "/", other.words + "/")

@@ -18,6 +18,8 @@ final class TargetTable: Sendable {
   private let clerks = Locked<[String: Clerk]>([:])
   /// Held while it is decided whether a place is free.
   let adding = Locked(())
+  /// Held while a folder is looked at for its mark, and given one.
+  let marking = Locked(())
 
   /// Adds a target, or replaces what is known of one.
   func keep(_ target: Target) {

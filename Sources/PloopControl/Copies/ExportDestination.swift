@@ -59,13 +59,20 @@ enum ExportDestination: Equatable, Sendable {
     }
   }
 
-  func pinned(_ roots: Roots) throws(ServiceError) -> ExportDestination {
+  /// As it is written down: with its root, whatever roots there are later.
+  ///
+  /// - Throws: `path-outside-root`, `invalid-value`.
+  func pinned(_ service: Service) throws(ServiceError) -> ExportDestination {
+    let roots = service.roots
     switch self {
     case .image(let path, let version):
-      .image(
+      return .image(
         try roots.locate(path, pointer: ExportDestination.pointer).path, version: version)
-    case .raw(let path): .raw(try roots.locate(path, pointer: ExportDestination.pointer).path)
-    case .nbd: self
+    case .raw(let path):
+      return .raw(try roots.locate(path, pointer: ExportDestination.pointer).path)
+    case .nbd(let uri):
+      try service.requireAddress(uri, pointer: "/params/to/nbd")
+      return self
     }
   }
 

@@ -35,12 +35,12 @@ struct ExportJob: QueuedWork {
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
     _ = try plan(service)
     var parameters = try service.pinned(origin).values
-    parameters["to"] = try destination.pinned(service.roots).value
+    parameters["to"] = try destination.pinned(service).value
     return parameters
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    let place = try destination.pinned(service.roots)
+    let place = try destination.pinned(service)
     try service.requireUnused(place)
     var version: ImageVersion?
     if case .image(_, let wanted) = place { version = wanted }
@@ -157,7 +157,9 @@ struct ExportJob: QueuedWork {
         location.name,
         in: try service.roots.makeFolder(of: location, pointer: ExportDestination.pointer),
         as: .raw, records: try service.records("copies", of: path))
-    case .nbd(let uri): return NBDTarget(uri, records: try service.records("copies", of: uri))
+    case .nbd(let uri):
+      return NBDTarget(
+        uri, try service.nbdOptions(uri, nil), records: try service.records("copies", of: uri))
     }
   }
 }

@@ -153,6 +153,10 @@ private final class ExportPlace: BackupPlace {
     return sink
   }
 
+  func isWhole() throws(ServiceError) -> Bool {
+    try backingUp { () throws(BackupError) in try single.manifest(manifest.id).result != nil }
+  }
+
   func requireRoom(_ bytes: UInt64) throws(ServiceError) {
     guard let path else { return }
     let location = try service.roots.locate(path, pointer: ExportDestination.pointer)

@@ -8,6 +8,7 @@ internal import PloopIO
 extension Service {
   /// The origin as a job's parameters have it: the same whatever roots there are later.
   func pinned(_ origin: CopyOrigin) throws(ServiceError) -> CopyOrigin {
+    if case .nbd(let uri, _) = origin { try requireAddress(uri, pointer: "/params/from/nbd") }
     guard case .image(var image) = origin else { return origin }
     image.path = try roots.locate(image.path, pointer: OriginImage.pointer).path
     return .image(image)
@@ -55,11 +56,12 @@ extension Service {
     case .nbd(let uri, let shift):
       return try body(
         opening { () throws(ServiceError) in
-          try RestoreSource(as: version, isRounded: true) { () throws(ServiceError) in
+          let options = try nbdOptions(uri, nil)
+          return try RestoreSource(as: version, isRounded: true) { () throws(ServiceError) in
             (
               nil,
               try backingUp { () throws(BackupError) in
-                try ExportSource(nbd: uri, clusterShift: shift)
+                try ExportSource(nbd: uri, options, clusterShift: shift)
               }
             )
           }

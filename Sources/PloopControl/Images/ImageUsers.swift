@@ -83,6 +83,10 @@ struct ImageUsers {
         beneath.append((place, ImageInfo.User(kind: "job", id: job.id)))
       }
     }
+    for file in scan.files {
+      guard let id = service.keptBackup(at: file.location) else { continue }
+      add(ImageInfo.User(kind: "backup", id: id, isTop: true), at: file.location)
+    }
     // Whoever uses one name of a file uses the file.
     for file in scan.files {
       byIdentity[file.identity, default: []] += byPlace[file.location] ?? []
