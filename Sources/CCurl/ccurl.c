@@ -64,10 +64,8 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
     return 1;
   }
   struct conversation conversation = {request, reply};
-  char words[CURL_ERROR_SIZE] = "";
   struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
   if (request->body) headers = curl_slist_append(headers, "Content-Type: application/json");
-  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, words);
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
@@ -90,8 +88,8 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
   if (code == CURLE_OK) {
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &reply->status);
   } else {
-    const char *said = words[0] ? words : curl_easy_strerror(code);
-    strncpy(reply->error, said, sizeof reply->error - 1);
+    // Not the longer text, which has another number of milliseconds each time.
+    strncpy(reply->error, curl_easy_strerror(code), sizeof reply->error - 1);
   }
   curl_slist_free_all(headers);
   curl_easy_cleanup(handle);

@@ -17,6 +17,7 @@ extension Service {
       if let revision = controller.now.record?.revision {
         try Service.require(ifRevision, is: revision)
       }
+      try self.requireNotHandedOver(controller)
       if mode == .safe { try self.requireFree(controller) }
     }
     defer { jobs.admit(device: id) }
@@ -27,6 +28,7 @@ extension Service {
     }
     try await controller.run { () throws(ServiceError) in
       if mode == .hard { self.endMaintenance(of: controller) }
+      try self.requireNotHandedOver(controller)
       try self.requireFree(controller)
       try self.detach(controller, mode: mode, ifRevision: ifRevision)
     }

@@ -41,7 +41,7 @@ extension Service {
         for record in forgotten { try transaction.remove(record.id) }
       }
     }
-    try jobs.load()
+    try jobs.load { isHandedOver($0, by: $1) }
     for (controller, record) in controllers {
       engine.submit { [self] in
         bringBack(controller, record)

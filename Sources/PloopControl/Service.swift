@@ -165,11 +165,12 @@ package final class Service: ServiceAPI {
 
   // MARK: Devices by id
 
-  /// - Throws: `device-not-found`.
+  /// - Throws: `device-not-found`; `not-ready` before it is known which ones there are.
   func controller(_ id: String) throws(ServiceError) -> DeviceController {
-    let controller = state.withLock { $0.devices[id] }
+    let (controller, stage) = state.withLock { ($0.devices[id], $0.stage) }
     // One that is being attached for the first time is not there for others yet.
     guard let controller, controller.now.record != nil else {
+      if case .starting = stage { try Service.requireServing(stage) }
       throw ServiceError(.deviceNotFound, "there is no device \(id.prefix(80))", errno: "ENOENT")
     }
     return controller

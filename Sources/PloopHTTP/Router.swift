@@ -80,8 +80,11 @@ struct Call: Sendable {
   /// Who asks: what they call themselves, or as what they are known.
   func caller(named name: String?) throws(Problem) -> String {
     guard let name else { return caller.actor }
-    guard (1...128).contains(name.characterCount) else {
-      throw Problem("invalid-value", "holder: 1 to 128 characters are expected", pointer: "/holder")
+    guard (1...128).contains(name.characterCount), !name.hasPrefix(Service.reservedHolder) else {
+      throw Problem(
+        "invalid-value",
+        "holder: 1 to 128 characters are expected, and not \(Service.reservedHolder) at the beginning",
+        pointer: "/holder")
     }
     return name
   }

@@ -159,11 +159,13 @@ package struct PeerService: Sendable {
       var detail: String?
     }
     let problem = try? JSONDecoder().decode(Problem.self, from: Data(reply.body))
-    let words = problem?.detail ?? "status \(reply.status)"
+    // Of somebody else's words no more than people read is written down.
+    let words = problem?.detail.map { String($0.prefix(500)) } ?? "status \(reply.status)"
+    let code = String((problem?.code ?? "").prefix(64))
     // A service that comes or goes, and what a proxy says of one that is not there.
     let passes = reply.status == 429 || reply.status >= 500
     throw PeerError(
-      passes ? .unreachable : .refused(status: reply.status, code: problem?.code ?? ""),
+      passes ? .unreachable : .refused(status: reply.status, code: code),
       "\(name): \(words)")
   }
 }

@@ -8,6 +8,8 @@ final class JobControl: Sendable {
     var phase: String?
     var isPaused: Bool
     var isCancelled = false
+    /// It is cancelled, and that is not too late.
+    var isEnding: Bool { isCancelled && !isCommitted }
     var isInterrupted = false
     /// Between two steps it is to wait until it may go on, and it does.
     var isHeld = false
@@ -140,7 +142,7 @@ final class JobControl: Sendable {
       enum Turn { case go, cancelled, interrupted, held, paused, wait(UInt64) }
       let turn: Turn = state.withLock { state in
         // What was wanted for good comes before what is only put off.
-        if state.isCancelled, !state.isCommitted { return .cancelled }
+        if state.isEnding { return .cancelled }
         if state.isInterrupted { return .interrupted }
         if state.isHeld { return .held }
         if state.isPaused { return .paused }
@@ -159,14 +161,14 @@ final class JobControl: Sendable {
         if !wasPaused { note(.paused(true)) }
         wasPaused = true
         _ = state.wait { state in
-          state.isPaused && !state.isHeld && !state.isInterrupted && !state.isCancelled
+          state.isPaused && !state.isHeld && !state.isInterrupted && !state.isEnding
             ? nil : true
         }
       case .wait(let nanoseconds):
         // Looked at again when something changes, and often enough for a change of the limit.
         let milliseconds = min(200, Int(clamping: nanoseconds / 1_000_000) + 1)
         _ = state.wait(until: .after(milliseconds: milliseconds)) { state in
-          state.isPaused || state.isHeld || state.isInterrupted || state.isCancelled ? true : nil
+          state.isPaused || state.isHeld || state.isInterrupted || state.isEnding ? true : nil
         }
       }
     }
@@ -176,7 +178,7 @@ final class JobControl: Sendable {
     state.withLock { $0.isAtRest = true }
     note(.resting)
     _ = state.wait { state in
-      state.isHeld && !state.isInterrupted && !state.isCancelled ? nil : true
+      state.isHeld && !state.isInterrupted && !state.isEnding ? nil : true
     }
     state.withLock { $0.isAtRest = false }
   }
@@ -195,7 +197,7 @@ final class JobControl: Sendable {
     defer { state.withLock { $0.blockers = [] } }
     repeat {
       _ = state.wait(until: .after(milliseconds: 500)) { state in
-        state.isInterrupted || state.isCancelled && !state.isCommitted ? true : nil
+        state.isInterrupted || state.isEnding ? true : nil
       }
       try checkpoint()
     } while !isOver()
@@ -229,6 +231,12 @@ final class JobControl: Sendable {
   }
 
   func tellCommitted() { note(.committed(true)) }
+
+  /// What was done cannot be undone any more, whatever anybody wants.
+  func commitForGood() {
+    state.withLock { $0.isCommitted = true }
+    tellCommitted()
+  }
 
   /// Whether what lies where the work makes something is its own is written down, and stays so, whatever
   /// becomes of the commit, until the job is over.

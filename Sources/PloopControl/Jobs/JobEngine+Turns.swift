@@ -145,7 +145,7 @@ extension JobEngine {
   }
 
   /// Ends a job that does not run and was cancelled, once nothing is left of it. Where that may wait for a
-  /// target nobody waits for it here.
+  /// target, or for another service, nobody waits for it here.
   func discard(_ id: String, _ service: Service) {
     guard let job = state.withLock({ $0.jobs[id] }) else { return }
     // One that cannot be made has done nothing.
@@ -156,7 +156,8 @@ extension JobEngine {
       end(id, .cancelled)
       state.update { $0.discards -= 1 }
     }
-    guard job.target != nil, let thread = try? Thread(name: "ploopd-job", stackBytes: 1 << 20, body)
+    let mayWait = job.target != nil || endsWithoutDisk(job.type)
+    guard mayWait, let thread = try? Thread(name: "ploopd-job", stackBytes: 1 << 20, body)
     else { return body() }
     thread.detach()
   }

@@ -67,11 +67,19 @@ final class JobEngine: Sendable {
   // MARK: Beginning and end
 
   /// Takes up the jobs of an earlier life; none begins before ``start(_:)``.
-  func load() throws(ServiceError) {
+  ///
+  /// - Parameter isHandedOver: whether a device's disk is not ours any more, since a job has handed it over: it
+  ///   cannot be cancelled, whether it came to saying so or not.
+  func load(
+    isHandedOver: (_ device: String, _ job: String) -> Bool = { _, _ in false }
+  ) throws(ServiceError) {
     let (jobs, discarding, settings) = try store.write { transaction throws(ServiceError) in
       var jobs: [JobRecord] = []
       var discarding: [String] = []
       for var job in try transaction.openJobs() {
+        if endsWithoutDisk(job.type), let device = job.device, isHandedOver(device, job.id) {
+          job.isCommitted = true
+        }
         // What it has left is removed first.
         if job.isCancelled {
           discarding.append(job.id)

@@ -11,7 +11,8 @@ struct HandOver {
   private let service: Service
   private var holder: String { HandOver.holder(job) }
 
-  static func holder(_ job: String) -> String { "job:\(job)" }
+  /// What nobody else may call himself (``Service/reservedHolder``).
+  static func holder(_ job: String) -> String { "\(Service.reservedHolder)\(job)" }
 
   init(device: String, job: String, _ service: Service) {
     self.device = device
@@ -30,19 +31,25 @@ struct HandOver {
 
   /// Makes it. Nobody is changing the disk, and what it holds here is not durable yet (``settle()``).
   ///
-  /// - Throws: with the disk as it was.
-  func make(_ controller: DeviceController) throws(ServiceError) {
+  /// - Parameters:
+  ///   - deadline: until which requests in flight are waited for, as whoever wants to change the disk is.
+  ///   - isWanted: asked once it is this one's turn, and nothing is in the way.
+  /// - Returns: false where it is not wanted any more.
+  /// - Throws: with the disk as it was; `drain-timeout`.
+  func make(
+    _ controller: DeviceController, until deadline: Deadline,
+    _ isWanted: @escaping @Sendable () -> Bool
+  ) throws(ServiceError) -> Bool {
     let (job, holder, service) = (job, holder, service)
-    try controller.runAndWait { () throws(ServiceError) in
+    return try controller.runAndWait { () throws(ServiceError) in
       try service.requireFree(controller, but: job)
       let (disk, before) = try service.writable(controller)
       var record = before
       guard !disk.isSuspended else {
         throw ServiceError(.deviceBusy, "\(record.id) is suspended", errno: "EBUSY")
       }
-      try converting { () throws(DeviceError) in
-        try disk.quiesce(until: .after(seconds: service.configuration.quiesceSeconds))
-      }
+      guard isWanted() else { return false }
+      try converting { () throws(DeviceError) in try disk.quiesce(until: deadline) }
       let now = wallClockSeconds()
       record.suspended = true
       record.suspension = Suspension(holder: holder, since: now)
@@ -53,6 +60,7 @@ struct HandOver {
         disk.resume()
         throw error
       }
+      return true
     }
   }
 
@@ -99,8 +107,31 @@ struct HandOver {
 }
 
 extension Service {
+  /// How the holders of disks begin that are jobs.
+  package static let reservedHolder = "job:"
+
   /// Whether a device's disk is not ours any more, since a job has handed it over.
   func isHandedOver(_ device: String, by job: String) -> Bool {
-    record(of: device)?.prohibition?.holder == HandOver.holder(job)
+    guard let record = record(of: device), record.suspended else { return false }
+    return record.prohibition?.holder == HandOver.holder(job)
+  }
+
+  /// Whoever lets go of a disk that was handed over, and of which the other side has not been told yet, takes away
+  /// what says whose it is: attached again it would have two owners.
+  ///
+  /// - Throws: `device-busy` with the job.
+  func requireNotHandedOver(_ controller: DeviceController) throws(ServiceError) {
+    guard let holder = controller.now.record?.prohibition?.holder,
+      holder.hasPrefix(Service.reservedHolder)
+    else { return }
+    let job = String(holder.dropFirst(Service.reservedHolder.count))
+    guard isHandedOver(controller.id, by: job), let record = try? existing(job),
+      !record.state.isFinal
+    else { return }
+    throw ServiceError(
+      .deviceBusy,
+      "the job \(job) has handed \(controller.id) over, and has not told the other side yet",
+      remedy: "wait for the job, or take the disk back by resuming it by force", errno: "EBUSY",
+      holder: ServiceError.Holder(kind: "job", id: job))
   }
 }

@@ -71,7 +71,7 @@ struct MigrateJob: JobWork {
     var downtime: Downtime?
     if handOver.isMade {
       control.log("an earlier attempt has handed the disk over")
-      try control.commit()
+      control.commitForGood()
       result["completed_earlier"] = .flag(true)
     } else {
       // What was committed was not handed over: it begins anew.
@@ -106,7 +106,12 @@ struct MigrateJob: JobWork {
   ) throws(JobStop) {
     control.own(true)
     defer { handOver.settle() }
-    try MigrateJob.insisting(control, place.blocker) { () throws(ServiceError) in
+    // Whatever it says: there is no way back but that somebody takes the disk back by force.
+    let refusal = { (error: ServiceError) -> JobBlocker? in
+      error.code == .peerRefused
+        ? JobBlocker(kind: .target, id: place.words, detail: error.detail) : place.blocker(error)
+    }
+    try MigrateJob.insisting(control, refusal) { () throws(ServiceError) in
       try handOver.whileKept { () throws(ServiceError) in try place.takeOver() }
     }
     guard source == .detached else { return }

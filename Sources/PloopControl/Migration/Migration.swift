@@ -90,6 +90,7 @@ final class Migration {
     var worked: UInt64 = 0
     while true {
       try control.checkpoint()
+      try awaitResume(disk)
       let goesOn = try reaching(copy) { () throws(ServiceError) in
         if !copy.isOpen {
           try open(copy, disk)
@@ -197,6 +198,11 @@ final class Migration {
 
   // MARK: The rest
 
+  /// Whether the disk may be handed over, when it is its turn.
+  private enum Answer {
+    case tooLate, putOff, yes
+  }
+
   /// What became of an attempt at the hand-over.
   private enum Outcome {
     /// At these moments writers were stopped, and the disk was handed over; nanoseconds.
@@ -223,6 +229,7 @@ final class Migration {
       return nil
     }
     try control.checkpoint()
+    try awaitResume(disk)
     tries += 1
     // Nobody is held any more when this has come to nothing, whatever is waited for then.
     switch try stopAndHandOver(copy, disk, controller, limitNanoseconds: limit) {
@@ -258,11 +265,25 @@ final class Migration {
     }
     size = (copy.nextRound(isLast: true), 0)
     guard let read = copyRest(copy) else { return .inVain("the rest could not be copied in time") }
-    guard hold.keep() else { return .inVain("the rest was copied too late") }
-    guard control.commitAtOnce() else { return .putOff }
-    do throws(ServiceError) { try handOver.make(controller) } catch {
+    // Asked in the device's turn: until then the hold ends by itself, however long others have theirs.
+    let answer = Locked(Answer.tooLate)
+    let control = control
+    do throws(ServiceError) {
+      _ = try handOver.make(controller, until: .after(milliseconds: Int(downtimeMilliseconds))) {
+        guard hold.keep() else { return false }
+        let isCommitted = control.commitAtOnce()
+        answer.withLock { $0 = isCommitted ? .yes : .putOff }
+        return isCommitted
+      }
+    } catch {
       control.reopen()
-      throw .failed(error)
+      guard error.code == .drainTimeout else { throw .failed(error) }
+      return .inVain("requests in flight have not ended in time")
+    }
+    switch answer.withLock({ $0 }) {
+    case .tooLate: return .inVain("the rest was copied too late")
+    case .putOff: return .putOff
+    case .yes: break
     }
     hold.leaveToSuspension()
     isHandedOver = true
@@ -290,6 +311,14 @@ final class Migration {
     } catch { return nil }
     forecast.took(monotonicNanoseconds() - start, for: size.all)
     return all
+  }
+
+  /// Nothing is read of a suspended disk: whoever waits there could not be cancelled.
+  private func awaitResume(_ disk: Device) throws(JobStop) {
+    guard disk.isSuspended else { return }
+    let blocker = JobBlocker(
+      kind: .device, id: job.device, detail: "\(job.device) is suspended")
+    try control.wait(for: blocker) { !disk.isSuspended }
   }
 
   /// Another attempt is made after a while.

@@ -41,8 +41,13 @@ struct PeerPlace: MigrationPlace {
         clusterBytes: geometry.clusterBytes, version: geometry.version.rawValue, export: door,
         incoming: job)
       try asking { () throws(PeerError) in try peer.create(new) }
-    } else if try asking({ () throws(PeerError) in try peer.export(door) }) == nil {
-      try asking { () throws(PeerError) in try peer.addExport(door, of: id) }
+    } else {
+      // A new door each time: what the connection before has sent is done or dropped before anything else is
+      // written, so that nothing old comes late.
+      try asking { () throws(PeerError) in
+        try peer.removeExport(door)
+        try peer.addExport(door, of: id)
+      }
     }
     guard let uri = destination.exportURI(door) else {
       throw ServiceError(.invalidValue, "nbd: \(destination.nbd) is no address of a server")
@@ -75,7 +80,7 @@ struct PeerPlace: MigrationPlace {
     else {
       throw ServiceError(
         .peerRefused, "\(words) is gone, or another one", cause: "device-not-found",
-        remedy: "the disk is still here: resume it by force")
+        remedy: "look what has become of it there before you resume the disk here by force")
     }
     try asking { () throws(PeerError) in
       try peer.removeExport(door)
