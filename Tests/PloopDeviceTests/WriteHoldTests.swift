@@ -27,11 +27,14 @@ struct WriteHoldTests {
 
   private let bench: ChainBench
   private let ended = Monitor<End?>(nil)
+  private let witness = Witness()
   private var device: Device { bench.device }
 
   init() throws {
     bench = try ChainBench()
     try bench.write(0, [UInt8](repeating: 1, count: 4096))
+    // Asked before the hold is, which was begun later.
+    _ = try bench.device.beginRecording(witness, until: .after(seconds: 600))
   }
 
   private func hold(_ nanoseconds: UInt64 = WriteHoldTests.hour) throws -> WriteHold {
@@ -40,8 +43,6 @@ struct WriteHoldTests {
 
   /// A writer in the background, which has come to the hold when this returns.
   private func startWriter() throws {
-    let witness = Witness()
-    _ = try device.beginRecording(witness, until: .after(seconds: 600))
     let (device, ended) = (device, ended)
     try Thread(name: "writer") {
       do {

@@ -60,7 +60,7 @@ struct PeerTests {
 
   private func answering(_ status: String, _ body: String) throws -> PeerService {
     let server = try Server(
-      "b'HTTP/1.1 \(status) X\\\\r\\\\nContent-Length: \(body.utf8.count)\\\\r\\\\n\\\\r\\\\n' + b'\(body)'"
+      "b'HTTP/1.1 \(status) X\\r\\nContent-Length: \(body.utf8.count)\\r\\n\\r\\n' + b'\(body)'"
     )
     servers.withLock { $0.append(server) }
     return PeerService(server.address)
