@@ -91,7 +91,9 @@ struct MigrateToPeerTests {
   @Test("are nobody's to detach or to hand over again until the other service has been told")
   func handedOver() throws {
     #expect(try there.create("other", sizeBytes: 1 << 20).status == 201)
-    #expect(try there.post("/v1/exports", #"{"name":"vm","device":"other"}"#).status == 201)
+    let door = try there.post(
+      "/v1/exports", #"{"name":"vm","device":"other","readonly":true}"#)
+    #expect(door.status == 201, "\(door.text)")
     let id = try fixture.migrate()
     // The door that guests are to find is another device's there.
     try fixture.here.await(id) { job in
