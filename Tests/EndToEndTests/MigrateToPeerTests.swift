@@ -88,33 +88,6 @@ struct MigrateToPeerTests {
     try guest.expect(in: fixture.saveThere("there"))
   }
 
-  @Test("are nobody's to detach or to hand over again until the other service has been told")
-  func handedOver() throws {
-    #expect(try there.create("other", sizeBytes: 1 << 20).status == 201)
-    let door = try there.post(
-      "/v1/exports", #"{"name":"vm","device":"other","readonly":true}"#)
-    #expect(door.status == 201, "\(door.text)")
-    let id = try fixture.migrate()
-    // The door that guests are to find is another device's there.
-    try fixture.here.await(id) { job in
-      ((job["waiting_for"] as? [[String: Any]])?.first?["kind"] as? String) == "target"
-    }
-    let device = try service.get("/v1/devices/vm").json
-    let prohibition = device["prohibition"] as? [String: Any]
-    #expect(prohibition?["holder"] as? String == "job:\(id)", "\(device)")
-    for mode in ["safe", "hard"] {
-      let refused = try service.delete("/v1/devices/vm?mode=\(mode)")
-      #expect(refused.code == "device-busy" && refused.text.contains(id), "\(refused.text)")
-    }
-    let named = try service.patch(
-      "/v1/devices/vm", "{\"noresume\":true,\"holder\":\"job:\(id)\"}")
-    #expect(named.code == "invalid-value", "\(named.text)")
-    #expect(try there.delete("/v1/exports/vm").status == 204)
-    _ = try succeeded(id)
-    #expect(try there.get("/v1/devices/vm").json["incoming"] is NSNull)
-    #expect(try service.delete("/v1/devices/vm").status == 204)
-  }
-
   @Test("begin anew with the same disk there when this service was killed")
   func killed() throws {
     try fixture.here.write("vm", 17, "0 12M", "40M 4M")

@@ -60,6 +60,10 @@ struct AdmissionTests {
     let size = await ask(operate, "PATCH", "/v1/devices/vm1", #"{"size":21474836480}"#)
     #expect(code(size) == "scope-missing" && size.member("scope") == .string("admin"))
     #expect(await ask(operate, "PATCH", "/v1/devices/vm1", #"{"autostart":true}"#).status == 200)
+    // As which a job hands a disk over nobody else suspends one.
+    let posed = await ask(
+      operate, "PATCH", "/v1/devices/vm1", #"{"noresume":true,"holder":"job:01KAR7"}"#)
+    #expect(code(posed) == "invalid-value")
     let jobs: [(String, Bool)] = [
       (#"{"type":"merge","device":"vm1"}"#, true), (#"{"type":"hash","device":"vm1"}"#, true),
       (#"{"type":"backup","device":"vm1","params":{"target":"nas"}}"#, true),

@@ -100,15 +100,19 @@ struct MigrateJob: JobWork {
     return result
   }
 
+  /// Why another service opens no door to a disk that is its own by then.
+  private static let doorFaults: Set = ["export-exists", "writer-exists"]
+
   /// Behind the hand-over: whatever may pass is waited for, and nobody can cancel it.
   private func finish(
     _ handOver: HandOver, _ place: any MigrationPlace, _ control: JobControl
   ) throws(JobStop) {
     control.own(true)
     defer { handOver.settle() }
-    // Whatever it says: there is no way back but that somebody takes the disk back by force.
+    // Whatever it says of the disk: there is no way back but that somebody takes it back by force. That a door is
+    // not opened there costs nobody the disk.
     let refusal = { (error: ServiceError) -> JobBlocker? in
-      error.code == .peerRefused
+      error.code == .peerRefused && error.cause.map(MigrateJob.doorFaults.contains) != true
         ? JobBlocker(kind: .target, id: place.words, detail: error.detail) : place.blocker(error)
     }
     try MigrateJob.insisting(control, refusal) { () throws(ServiceError) in
