@@ -219,6 +219,8 @@ struct MigrateTests {
       ).status == 201)
     #expect(try code("\"to\":{\"nbd\":\"\(server.uri)\"}") == "target-exists")
     #expect(try service.delete("/v1/targets/peer").status == 204)
+    // With so much to copy it is under way for as long as it is wanted.
+    try fixture.write("vm", 17, "0 12M")
     let id = try migrate(
       server.uri, ",\"max_downtime_ms\":60000", ",\"limits\":{\"bps\":\(Self.crawl)}")
     #expect(
