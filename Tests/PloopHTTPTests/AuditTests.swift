@@ -43,7 +43,7 @@ struct AuditTests {
   }
 
   /// What was added; the lines that tell of crashes have none.
-  private func texts(_ lines: [[UInt8]]) -> [JSON?] {
+  private func texts(_ lines: [[UInt8]]) -> [JSON] {
     lines.compactMap { (try? JSONParser.parse($0))?.member("what") }
   }
 
