@@ -96,10 +96,16 @@ package struct TokenFile: Sendable {
 
   private func lock(in folder: ImageFolder) throws -> ImageFile {
     let name = TokenFile.lockName
-    let isThere = folder.contains(name)
-    let file =
-      isThere ? try folder.open(name, writable: true) : try folder.create(name, mode: 0o600)
-    if !isThere { giveToOwner(of: folder, name) }
+    if !folder.contains(name) {
+      do throws(IOError) {
+        _ = try folder.create(name, mode: 0o600)
+        giveToOwner(of: folder, name)
+      } catch {
+        // Somebody else has made it meanwhile.
+        guard error.code == EEXIST else { throw error }
+      }
+    }
+    let file = try folder.open(name, writable: true)
     while file.withDescriptor({ flock($0, LOCK_EX) }) != 0 {
       guard errno == EINTR else { throw IOError.last("flock", "\(folderPath)/\(name)") }
     }
