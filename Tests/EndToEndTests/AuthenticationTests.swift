@@ -98,14 +98,9 @@ struct AuthenticationTests {
         "/usr/bin/curl", "-sSN", "-H", "Authorization: Bearer \(secret)", "-H",
         "Accept: text/event-stream", "http://\(try service.httpAddress())/v1/events",
       ], output: file, errors: file)
-    let deadline = Date(timeIntervalSinceNow: 120)
-    while try !Tool.shell("cat '\(file)'").output.contains("id:"), Date() < deadline {
-      usleep(10_000)
-    }
+    try Tool.awaitText("id:", in: file)
     #expect(try service.create("vm1", sizeBytes: 16 << 20).status == 201)
-    while try !Tool.shell("cat '\(file)'").output.contains("device.created"), Date() < deadline {
-      usleep(10_000)
-    }
+    try Tool.awaitText("device.created", in: file)
     _ = try token("revoke reader")
     #expect(try service.create("vm2", sizeBytes: 16 << 20).status == 201)
     #expect(try stream.wait(seconds: 120) == 0)
@@ -169,11 +164,7 @@ struct AuthenticationTests {
     #expect(try ask("mail", "OPTIONS").hasSuffix("204"))
     // Groups are looked for again.
     service.signal(SIGHUP)
-    let deadline = Date(timeIntervalSinceNow: 120)
-    while try !Tool.shell("cat '\(service.logFile)'").output.contains("reloaded"), Date() < deadline
-    {
-      usleep(10_000)
-    }
+    try Tool.awaitText("reloaded", in: service.logFile)
     #expect(try ask("games", "DELETE").contains("\"device-not-found\""))
     #expect(try service.end() == 0)
   }

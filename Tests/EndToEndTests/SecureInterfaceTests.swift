@@ -117,39 +117,27 @@ struct SecureInterfaceTests {
         "\(tls)/a-ops-key.pem", "-H", "Accept: text/event-stream",
         "https://localhost:\(port)/v1/events",
       ], output: "\(folder.path)/events", errors: "\(folder.path)/errors")
-    try wait { try Tool.shell("cat '\(folder.path)/events'").output.contains("id:") }
+    try Tool.awaitText("id:", in: "\(folder.path)/events")
     try use("b")
     service.signal(SIGHUP)
-    try wait { try logs(service, "reloaded") == 1 }
+    try Tool.awaitText("reloaded", in: service.logFile)
     #expect(try curl(service, "/v1", as: "b-ops", trusting: "b").hasSuffix(" 200"))
     #expect(try curl(service, "/healthz").hasSuffix(" 000"))
     #expect(try curl(service, "/v1", as: "a-ops", trusting: "b").hasSuffix(" 401"))
     #expect(try service.create("vm1", sizeBytes: 16 << 20).status == 201)
-    try wait { try Tool.shell("cat '\(folder.path)/events'").output.contains("device.created") }
+    try Tool.awaitText("device.created", in: "\(folder.path)/events")
     try Tool.shell("cp '\(tls)/a-server-key.pem' '\(tls)/own/server-key.pem'")
     service.signal(SIGHUP)
-    try wait { try logs(service, "certificates stay") == 1 }
+    try Tool.awaitText("certificates stay", in: service.logFile)
     #expect(try curl(service, "/v1", as: "b-ops", trusting: "b").hasSuffix(" 200"))
     for count in 2...4 {
       try use(count == 3 ? "b" : "a")
       service.signal(SIGHUP)
-      try wait { try logs(service, "reloaded") == count }
+      try Tool.awaitText("reloaded", in: service.logFile, times: count)
     }
     #expect(try curl(service, "/v1", as: "a-ops").hasSuffix(" 200"))
     stream.end()
     #expect(try service.end() == 0)
-  }
-
-  private func logs(_ service: RunningService, _ words: String) throws -> Int {
-    try Tool.shell("cat '\(service.logFile)'").output.components(separatedBy: words).count - 1
-  }
-
-  private func wait(for condition: () throws -> Bool) throws {
-    let deadline = Date(timeIntervalSinceNow: 120)
-    while try !condition() {
-      guard Date() < deadline else { throw Tool.Failure(description: "it did not happen") }
-      usleep(10_000)
-    }
   }
 
   @Test("Beyond the loopback the names that it is called by are those that it was given")

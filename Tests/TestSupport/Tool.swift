@@ -53,6 +53,18 @@ package enum Tool {
       seconds: seconds)
   }
 
+  /// Waits until a text stands as often as is wanted in a file that another process writes.
+  package static func awaitText(_ text: String, in file: String, times count: Int = 1) throws {
+    let deadline = Deadline.after(seconds: 120)
+    while try read(file).ranges(of: text).count < count {
+      guard !deadline.hasPassed else {
+        throw Failure(description: "\(file) does not say \(text):\n\(try read(file))")
+      }
+      // Between two looks, not instead of one.
+      poll(nil, 0, 10)
+    }
+  }
+
   private static func read(_ path: String) throws -> String {
     let number = open(path, O_RDONLY)
     guard number >= 0 else { throw Failure(description: "cannot read \(path)") }
