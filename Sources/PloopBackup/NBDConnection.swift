@@ -104,6 +104,7 @@ final class NBDConnection: BlockExport {
     let handle = try NBDHandle()
     self.handle = handle
     bell = try onTarget { () throws(IOError) in try Bell() }
+    // A command as C has it, with a null pointer at the end; libnbd copies it.
     var words: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) } + [nil]
     defer { words.forEach { free($0) } }
     guard nbd_add_meta_context(handle.pointer, NBDConnection.context) == 0,

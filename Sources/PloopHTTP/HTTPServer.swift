@@ -30,6 +30,7 @@ package final class HTTPServer: Sendable {
   /// Unchecked: the library allows its daemon to be quiesced and stopped by any thread, and only the
   /// one that takes it out of ``daemons`` does so.
   private struct Daemon: @unchecked Sendable {
+    /// What the library calls its daemon; never looked into.
     let handle: OpaquePointer
     let socket: ListeningSocket
     /// Nil without TLS.

@@ -4,8 +4,8 @@ internal import PloopIO
 
 // What libmicrohttpd calls, always on its daemon's thread.
 //
-// It is a C library: what it keeps for us comes back as raw pointers, and here, nowhere else, they
-// become objects. The server is passed unretained, since it stops its daemons before it goes; an
+// It is a C library: what it keeps for us comes back as raw pointers, and here, nowhere else but where a call hands
+// names or headers to us while it lasts (ServerIdentity.swift), they become objects. The server is passed unretained, since it stops its daemons before it goes; an
 // exchange is retained from the first callback of its request to the last one.
 
 func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {

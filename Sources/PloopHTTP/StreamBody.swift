@@ -19,6 +19,7 @@ final class StreamBody: @unchecked Sendable {
     var isEnded = false
     /// The reply is over, however it ended.
     var isGone = false
+    /// What the library calls the connection that waits; it is handed back to it, and never looked into.
     var suspended: OpaquePointer?
     var sender: CheckedContinuation<Bool, Never>?
 

@@ -40,6 +40,8 @@ struct HTTPClient: Sendable {
     return Reply(status: text.status, body: bytes)
   }
 
+  /// libcurl is asked through C strings and C memory, which last as long as this call; what it answers is copied
+  /// before it is freed (``send(_:_:_:)``).
   private func perform(
     _ method: String, _ path: String, _ socket: String?, _ body: [UInt8]?,
     _ reply: inout ccurl_reply

@@ -38,7 +38,9 @@ extension BackupRun {
       let copying = BackupCopying(source, to: place, control, on: service.engine) {
         BackupRun.end(of: frozen.backup)
       }
-      found = try copying.run { () throws(JobStop) in try awaitResume(frozen.device) }
+      found = try copying.run { () throws(JobStop) in
+        try control.awaitResume(of: frozen.device, named: job.device)
+      }
     } catch {
       service.thaw(frozen, controller, isKept: false)
       if case .interrupted = error { throw error }
@@ -110,14 +112,6 @@ extension BackupRun {
       remedy: "give the backup more room (spill), or take a faster target")
   }
 
-  /// Nothing is read of a suspended disk.
-  private func awaitResume(_ device: Device) throws(JobStop) {
-    guard device.isSuspended else { return }
-    let blocker = JobBlocker(
-      kind: .device, id: job.device, detail: "\(job.device) is suspended")
-    try control.wait(for: blocker) { !device.isSuspended }
-  }
-
   private func advance(_ checkpoints: BackupCheckpoints) throws(JobStop) {
     guard checkpoints.kept != nil else { return }
     let (id, controller, service) = (id, controller, service)
@@ -145,7 +139,8 @@ extension BackupRun {
     facts.chain = history.map { _ in choice.chain }
     let place = place(choice, made, source, keepsPoints: history != nil)
     let found = try copyStill(
-      source, to: place, awaiting: { () throws(JobStop) in try awaitResume(disk) })
+      source, to: place,
+      awaiting: { () throws(JobStop) in try control.awaitResume(of: disk, named: job.device) })
     return result(of: made, found, at: place, facts)
   }
 }

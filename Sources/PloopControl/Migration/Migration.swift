@@ -90,7 +90,7 @@ final class Migration {
     var worked: UInt64 = 0
     while true {
       try control.checkpoint()
-      try awaitResume(disk)
+      try control.awaitResume(of: disk, named: job.device)
       let goesOn = try reaching(copy) { () throws(ServiceError) in
         if !copy.isOpen {
           try open(copy, disk)
@@ -229,7 +229,7 @@ final class Migration {
       return nil
     }
     try control.checkpoint()
-    try awaitResume(disk)
+    try control.awaitResume(of: disk, named: job.device)
     tries += 1
     // Nobody is held any more when this has come to nothing, whatever is waited for then.
     switch try stopAndHandOver(copy, disk, controller, limitNanoseconds: limit) {
@@ -311,14 +311,6 @@ final class Migration {
     } catch { return nil }
     forecast.took(monotonicNanoseconds() - start, for: size.all)
     return all
-  }
-
-  /// Nothing is read of a suspended disk: whoever waits there could not be cancelled.
-  private func awaitResume(_ disk: Device) throws(JobStop) {
-    guard disk.isSuspended else { return }
-    let blocker = JobBlocker(
-      kind: .device, id: job.device, detail: "\(job.device) is suspended")
-    try control.wait(for: blocker) { !disk.isSuspended }
   }
 
   /// Another attempt is made after a while.

@@ -37,6 +37,7 @@ package struct PeerRules: Sendable {
 
   private static func group(_ name: String) -> UInt32? {
     var entry = Glibc.group()
+    // The C library says by a pointer whether it has filled the entry; it is compared with nil only.
     var found: UnsafeMutablePointer<Glibc.group>?
     var buffer = [CChar](repeating: 0, count: 1 << 16)
     while true {

@@ -5,7 +5,8 @@ internal import PloopIO
 /// As what the service shows itself to clients of TLS, and which authorities vouch for clients: files in
 /// one folder, named as QEMU and libnbd name theirs.
 ///
-/// Unchecked: the texts are written once, and only read from then on.
+/// The texts are C strings, since libmicrohttpd reads them as such when a daemon begins, and so that the key can be
+/// wiped: an array may have left copies. Unchecked: they are written once, and only read from then on.
 package final class ServerIdentity: @unchecked Sendable {
   package struct Fault: Error, CustomStringConvertible {
     package let description: String
@@ -72,6 +73,7 @@ package enum ClientCertificate: Sendable, Equatable {
   init?(of connection: OpaquePointer) {
     final class Names { var names: [String] = [] }
     let found = Names()
+    // Names are told by a C function while this call lasts, so what it adds them to need not be retained.
     let result = cmicrohttpd_verify_client(
       connection,
       { context, bytes, count in
