@@ -37,6 +37,8 @@ package final class AuditLog: Sendable {
   }
 
   private static let mostWaiting = 1_000
+  /// What was written is on the disk after that at the latest.
+  private static let syncMilliseconds = 1_000
 
   private let patienceMilliseconds: Int
   private let state = Monitor(State())
@@ -131,16 +133,18 @@ package final class AuditLog: Sendable {
   ) {
     attempt(state, complain) { () throws(IOError) in try file.begin() }
     state.update { $0.hasBegun = true }
+    // Answers wait for their lines, and so for a sync that is under way: it is made once a second at most.
+    var syncDue: Deadline?
     while true {
-      let entries: [Entry]? = state.wait { state in
+      let entries: [Entry]? = state.wait(until: syncDue ?? .never) { state in
         if !state.waiting.isEmpty {
           defer { state.waiting = [] }
           return .some(state.waiting)
         }
         return state.isEnding ? .some([]) : nil
       }
-      guard let entries, !entries.isEmpty else { break }
-      for entry in entries {
+      if let entries, entries.isEmpty { break }
+      for entry in entries ?? [] {
         let isWritten = attempt(state, complain) { () throws(IOError) in
           try file.add(entry.members, suppressed: entry.suppressed, lost: entry.lost)
         }
@@ -150,8 +154,14 @@ package final class AuditLog: Sendable {
           if isWritten { state.lineCount &+= 1 } else { state.lostCount &+= 1 }
         }
       }
-      file.sync()
+      if syncDue?.hasPassed == true {
+        file.sync()
+        syncDue = nil
+      } else {
+        syncDue = syncDue ?? .after(milliseconds: syncMilliseconds)
+      }
     }
+    file.sync()
     let (suppressed, lost, isNoted) = state.withLock { ($0.suppressed, $0.lost, $0.isEndNoted) }
     if isNoted { file.end(suppressed: suppressed, lost: lost) }
     state.update { $0.hasEnded = true }
