@@ -30,6 +30,8 @@ let package = Package(
     .target(
       name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
     .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
+    // Files that the service answers with; `#embed` is C's.
+    .target(name: "CAssets"),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),
@@ -50,7 +52,9 @@ let package = Package(
       swiftSettings: settings),
     .target(
       name: "PloopHTTP",
-      dependencies: ["CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", logging],
+      dependencies: [
+        "CAssets", "CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", logging, yams,
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "ploopd",
