@@ -12,7 +12,7 @@ struct Handshake<Directory: ExportDirectory> {
   private let claim: (_ name: [UInt8]?) -> Void
   private let skipsZeroes: Bool
   private let isFixed: Bool
-  private var structured = false
+  private var style = HeaderStyle.simple
   /// For which export contexts were selected, and which.
   private var selection: (name: [UInt8], contexts: [SelectedContext])?
   private var optionCount = 0
@@ -60,11 +60,12 @@ struct Handshake<Directory: ExportDirectory> {
       return .close
     case OptionNumber.exportName:
       // There is no way to say no but to hang up.
-      guard let data, !isEnding else { return .close }
+      guard let data, !isEnding, style != .extended else { return .close }
       return exportName(data, &out)
     case _ where isEnding:
       refuse(option, OptionReply.shutdown, "the server shuts down", &out)
-    case OptionNumber.list, OptionNumber.startTLS, OptionNumber.structuredReply:
+    case OptionNumber.list, OptionNumber.startTLS, OptionNumber.structuredReply,
+      OptionNumber.extendedHeaders:
       guard data?.isEmpty == true else {
         refuse(option, OptionReply.invalid, "this option has no data", &out)
         break
@@ -91,13 +92,28 @@ struct Handshake<Directory: ExportDirectory> {
     case OptionNumber.list: list(&out)
     case OptionNumber.startTLS:
       refuse(option, OptionReply.policy, "this server has no TLS", &out)
-    default:
-      guard !structured else {
-        return refuse(option, OptionReply.invalid, "structured replies are already on", &out)
+    case OptionNumber.structuredReply:
+      switch style {
+      case .simple: turnOn(.structured, option, &out)
+      case .structured:
+        refuse(option, OptionReply.invalid, "structured replies are already on", &out)
+      case .extended:
+        refuse(
+          option, OptionReply.extendedHeadersRequired, "extended headers are already on", &out)
       }
-      structured = true
-      reply(option, OptionReply.ack, [], &out)
+    default:
+      guard style != .extended else {
+        return refuse(option, OptionReply.invalid, "extended headers are already on", &out)
+      }
+      turnOn(.extended, option, &out)
     }
+  }
+
+  private mutating func turnOn(
+    _ style: HeaderStyle, _ option: UInt32, _ out: inout MessageWriter
+  ) {
+    self.style = style
+    reply(option, OptionReply.ack, [], &out)
   }
 
   private enum Finding {
@@ -207,7 +223,7 @@ struct Handshake<Directory: ExportDirectory> {
     let isSet = option == OptionNumber.setMetaContext
     // A former selection is void even when this one fails.
     if isSet { selection = nil }
-    guard structured || !isSet else {
+    guard style.isStructured || !isSet else {
       return refuse(option, OptionReply.invalid, "structured replies come first", &out)
     }
     var reader = MessageReader(data)
@@ -249,8 +265,8 @@ struct Handshake<Directory: ExportDirectory> {
   }
 
   private func session(_ door: Directory.Door, name: [UInt8]) -> Session<Directory.Door> {
-    let selected = structured && selection?.name == name ? selection?.contexts : nil
-    return Session(door: door, name: name, structured: structured, contexts: selected ?? [])
+    let selected = selection?.name == name ? selection?.contexts : nil
+    return Session(door: door, name: name, style: style, contexts: selected ?? [])
   }
 
   // MARK: Replies
@@ -276,14 +292,15 @@ struct Handshake<Directory: ExportDirectory> {
 struct Session<Door: Export>: Sendable {
   let door: Door
   let name: [UInt8]
-  let structured: Bool
+  let style: HeaderStyle
   let contexts: [SelectedContext]
 
   var flags: UInt16 {
     var flags =
       TransmissionFlags.hasFlags | TransmissionFlags.sendFlush | TransmissionFlags.sendFUA
       | TransmissionFlags.canMultiConn | TransmissionFlags.sendCache
-    if structured { flags |= TransmissionFlags.sendDF }
+    if style.isStructured { flags |= TransmissionFlags.sendDF }
+    if style == .extended, !contexts.isEmpty { flags |= TransmissionFlags.statusPayload }
     if door.isReadOnly {
       flags |= TransmissionFlags.readOnly
     } else {

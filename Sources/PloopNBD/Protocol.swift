@@ -23,6 +23,7 @@ enum OptionNumber {
   static let structuredReply: UInt32 = 8
   static let listMetaContext: UInt32 = 9
   static let setMetaContext: UInt32 = 10
+  static let extendedHeaders: UInt32 = 11
 }
 
 enum OptionReply {
@@ -39,6 +40,7 @@ enum OptionReply {
   static let unknown = error + 6
   static let shutdown = error + 7
   static let tooBig = error + 9
+  static let extendedHeadersRequired = error + 10
 }
 
 enum InfoType {
@@ -59,11 +61,19 @@ enum TransmissionFlags {
   static let canMultiConn: UInt16 = 1 << 8
   static let sendCache: UInt16 = 1 << 10
   static let sendFastZero: UInt16 = 1 << 11
+  static let statusPayload: UInt16 = 1 << 12
 }
 
-enum RequestHeader {
-  static let magic: UInt32 = 0x2560_9513
-  static let byteCount = 28
+/// How requests and replies are laid out, as the handshake has agreed on.
+enum HeaderStyle: Sendable {
+  case simple, structured, extended
+
+  /// Whether replies are chunks.
+  var isStructured: Bool { self != .simple }
+  var requestBytes: Int { self == .extended ? 32 : 28 }
+  var requestMagic: UInt32 { self == .extended ? 0x21e4_1c71 : 0x2560_9513 }
+  /// Bytes before a chunk's payload.
+  var chunkBytes: Int { self == .extended ? 32 : 20 }
 }
 
 enum Command {
@@ -83,6 +93,7 @@ enum CommandFlags {
   static let dontFragment: UInt16 = 4
   static let requireOne: UInt16 = 8
   static let fastZero: UInt16 = 16
+  static let payloadLength: UInt16 = 32
 }
 
 enum SimpleReply {
@@ -92,13 +103,14 @@ enum SimpleReply {
 
 enum Chunk {
   static let magic: UInt32 = 0x668e_33ef
-  static let byteCount = 20
+  static let extendedMagic: UInt32 = 0x6e8a_278c
   static let done: UInt16 = 1
 
   static let none: UInt16 = 0
   static let offsetData: UInt16 = 1
   static let offsetHole: UInt16 = 2
   static let blockStatus: UInt16 = 5
+  static let extendedBlockStatus: UInt16 = 6
   static let error: UInt16 = 0x8001
   static let errorOffset: UInt16 = 0x8002
 }

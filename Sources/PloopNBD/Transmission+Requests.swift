@@ -15,7 +15,7 @@ extension Transmission {
     switch request.type {
     case Command.read: return read(request)
     case Command.write: return write(request, data)
-    case Command.blockStatus: return status(request)
+    case Command.blockStatus: return status(request, data)
     default: change(request)
     }
     return nil
@@ -24,7 +24,7 @@ extension Transmission {
   /// What the engine does, and what is answered with its success alone.
   private func change(_ request: Request) {
     let door = self.door
-    let length = UInt64(request.length)
+    let length = request.length
     switch request.type {
     case Command.flush:
       slow(request) { () throws(NBDError) in
@@ -147,7 +147,7 @@ extension Transmission {
 
   /// All bytes of the write are where later reads find them.
   mutating func written(_ request: Request) {
-    guard request.isDurable else { return append(simpleSuccess: request) }
+    guard request.isDurable else { return appendSuccess(request) }
     let door = self.door
     slow(request) { () throws(NBDError) in
       try door.commit()
@@ -166,12 +166,12 @@ extension Transmission {
     }
   }
 
-  private mutating func append(simpleSuccess request: Request) {
-    guard let out = output.reserve(SimpleReply.byteCount) else {
+  private mutating func appendSuccess(_ request: Request) {
+    guard let out = output.reserve(format.successBytes) else {
       return append(format.success(request))
     }
-    ReplyFormat.putSimple(0, request.cookie, in: out)
-    output.commit(SimpleReply.byteCount)
+    format.putSuccess(request, in: out)
+    output.commit(out.count)
   }
 
   /// Has the engine do `work` when the export admits requests.
@@ -185,12 +185,25 @@ extension Transmission {
 
   // MARK: Everything else
 
-  private mutating func status(_ request: Request) -> Halt? {
+  /// - Parameter data: what a selective one carries.
+  private mutating func status(_ request: Request, _ data: ByteRegion) -> Halt? {
+    guard request.isSelective else { return status(request, session.contexts) }
+    do throws(NBDError) {
+      let (length, contexts) = try StatusSelection(data).resolved(session.contexts)
+      let plain = request.asking(length)
+      if let fault = plain.fault(session, connection.limits) { throw fault }
+      return status(plain, contexts)
+    } catch {
+      append(format.failure(request, error))
+      return nil
+    }
+  }
+
+  private mutating func status(_ request: Request, _ contexts: [SelectedContext]) -> Halt? {
+    let length = request.length
     let most = min(
-      connection.limits.extentsPerReply, Int(request.length) / Self.leastExtentBytes + 2)
-    let limit = request.flags & CommandFlags.requireOne != 0 ? 1 : most
-    let length = UInt64(request.length)
-    let contexts = session.contexts
+      UInt64(connection.limits.extentsPerReply), length / UInt64(Self.leastExtentBytes) + 2)
+    let limit = request.flags & CommandFlags.requireOne != 0 ? 1 : Int(most)
     if contexts.count == 1, case .allocation = contexts[0].context,
       let extents = door.extentsNow(offset: request.offset, length: length, limit: limit)
     {
@@ -198,7 +211,7 @@ extension Transmission {
       return nil
     }
     let share = max(1, limit / contexts.count)
-    let charge = ReplyFormat.statusBytes(share) * contexts.count
+    let charge = format.statusBytes(share) * contexts.count
     guard account.take(charge) else { return .memory }
     let door = self.door
     let format = self.format

@@ -61,7 +61,7 @@ struct Transmission<Directory: ExportDirectory> {
     mailbox = connection.mailbox
     lane = ReadLane(connection.engine, bell: connection.mailbox.bell)
     door = session.door
-    format = ReplyFormat(structured: session.structured)
+    format = ReplyFormat(style: session.style)
     account = MemoryAccount(
       budget: connection.budget, id: connection.id, bell: connection.mailbox.bell,
       ownBytes: connection.limits.ownBytesInFlight)
@@ -122,8 +122,10 @@ struct Transmission<Directory: ExportDirectory> {
       if collecting != nil, let halt = goOnCollecting() { return halt }
       // 2 the next request
       guard hasRoom else { return .busy }
-      guard let header = input.peek(RequestHeader.byteCount) else { return .input }
-      guard let request = Request(header), request.type != Command.disconnect else { return .over }
+      guard let header = input.peek(session.style.requestBytes) else { return .input }
+      guard let request = Request(header, session.style), request.type != Command.disconnect else {
+        return .over
+      }
       if let halt = take(request) { return halt }
     }
   }
@@ -133,18 +135,19 @@ struct Transmission<Directory: ExportDirectory> {
     if fault == nil, connection.isEnding {
       fault = NBDError(.shuttingDown, "the export is going away")
     }
-    let wholeBytes = RequestHeader.byteCount + request.payloadBytes
+    let headerBytes = session.style.requestBytes
+    let wholeBytes = headerBytes + request.payloadBytes
     if let fault {
       append(format.failure(request, fault))
       // Refused bytes are read all the same: the stream stays in step.
       skipping = wholeBytes
     } else if request.payloadBytes > StreamedWrite.leastBytes {
       streaming = StreamedWrite(request)
-      _ = input.skip(RequestHeader.byteCount)
+      _ = input.skip(headerBytes)
     } else {
       guard let whole = input.peek(wholeBytes) else { return .input }
       if let halt = perform(
-        request, whole.slice(RequestHeader.byteCount, request.payloadBytes))
+        request, whole.slice(headerBytes, request.payloadBytes))
       {
         return halt
       }

@@ -39,7 +39,7 @@ struct FuzzTests {
       let seed = random.next()
       try Thread(name: "fuzz") { Self.work(path, seed, deadline, results) }.detach()
     }
-    let canary = try live.client(of: "canary", structured: false)
+    let canary = try live.client(of: "canary", style: .simple)
     var rounds = 0
     while !deadline.hasPassed {
       rounds += 1
@@ -124,14 +124,16 @@ private enum Conversation {
     var bytes = big(UInt32(random.below(20) == 0 ? random.below(8) : 3))
     for _ in 0..<random.below(5) { bytes += option(&random) }
     let name = ["fast", "slow", "ro", "nope"][random.below(4)]
+    let isExtended = random.below(3) == 0
+    if isExtended { bytes += RawClient.option(11, []) }
     if random.below(2) == 0 { bytes += RawClient.option(8, []) }
     if random.below(2) == 0 {
       bytes += RawClient.option(10, RawClient.contextData(name, ["base:allocation"]))
     }
     bytes +=
-      random.below(8) == 0
+      random.below(8) == 0 && !isExtended
       ? RawClient.option(1, Array(name.utf8)) : RawClient.option(7, RawClient.goData(name))
-    for _ in 0..<random.below(30) { bytes += request(&random) }
+    for _ in 0..<random.below(30) { bytes += request(isExtended, &random) }
     for _ in 0..<random.below(4) { mutate(&bytes, &random) }
     return bytes
   }
@@ -151,7 +153,9 @@ private enum Conversation {
     }
   }
 
-  private static func request(_ random: inout SeededGenerator) -> [UInt8] {
+  private static func request(
+    _ isExtended: Bool, _ random: inout SeededGenerator
+  ) -> [UInt8] {
     let type = UInt16(random.below(random.below(10) == 0 ? 12 : 8))
     let lengths = [0, 1, 511, 512, 4096, 65536, 70_001, 300_000, 1 << 20]
     let length = lengths[random.below(lengths.count)]
@@ -159,8 +163,15 @@ private enum Conversation {
     let offset = random.below(20) == 0 ? random.next() : UInt64(random.below(4 << 20))
     // DISC would end most conversations early.
     guard type != 2 || random.below(10) == 0 else { return [] }
-    return RawClient.request(
-      type, offset: offset, length: UInt32(length), flags: flags, cookie: random.next())
+    let payload = type == 7 && random.below(3) == 0 ? big(UInt64(length)) + big(UInt32(1)) : []
+    let header =
+      isExtended
+      ? big(UInt32(0x21e4_1c71)) + big(flags | (type == 1 || !payload.isEmpty ? 32 : 0))
+        + big(type) + big(random.next()) + big(offset)
+        + big(UInt64(payload.isEmpty ? length : payload.count)) + payload
+      : RawClient.request(
+        type, offset: offset, length: UInt32(length), flags: flags, cookie: random.next())
+    return header
       + (type == 1 ? [UInt8](repeating: UInt8(length & 0xFF), count: length) : [])
   }
 

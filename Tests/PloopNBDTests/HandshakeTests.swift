@@ -68,7 +68,7 @@ struct HandshakeTests {
     let client = try greeted()
     let long = [UInt8](repeating: 0, count: 100_000)
     let cases: [(option: UInt32, data: [UInt8], error: UInt32)] = [
-      (99, [1, 2, 3], 1), (99, long, 1), (4, [], 1), (11, [], 1),
+      (99, [1, 2, 3], 1), (99, long, 1), (4, [], 1), (12, [], 1),
       (3, [0], 3), (3, long, 3), (5, [], 2), (5, [1], 3), (8, [1], 3), (10, [], 3),
       (6, [], 3), (6, [0, 0, 0, 9, 1], 3), (6, big(UInt32.max) + [0, 0], 3),
       (6, RawClient.goData("disk") + [0], 3), (7, RawClient.goData("disk").dropLast() + [1], 3),
@@ -134,18 +134,22 @@ struct HandshakeTests {
 
   @Test("transmission flags say what can be done, and DF only with structured replies")
   func transmissionFlags() throws {
-    func flags(_ name: String, structured: Bool) throws -> UInt16 {
+    func flags(_ name: String, _ style: RawClient.Style) throws -> UInt16 {
       let client = try greeted()
-      if structured { #expect(client.ask(8).type == 1) }
+      #expect(client.turnOn(style))
       let answer = client.ask(6, RawClient.goData(name))
       return number(try #require(answer.items.first).data[10...], as: UInt16.self)
     }
     let all: UInt16 = 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
     let readOnly: UInt16 = 1 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 8 | 1 << 10
-    #expect(try flags("disk", structured: false) == all)
-    #expect(try flags("disk", structured: true) == all | 1 << 7)
-    #expect(try flags("ro", structured: false) == readOnly)
-    #expect(try flags("ro", structured: true) == readOnly | 1 << 7)
+    #expect(try flags("disk", .simple) == all)
+    for style: RawClient.Style in [.structured, .extended] {
+      #expect(try flags("disk", style) == all | 1 << 7)
+    }
+    #expect(try flags("ro", .simple) == readOnly)
+    for style: RawClient.Style in [.structured, .extended] {
+      #expect(try flags("ro", style) == readOnly | 1 << 7)
+    }
   }
 
   @Test("contexts are listed by wildcard, set by name, and numbered once")

@@ -57,10 +57,11 @@ struct LentPagesTests {
   }
 
   @Test(
-    "arrive as a copy would, and come back, in both kinds of replies", arguments: [true, false])
-  func arrive(structured: Bool) throws {
+    "arrive as a copy would, and come back, in all kinds of replies",
+    arguments: RawClient.Style.allCases)
+  func arrive(style: RawClient.Style) throws {
     let lender = try Lender()
-    let client = try lender.live.client(of: "disk", structured: structured)
+    let client = try lender.live.client(of: "disk", style: style)
     for (offset, length) in [(0, 64 << 10), (4096, 1 << 20), (512, 3 << 20), (0, Self.size)] {
       let answer = client.call(0, offset: UInt64(offset), length: UInt32(length))
       #expect(answer.error == 0)
@@ -88,7 +89,7 @@ struct LentPagesTests {
     #expect(bytes.count == 192 << 10 && lender.holds(bytes, at: offset))
     #expect(answer.chunks.map { $0.payload.count - 8 } == [64 << 10, 96 << 10, 32 << 10])
     #expect(lender.lent == 2)
-    for client in [split, try lender.live.client(of: "disk", structured: false)] {
+    for client in [split, try lender.live.client(of: "disk", style: .simple)] {
       // NBD_CMD_FLAG_DF, which simple replies need not be told.
       let flags: UInt16 = client === split ? 4 : 0
       client.send(RawClient.request(0, offset: UInt64(offset), length: 192 << 10, flags: flags))

@@ -30,11 +30,12 @@ final class LiveServer {
 
   /// A client in transmission.
   func client(
-    of name: String, structured: Bool = true, status: Bool = false, contexts: [String] = []
+    of name: String, style: RawClient.Style = .structured, status: Bool = false,
+    contexts: [String] = []
   ) throws -> RawClient {
     let client = try RawClient(path)
     let contexts = status ? ["base:allocation"] : contexts
-    guard client.enter(name, structured: structured, contexts: contexts) else {
+    guard client.enter(name, style: style, contexts: contexts) else {
       throw Tool.Failure(description: "cannot enter \(name)")
     }
     return client

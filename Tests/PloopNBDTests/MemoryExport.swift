@@ -33,13 +33,15 @@ final class MemoryExport: Export {
   private let memory: AlignedBuffer
   private let written: Locked<Set<Int>>
 
+  /// - Parameter claimedSize: what clients are told; only what copies no bytes reaches beyond `size`.
   init(
-    size: Int, isReadOnly: Bool = false, isSlow: Bool = false, summary: String = "in memory",
+    size: Int, claiming claimedSize: UInt64? = nil, isReadOnly: Bool = false, isSlow: Bool = false,
+    summary: String = "in memory",
     bitmaps: [String] = [], lending file: ImageFile? = nil, piecesOf pieceBytes: Int = .max
   ) {
     lent = file.map { (FileTable([3: $0]), pieceBytes) }
     self.bitmaps = bitmaps
-    self.size = UInt64(size)
+    self.size = claimedSize ?? UInt64(size)
     self.isReadOnly = isReadOnly
     self.isSlow = isSlow
     self.summary = summary
@@ -146,7 +148,9 @@ final class MemoryExport: Export {
       "zero \(offset) \(length)\(mode.contains(.keepAllocated) ? " keep" : "")\(durable ? " durable" : "")"
     )
     guard !mode.contains(.onlyIfFast) else { throw NBDError(.notSupported, "not fast") }
-    memory.region.slice(Int(offset), Int(length)).zero()
+    guard Int(offset) < memory.region.count else { return }
+    let count = min(Int(length), memory.region.count - Int(offset))
+    memory.region.slice(Int(offset), count).zero()
   }
 
   func cache(offset: UInt64, length: UInt64) throws(NBDError) {
@@ -186,9 +190,11 @@ final class MemoryExport: Export {
     var extents: [Extent] = []
     var position = offset
     let written = self.written.withLock { $0 }
+    let cluster = UInt64(MemoryExport.clusterBytes)
+    let last = UInt64((written.max() ?? 0) + 1) * cluster
     while position < offset + length {
-      let cluster = UInt64(MemoryExport.clusterBytes)
-      let end = min(offset + length, (position / cluster + 1) * cluster)
+      let end =
+        position < last ? min(offset + length, (position / cluster + 1) * cluster) : offset + length
       let isHole = !written.contains(Int(position / cluster))
       if extents.last?.isHole == isHole {
         extents[extents.count - 1].length += end - position

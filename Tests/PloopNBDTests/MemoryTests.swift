@@ -40,7 +40,7 @@ struct MemoryTests {
 
   /// Requests of up to 256 KiB are carried out whatever the others hold.
   private func canary(_ live: LiveServer) throws {
-    let client = try live.client(of: "disk", structured: false)
+    let client = try live.client(of: "disk", style: .simple)
     let bytes = (0..<200_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
     for _ in 0..<5 {
       #expect(client.call(1, offset: 4096, length: 200_000, flags: 1, payload: bytes).error == 0)
@@ -67,7 +67,7 @@ struct MemoryTests {
     let bytes = 3 << 20
     let disk = MemoryExport(size: count * bytes, isSlow: true)
     let live = try LiveServer([("disk", disk)], limits: limits(server: Self.mebibyte))
-    let clients = try (0..<count).map { _ in try live.client(of: "disk", structured: false) }
+    let clients = try (0..<count).map { _ in try live.client(of: "disk", style: .simple) }
     // Each sends a part until memory is short, before any sends the rest: all of it is held by
     // clients that wait for more.
     var rests = [Int](repeating: bytes, count: count)
@@ -125,7 +125,7 @@ struct MemoryTests {
     stalled.send(RawClient.request(1, length: 4 << 20) + [UInt8](repeating: 1, count: 3 << 20))
     // It is the favourite: 3 MiB out of 1.
     #expect(becomes { live.server.bytesInFlight > 2 << 20 })
-    let other = try live.client(of: "disk", structured: false)
+    let other = try live.client(of: "disk", style: .simple)
     let bytes = [UInt8](repeating: 7, count: 2 << 20)
     #expect(other.call(1, offset: 4 << 20, length: 2 << 20, payload: bytes).error == 0)
     #expect(stalled.isHungUp)

@@ -3,7 +3,11 @@ import TestSupport
 
 /// A client that says exactly the bytes it is told to.
 final class RawClient {
+  /// How requests and replies are laid out.
+  enum Style: CaseIterable { case simple, structured, extended }
+
   private let descriptor: Int32
+  private(set) var style = Style.simple
 
   convenience init(_ path: String) throws {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
@@ -169,11 +173,20 @@ extension RawClient {
   }
 
   /// Greets and enters transmission.
-  func enter(_ name: String, structured: Bool = true, contexts: [String] = []) -> Bool {
+  func enter(_ name: String, style: Style = .structured, contexts: [String] = []) -> Bool {
     greet()
-    if structured, ask(8).type != 1 { return false }
+    guard turnOn(style) else { return false }
     if !contexts.isEmpty, ask(10, RawClient.contextData(name, contexts)).type != 1 { return false }
     return ask(7, RawClient.goData(name)).type == 1
+  }
+
+  func turnOn(_ style: Style) -> Bool {
+    self.style = style
+    switch style {
+    case .simple: return true
+    case .structured: return ask(8).type == 1
+    case .extended: return ask(11).type == 1
+    }
   }
 }
 
@@ -184,7 +197,21 @@ extension RawClient {
     let isDone: Bool
     let type: UInt16
     let cookie: UInt64
+    /// Of the request, as an extended header repeats it.
+    let offset: UInt64?
     let payload: [UInt8]
+
+    /// What a status says: its context, and lengths with their flags; nil for what is none.
+    var status: (id: UInt32, runs: [[UInt64]])? {
+      guard type == 5 || type == 6, payload.count >= 8 else { return nil }
+      let (start, size) = type == 5 ? (4, 4) : (8, 8)
+      let numbers = stride(from: start, to: payload.count, by: size).map {
+        number(payload[$0..<$0 + size], as: UInt64.self)
+      }
+      let runs = stride(from: 0, to: numbers.count, by: 2).map { [numbers[$0], numbers[$0 + 1]] }
+      if type == 6, number(payload[4..<8], as: Int.self) != runs.count { return nil }
+      return (number(payload[..<4], as: UInt32.self), runs)
+    }
   }
 
   struct Answer {
@@ -197,6 +224,22 @@ extension RawClient {
     var chunks: [Chunk] = []
     /// What a simple reply to a read carries.
     var data: [UInt8] = []
+
+    /// What a read told, however it was laid out.
+    func content(at start: Int, _ count: Int) -> [UInt8] {
+      guard isStructured else { return data }
+      var bytes = [UInt8](repeating: 0xEE, count: count)
+      for chunk in chunks where chunk.type == 1 || chunk.type == 2 {
+        let place = number(chunk.payload[..<8], as: Int.self) - start
+        let told =
+          chunk.type == 1
+          ? Array(chunk.payload[8...])
+          : [UInt8](repeating: 0, count: number(chunk.payload[8...], as: Int.self))
+        guard place >= 0, place + told.count <= count else { return [] }
+        bytes.replaceSubrange(place..<place + told.count, with: told)
+      }
+      return bytes
+    }
   }
 
   static func request(
@@ -205,12 +248,25 @@ extension RawClient {
     big(UInt32(0x2560_9513)) + big(flags) + big(type) + big(cookie) + big(offset) + big(length)
   }
 
+  /// A request as this client's headers are.
+  func request(
+    _ type: UInt16, offset: UInt64 = 0, length: any FixedWidthInteger = 0, flags: UInt16 = 0,
+    cookie: UInt64 = 7
+  ) -> [UInt8] {
+    guard style == .extended else {
+      return RawClient.request(
+        type, offset: offset, length: UInt32(length), flags: flags, cookie: cookie)
+    }
+    return big(UInt32(0x21e4_1c71)) + big(flags | (type == 1 ? 32 : 0)) + big(type) + big(cookie)
+      + big(offset) + big(UInt64(length))
+  }
+
   func call(
-    _ type: UInt16, offset: UInt64 = 0, length: UInt32 = 0, flags: UInt16 = 0,
+    _ type: UInt16, offset: UInt64 = 0, length: any FixedWidthInteger = 0, flags: UInt16 = 0,
     payload: [UInt8] = []
   ) -> Answer {
-    send(RawClient.request(type, offset: offset, length: length, flags: flags) + payload)
-    return answer(reading: type == 0 ? Int(length) : 0)
+    send(request(type, offset: offset, length: length, flags: flags) + payload)
+    return answer(reading: type == 0 ? Int(clamping: length) : 0)
   }
 
   /// - Parameter reading: bytes that follow a simple reply without an error.
@@ -220,17 +276,19 @@ extension RawClient {
       let start = receive(16)
       guard start.count == 16 else { return answer }
       answer.cookie = number(start[8...], as: UInt64.self)
-      guard number(start[..<4], as: UInt32.self) == 0x668e_33ef else {
-        guard number(start[..<4], as: UInt32.self) == 0x6744_6698 else { return answer }
+      let magic = number(start[..<4], as: UInt32.self)
+      guard magic == (style == .extended ? 0x6e8a_278c : 0x668e_33ef) else {
+        guard magic == 0x6744_6698, style != .extended else { return answer }
         answer.error = number(start[4..<8], as: UInt32.self)
         if answer.error == 0 { answer.data = receive(reading) }
         return answer
       }
       answer.isStructured = true
-      let payload = receive(number(receive(4), as: Int.self))
+      let offset = style == .extended ? number(receive(8), as: UInt64.self) : nil
+      let payload = receive(number(receive(style == .extended ? 8 : 4), as: Int.self))
       let chunk = Chunk(
         isDone: start[5] & 1 == 1, type: number(start[6..<8], as: UInt16.self),
-        cookie: answer.cookie, payload: payload)
+        cookie: answer.cookie, offset: offset, payload: payload)
       answer.chunks.append(chunk)
       if chunk.type >= 0x8000 {
         answer.error = number(payload[..<4], as: UInt32.self)

@@ -27,9 +27,11 @@ struct RequestTests {
     (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 1) }
   }
 
-  @Test("ranges behind the end get ENOSPC for what writes and EINVAL for the rest")
-  func beyondTheEnd() throws {
-    let client = try live.client(of: "disk", status: true)
+  @Test(
+    "ranges behind the end get ENOSPC for what writes and EINVAL for the rest",
+    arguments: RawClient.Style.allCases)
+  func beyondTheEnd(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style, status: style != .simple)
     let end = UInt64(Self.size)
     let ranges: [(UInt64, UInt32)] = [
       (end, 512), (end - 511, 512), (.max, 512), (.max - 511, 512), (0, UInt32(Self.size) + 1),
@@ -46,9 +48,11 @@ struct RequestTests {
     #expect(disk.calls.withLock { $0.isEmpty } && client.call(Command.flush).error == 0)
   }
 
-  @Test("a read that crosses the end says where the end is")
-  func errorOffset() throws {
-    let client = try live.client(of: "disk")
+  @Test(
+    "a read that crosses the end says where the end is",
+    arguments: [RawClient.Style.structured, .extended])
+  func errorOffset(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style)
     let crossing = client.call(Command.read, offset: UInt64(Self.size) - 100, length: 512)
     #expect(crossing.error == 22 && crossing.errorOffset == UInt64(Self.size))
     let behind = client.call(Command.read, offset: UInt64(Self.size) + 100, length: 512)
@@ -56,11 +60,13 @@ struct RequestTests {
   }
 
   @Test(
-    "a read that fails at a known place says so, others say only why", arguments: [true, false])
-  func failingRead(structured: Bool) throws {
+    "a read that fails at a known place says so, others say only why",
+    arguments: RawClient.Style.allCases)
+  func failingRead(style: RawClient.Style) throws {
+    let structured = style != .simple
     let slow = MemoryExport(size: Self.size, isSlow: true)
     let failing = try LiveServer([("disk", slow)])
-    let client = try failing.client(of: "disk", structured: structured)
+    let client = try failing.client(of: "disk", style: style)
     slow.fault.withLock { $0 = NBDError(.io, "cluster 3 is unreadable", at: 200_000) }
     let read = client.call(Command.read, offset: 65536, length: 262_144)
     #expect(read.error == 5 && read.isStructured == structured)
@@ -92,8 +98,9 @@ struct RequestTests {
 
   @Test("errors have words when replies are structured, and their number alone when not")
   func errorWords() throws {
-    for structured in [true, false] {
-      let client = try live.client(of: "disk", structured: structured)
+    for style in RawClient.Style.allCases {
+      let structured = style != .simple
+      let client = try live.client(of: "disk", style: style)
       for type: UInt16 in [Command.read, Command.status, 77] {
         let answer = client.call(type, offset: 1 << 40, length: 1)
         #expect(answer.error == 22 && answer.isStructured == structured)
@@ -102,9 +109,11 @@ struct RequestTests {
     }
   }
 
-  @Test("a read-only export refuses what writes with EPERM and drains the payload")
-  func readOnly() throws {
-    let client = try live.client(of: "ro")
+  @Test(
+    "a read-only export refuses what writes with EPERM and drains the payload",
+    arguments: RawClient.Style.allCases)
+  func readOnly(style: RawClient.Style) throws {
+    let client = try live.client(of: "ro", style: style)
     #expect(client.call(Command.write, length: 70_000, payload: noise(70_000)).error == 1)
     #expect(client.call(Command.trim, length: 512).error == 1)
     #expect(client.call(Command.zero, length: 512).error == 1)
@@ -113,9 +122,11 @@ struct RequestTests {
     #expect(client.call(Command.read, length: 512, flags: 1).error == 0)
   }
 
-  @Test("unknown commands, RESIZE among them, get EINVAL and the connection stays")
-  func unknownCommands() throws {
-    let client = try live.client(of: "disk")
+  @Test(
+    "unknown commands, RESIZE among them, get EINVAL and the connection stays",
+    arguments: RawClient.Style.allCases)
+  func unknownCommands(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style)
     for type: UInt16 in [8, 9, 77, .max] {
       #expect(client.call(type, offset: 4096, length: 4096).error == 22)
     }
@@ -139,13 +150,14 @@ struct RequestTests {
         #expect(answer.error == (known & flag == 0 ? 22 : fine), "command \(type), flag \(flag)")
       }
     }
-    let simple = try live.client(of: "disk", structured: false)
+    let simple = try live.client(of: "disk", style: .simple)
     #expect(simple.call(Command.read, length: 512, flags: 4).error == 22)
   }
 
-  @Test("FUA and NO_HOLE reach the disk")
-  func durable() throws {
-    let client = try live.client(of: "disk")
+  @Test(
+    "FUA and NO_HOLE reach the disk", arguments: RawClient.Style.allCases)
+  func durable(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style)
     #expect(
       client.call(Command.write, offset: 1, length: 3, flags: 1, payload: [1, 2, 3]).error == 0)
     #expect(client.call(Command.trim, offset: 0, length: 65536, flags: 1).error == 0)
@@ -159,11 +171,13 @@ struct RequestTests {
       ])
   }
 
-  @Test("ENOTSUP is for FAST_ZERO and EOVERFLOW for reads; elsewhere they are EINVAL")
-  func errorNumbers() throws {
+  @Test(
+    "ENOTSUP is for FAST_ZERO and EOVERFLOW for reads; elsewhere they are EINVAL",
+    arguments: [RawClient.Style.structured, .extended])
+  func errorNumbers(style: RawClient.Style) throws {
     let slow = MemoryExport(size: Self.size, isSlow: true)
     let live = try LiveServer([("disk", slow)])
-    let client = try live.client(of: "disk")
+    let client = try live.client(of: "disk", style: style)
     let kinds: [(NBDError.Kind, read: UInt32, zero: UInt32, fast: UInt32)] = [
       (.notPermitted, 1, 1, 1), (.io, 5, 5, 5), (.invalid, 22, 22, 22), (.noSpace, 28, 28, 28),
       (.overflow, 75, 22, 22), (.notSupported, 22, 22, 95), (.shuttingDown, 108, 108, 108),
@@ -178,8 +192,9 @@ struct RequestTests {
 
   @Test("requests of no bytes succeed without asking the disk, a status of none is EINVAL")
   func zeroLength() throws {
-    for structured in [true, false] {
-      let client = try live.client(of: "disk", structured: structured)
+    for style in RawClient.Style.allCases {
+      let structured = style != .simple
+      let client = try live.client(of: "disk", style: style)
       for type in [Command.read, Command.write, Command.trim, Command.cache, Command.zero] {
         for offset in [0, UInt64(Self.size)] {
           let answer = client.call(type, offset: offset)
@@ -194,9 +209,10 @@ struct RequestTests {
     #expect(disk.calls.withLock { $0.isEmpty })
   }
 
-  @Test("reads and writes of any alignment are served")
-  func unaligned() throws {
-    let client = try live.client(of: "disk", structured: false)
+  @Test(
+    "reads and writes of any alignment are served", arguments: RawClient.Style.allCases)
+  func unaligned(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style)
     var model = [UInt8](repeating: 0, count: Self.size)
     for (offset, count) in [(1, 1), (511, 3), (65535, 2), (100_001, 70_003), (3, 262_145)] {
       let bytes = noise(count)
@@ -205,7 +221,7 @@ struct RequestTests {
         Command.write, offset: UInt64(offset), length: UInt32(count), payload: bytes)
       #expect(answer.error == 0)
       let back = client.call(Command.read, offset: UInt64(offset), length: UInt32(count))
-      #expect(back.data == bytes)
+      #expect(back.content(at: offset, count) == bytes)
     }
     #expect(disk.content(0, Self.size) == model)
   }
@@ -247,9 +263,11 @@ struct RequestTests {
       whole.chunks.first?.payload.dropFirst(8).elementsEqual(disk.content(start, count)) == true)
   }
 
-  @Test("a status merges, stays inside the request, and REQ_ONE gets one extent")
-  func status() throws {
-    let client = try live.client(of: "disk", status: true)
+  @Test(
+    "a status merges, stays inside the request, and REQ_ONE gets one extent",
+    arguments: [RawClient.Style.structured, .extended])
+  func status(style: RawClient.Style) throws {
+    let client = try live.client(of: "disk", style: style, status: true)
     let cluster = UInt32(Self.cluster)
     let bytes = noise(Self.cluster)
     for index: UInt64 in [1, 2] {
@@ -257,27 +275,25 @@ struct RequestTests {
         Command.write, offset: index * UInt64(cluster), length: cluster, payload: bytes)
       #expect(written.error == 0)
     }
-    func extents(_ flags: UInt16) -> [[UInt32]] {
+    func extents(_ flags: UInt16) -> [[UInt64]] {
       let answer = client.call(Command.status, length: 5 * cluster - 512, flags: flags)
-      guard let chunk = answer.chunks.first, answer.chunks.count == 1, chunk.type == 5 else {
-        return []
-      }
-      let numbers = stride(from: 0, to: chunk.payload.count, by: 4).map {
-        number(chunk.payload[$0..<$0 + 4], as: UInt32.self)
-      }
-      #expect(numbers.first == 1)
-      return stride(from: 1, to: numbers.count, by: 2).map { [numbers[$0], numbers[$0 + 1]] }
+      guard let status = answer.chunks.first?.status, answer.chunks.count == 1 else { return [] }
+      #expect(status.id == 1)
+      return status.runs
     }
-    #expect(extents(0) == [[cluster, 3], [2 * cluster, 0], [2 * cluster - 512, 3]])
-    #expect(extents(8) == [[cluster, 3]])
+    let long = UInt64(cluster)
+    #expect(extents(0) == [[long, 3], [2 * long, 0], [2 * long - 512, 3]])
+    #expect(extents(8) == [[long, 3]])
   }
 
-  @Test("a status has a chunk for each context that was selected, in the numbers of its selection")
-  func contexts() throws {
+  @Test(
+    "a status has a chunk for each context that was selected, in the numbers of its selection",
+    arguments: [RawClient.Style.structured, .extended])
+  func contexts(style: RawClient.Style) throws {
     let disk = MemoryExport(size: 4 << 20, bitmaps: ["cp-1", "cp-2"])
     let live = try LiveServer([("disk", disk)])
-    let cluster = UInt32(Self.cluster)
-    for (selected, wanted): ([String], [UInt32: [[UInt32]]]) in [
+    let cluster = UInt64(Self.cluster)
+    for (selected, wanted): ([String], [UInt32: [[UInt64]]]) in [
       (["qemu:dirty-bitmap:cp-2"], [1: [[cluster, 0], [cluster, 1], [512, 0]]]),
       (
         ["qemu:allocation-depth", "qemu:dirty-bitmap:none", "base:allocation"],
@@ -286,21 +302,16 @@ struct RequestTests {
         ]
       ),
     ] {
-      let client = try live.client(of: "disk", contexts: selected)
+      let client = try live.client(of: "disk", style: style, contexts: selected)
       #expect(
         client.call(
-          Command.write, offset: UInt64(cluster), length: cluster, payload: noise(Self.cluster)
+          Command.write, offset: cluster, length: cluster, payload: noise(Self.cluster)
         ).error == 0)
       let answer = client.call(Command.status, length: 2 * cluster + 512)
-      #expect(answer.chunks.allSatisfy { $0.type == 5 })
-      var found: [UInt32: [[UInt32]]] = [:]
+      var found: [UInt32: [[UInt64]]] = [:]
       for chunk in answer.chunks {
-        let numbers = stride(from: 0, to: chunk.payload.count, by: 4).map {
-          number(chunk.payload[$0..<$0 + 4], as: UInt32.self)
-        }
-        found[numbers[0]] = stride(from: 1, to: numbers.count, by: 2).map {
-          [numbers[$0], numbers[$0 + 1]]
-        }
+        let status = try #require(chunk.status)
+        found[status.id] = status.runs
       }
       #expect(found == wanted, "\(selected)")
     }
@@ -313,7 +324,7 @@ struct RequestTests {
     let disk = MemoryExport(size: 4 << 20)
     let live = try LiveServer([("disk", disk)], limits: limits)
     let structured = try live.client(of: "disk")
-    let simple = try live.client(of: "disk", structured: false)
+    let simple = try live.client(of: "disk", style: .simple)
     for client in [structured, simple] {
       let tooLong = client.call(
         Command.write, length: (1 << 20) + 1, payload: noise((1 << 20) + 1))
@@ -330,11 +341,13 @@ struct RequestTests {
     }
   }
 
-  @Test("64 MiB in one write and one read come through")
-  func largest() throws {
+  @Test(
+    "64 MiB in one write and one read come through",
+    arguments: [RawClient.Style.structured, .extended])
+  func largest(style: RawClient.Style) throws {
     let disk = MemoryExport(size: 64 << 20, isSlow: true)
     let live = try LiveServer([("disk", disk)])
-    let client = try live.client(of: "disk")
+    let client = try live.client(of: "disk", style: style)
     var bytes = [UInt8](repeating: 0xA5, count: 64 << 20)
     for index in stride(from: 0, to: bytes.count, by: 4093) { bytes[index] = UInt8(index & 0xFF) }
     #expect(client.call(Command.write, length: 64 << 20, payload: bytes).error == 0)
@@ -347,7 +360,7 @@ struct RequestTests {
 
   @Test("broken request magic ends the connection, behind the replies to what came before")
   func brokenMagic() throws {
-    let client = try live.client(of: "disk", structured: false)
+    let client = try live.client(of: "disk", style: .simple)
     client.send(
       RawClient.request(Command.read, length: 512) + RawClient.request(Command.flush, cookie: 8)
         + [UInt8](repeating: 0xEE, count: 28))
@@ -361,7 +374,7 @@ struct RequestTests {
   func disconnect() throws {
     let slow = MemoryExport(size: Self.size, isSlow: true)
     let live = try LiveServer([("disk", slow)])
-    let client = try live.client(of: "disk", structured: false)
+    let client = try live.client(of: "disk", style: .simple)
     for cookie in 0..<100 {
       client.send(
         RawClient.request(Command.write, offset: UInt64(cookie), length: 1, cookie: UInt64(cookie))
@@ -409,7 +422,7 @@ struct RequestTests {
 
   @Test("slow requests do not hold quick ones back, and replies come in any order")
   func outOfOrder() throws {
-    let client = try live.client(of: "disk", structured: false)
+    let client = try live.client(of: "disk", style: .simple)
     disk.gate.update { $0 = false }
     client.send(
       RawClient.request(Command.flush, cookie: 1)

@@ -71,11 +71,13 @@ struct StorageDaemon {
 
   func beginBackup(to socket: String) throws { _ = try say(Self.begin, [socket]) }
 
+  /// Where the machine kept everybody waiting, the backup may have come to its end before.
   func cancelBackup() throws {
     _ = try say(
       """
-      say("block-job-cancel", device="backup", force=True)
-      wait("BLOCK_JOB_CANCELLED")
+      if any(job["id"] == "backup" for job in say("query-jobs")):
+          say("block-job-cancel", device="backup", force=True)
+          wait("BLOCK_JOB_CANCELLED")
       """)
   }
 }
