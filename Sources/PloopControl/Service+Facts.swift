@@ -13,7 +13,7 @@ extension Service {
     "clone.linked", "compact", "deltas.add",
     "deltas.flip", "deltas.index",
     "deltas.notify_merged", "deltas.replace", "events", "export", "exports", "exports.snapshot",
-    "hash",
+    "hash", "http_data",
     "idempotency-keys", "images", "images.clean", "import", "jobs", "map", "merge.backward",
     "merge.forward",
     "metrics", "prune", "push_backup",

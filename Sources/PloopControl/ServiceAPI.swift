@@ -116,6 +116,7 @@ package protocol ServiceAPI: Sendable {
     async throws(ServiceError) -> ExportInfo
   func removeExport(_ name: String, mode: DetachMode, ifRevision: UInt64?)
     async throws(ServiceError)
+  func content(of export: String) async throws(ServiceError) -> any ExportContent
 
   func events(after: UInt64?, matching filter: EventFilter, limit: Int)
     async throws(ServiceError) -> Page<Event>

@@ -56,7 +56,7 @@ package struct HTTPReply: Sendable {
   package var isProblem = false
   /// Whether it is refused for who has asked.
   package var isDenial = false
-  /// Instead of a body: one that goes on, as `text/event-stream`.
+  /// Instead of a body: one that is sent as it is made.
   var stream: ReplyStream?
 
   package init(_ status: Int, _ body: JSON? = nil) {
@@ -65,7 +65,7 @@ package struct HTTPReply: Sendable {
   }
 
   package var contentType: String? {
-    if stream != nil { return "text/event-stream" }
+    if let stream { return stream.contentType }
     if lines != nil { return "application/x-ndjson" }
     if bytes != nil { return bytesType }
     guard body != nil else { return nil }

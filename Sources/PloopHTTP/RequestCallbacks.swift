@@ -229,10 +229,16 @@ private final class Source {
   }
 }
 
+/// What the library takes of a stream of data at a time, and keeps memory for.
+private let dataBlockBytes = 64 << 10
+
 private func stream(_ stream: ReplyStream, on connection: OpaquePointer) -> OpaquePointer? {
   let source = Unmanaged.passRetained(Source(stream.body, connection))
+  // MHD_SIZE_UNKNOWN: in chunks
+  let (size, block): (UInt64, Int) =
+    if case .bytes(let count) = stream.kind { (count, dataBlockBytes) } else { (UInt64.max, 4096) }
   let response = MHD_create_response_from_callback(
-    UInt64.max, 4096,  // MHD_SIZE_UNKNOWN: in chunks
+    size, block,
     { context, _, buffer, room in
       guard let context, let buffer else { return -2 }  // MHD_CONTENT_READER_END_WITH_ERROR
       let source = Unmanaged<Source>.fromOpaque(context).takeUnretainedValue()
@@ -242,6 +248,7 @@ private func stream(_ stream: ReplyStream, on connection: OpaquePointer) -> Opaq
         return bytes.count
       case .later: return 0
       case .end: return -1  // MHD_CONTENT_READER_END_OF_STREAM
+      case .broken: return -2
       }
     }, source.toOpaque(),
     { context in
@@ -251,6 +258,6 @@ private func stream(_ stream: ReplyStream, on connection: OpaquePointer) -> Opaq
     source.release()
     return nil
   }
-  if stream.isHeadOnly { cmicrohttpd_head_only(response) }
+  if stream.isHeadOnly, stream.kind == .events { cmicrohttpd_head_only(response) }
   return response
 }

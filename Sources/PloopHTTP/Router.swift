@@ -105,7 +105,7 @@ struct Call: Sendable {
 package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
-    + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + jobRoutes
+    + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
     + targetRoutes + imageRoutes
 
   private let service: any ServiceAPI
@@ -176,6 +176,7 @@ package struct Router: Sendable {
     if !problem.allowed.isEmpty {
       reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
     }
+    if let size = problem.sizeBytes { reply = reply.with("Content-Range", "bytes */\(size)") }
     if problem.status == 429 {
       reply = reply.with("Retry-After", String(problem.retrySeconds ?? 1))
     }

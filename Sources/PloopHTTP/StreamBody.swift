@@ -1,7 +1,7 @@
 internal import CMicrohttpd
 internal import PloopIO
 
-/// The body of a reply that goes on for as long as its client listens: a task sends, the daemon's
+/// The body of a reply that is made while it is being sent: a task sends, the daemon's
 /// thread takes. It holds one piece; while there is none the connection is suspended, and while the
 /// client does not read the task waits.
 ///
@@ -12,11 +12,14 @@ final class StreamBody: @unchecked Sendable {
     /// The connection is suspended until there are any.
     case later
     case end
+    /// The rest cannot be had: the connection ends, so that nobody takes what came for all of it.
+    case broken
   }
 
   private struct State {
     var bytes: ArraySlice<UInt8> = []
     var isEnded = false
+    var isBroken = false
     /// The reply is over, however it ended.
     var isGone = false
     /// What the library calls the connection that waits; it is handed back to it, and never looked into.
@@ -56,6 +59,15 @@ final class StreamBody: @unchecked Sendable {
     }
   }
 
+  /// There should be more than what has been sent, and there is not.
+  func fail() {
+    state.withLock { state in
+      state.isBroken = true
+      state.isEnded = true
+      state.resume()
+    }
+  }
+
   /// Takes what there is, for a connection that can be suspended.
   func take(atMost count: Int, for connection: OpaquePointer) -> Part {
     let (part, sender): (Part, CheckedContinuation<Bool, Never>?) = state.withLock { state in
@@ -66,7 +78,7 @@ final class StreamBody: @unchecked Sendable {
         defer { state.sender = nil }
         return (.bytes(bytes), state.sender)
       }
-      if state.isEnded { return (.end, nil) }
+      if state.isEnded { return (state.isBroken ? .broken : .end, nil) }
       state.suspended = connection
       MHD_suspend_connection(connection)
       return (.later, nil)
@@ -88,19 +100,31 @@ final class StreamBody: @unchecked Sendable {
   }
 }
 
-/// What an endless reply consists of.
+/// A body that is sent as it is made: of events, for as long as somebody listens, or of so many bytes.
 struct ReplyStream: Sendable {
-  static let headOnly = ReplyStream(isHeadOnly: true) { _ in }
+  enum Kind: Equatable { case events, bytes(UInt64) }
 
+  let kind: Kind
   let body = StreamBody()
   /// The answer to HEAD: nothing is ever sent.
   let isHeadOnly: Bool
   /// Sends into the body until that takes no more or there is no more to send; the body is ended then.
   private let send: @Sendable (StreamBody) async -> Void
 
-  init(isHeadOnly: Bool = false, _ send: @escaping @Sendable (StreamBody) async -> Void) {
-    self.isHeadOnly = isHeadOnly
+  init(_ kind: Kind, _ send: @escaping @Sendable (StreamBody) async -> Void) {
+    self.kind = kind
+    isHeadOnly = false
     self.send = send
+  }
+
+  init(headOf kind: Kind) {
+    self.kind = kind
+    isHeadOnly = true
+    send = { _ in }
+  }
+
+  var contentType: String {
+    kind == .events ? "text/event-stream" : "application/octet-stream"
   }
 
   func run() async {

@@ -97,6 +97,14 @@ package protocol Export: AnyObject, Sendable {
 }
 
 extension Export {
+  /// Has the engine do `work` when requests are admitted: a disk that admits nobody takes none of its threads.
+  package func perform(on engine: IOEngine, _ work: @escaping @Sendable () -> Void) {
+    @Sendable func run() {
+      if !keep({ engine.submit(run) }) { work() }
+    }
+    engine.submit(run)
+  }
+
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
 
   package func lendNow(

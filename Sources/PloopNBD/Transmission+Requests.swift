@@ -119,7 +119,7 @@ extension Transmission {
       mailbox.end(Reply(region: reply, charge: charge))
     }
     if door.beginRead(into: data, at: part.offset, on: lane, completion: end) { return true }
-    submit {
+    door.perform(on: connection.engine) {
       var holes = HoleList()
       do throws(NBDError) {
         try door.read(into: data, at: part.offset, holes: &holes)
@@ -172,15 +172,6 @@ extension Transmission {
     }
     format.putSuccess(request, in: out)
     output.commit(out.count)
-  }
-
-  /// Has the engine do `work` when the export admits requests.
-  private func submit(_ work: @escaping @Sendable () -> Void) {
-    let (engine, door) = (connection.engine, door)
-    @Sendable func run() {
-      if !door.keep({ engine.submit(run) }) { work() }
-    }
-    engine.submit(run)
   }
 
   // MARK: Everything else
@@ -239,7 +230,7 @@ extension Transmission {
   ) {
     let mailbox = self.mailbox
     mailbox.begin()
-    submit { [format] in
+    door.perform(on: connection.engine) { [format] in
       let reply: ByteRegion
       do throws(NBDError) {
         reply = try body() ?? format.success(request)

@@ -293,6 +293,13 @@ struct ContractTests {
     ("getMap", "/v1/devices/vm1/map", "", 200), ("getMap", "/v1/devices/vm1/map?limit=0", "", 400),
     ("getStatistics", "/v1/devices/vm1/stats", "", 200), ("listExports", "/v1/exports", "", 200),
     ("addExport", "/v1/exports", #"{"name":"door","device":"vm1"}"#, 201),
+    ("getExportData", "/v1/exports/vm1/data", "", 200),
+    ("getExportData", "/v1/exports/none/data", "", 404),
+    ("listExtents", "/v1/exports/vm1/extents", "", 200),
+    ("listExtents", "/v1/exports/vm1/extents?context=dirty:cp-1&offset=65536&limit=1", "", 200),
+    ("listExtents", "/v1/exports/vm1/extents?context=depth", "", 200),
+    ("listExtents", "/v1/exports/vm1/extents?context=dirty:none", "", 404),
+    ("listExtents", "/v1/exports/vm1/extents?limit=0", "", 400),
     ("getExport", "/v1/exports/vm1", "", 200), ("removeExport", "/v1/exports/vm1", "", 204),
   ]
 

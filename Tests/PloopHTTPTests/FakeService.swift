@@ -32,6 +32,8 @@ final class FakeService: ServiceAPI {
     var isReady = true
     /// What each call that can fail fails with.
     var failure: ServiceError?
+    /// From which byte on exports cannot be read.
+    var brokenFrom = UInt64.max
     var claimed: [String: RequestKey] = [:]
     var answers: [String: (key: RequestKey, text: String)] = [:]
     var events = Sample.events
@@ -424,6 +426,11 @@ final class FakeService: ServiceAPI {
   ) async throws(ServiceError) -> (bytes: [UInt8], size: UInt64) {
     _ = try known(.pushBackupNotActive) { $0.devices[id] }
     return ([UInt8](repeating: 7, count: range.count), 10 << 30)
+  }
+
+  func content(of export: String) async throws(ServiceError) -> any ExportContent {
+    let info = try known(.exportNotFound) { $0.exports[export] }
+    return state.withLock { FakeContent(device: info.device, brokenFrom: $0.brokenFrom) }
   }
 
   func stopPushBackup(

@@ -77,12 +77,12 @@ private func eventStream(_ call: Call, _ filter: EventFilter) throws(Problem) ->
   }
   var reply = HTTPReply(200)
   guard call.request.method != "HEAD" else {
-    reply.stream = .headOnly
+    reply.stream = ReplyStream(headOf: .events)
     return reply
   }
   let stream = EventStream(
     call: call, filter: filter, after: after, place: try call.watchers.enter(call.caller))
-  reply.stream = ReplyStream { await stream.run($0) }
+  reply.stream = ReplyStream(.events) { await stream.run($0) }
   return reply
 }
 

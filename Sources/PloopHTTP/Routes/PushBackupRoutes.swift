@@ -104,17 +104,12 @@ let pushBackupRoutes: [Route] = [
 extension Call {
   /// The one range that the request names, `bytes=0-1048575`.
   fileprivate func byteRange() throws(Problem) -> ClosedRange<UInt64> {
-    let values = request.values(of: "range")
-    if values.count == 1, values[0].hasPrefix("bytes=") {
-      let ends = values[0].dropFirst(6).split(separator: "-", omittingEmptySubsequences: false)
-      if ends.count == 2, ends.allSatisfy({ $0.allSatisfy(\.isASCIIDigit) }),
-        let first = UInt64(ends[0]), let last = UInt64(ends[1]), first <= last,
-        last <= UInt64(JSON.largestNumber)
-      {
-        return first...last
-      }
+    guard case .between(let first, let last?)? = try ByteRange(of: request),
+      last <= UInt64(JSON.largestNumber)
+    else {
+      throw Problem("range-invalid", "the header Range names the bytes: bytes=0-1048575")
     }
-    throw Problem("range-invalid", "the header Range names the bytes: bytes=0-1048575")
+    return first...last
   }
 }
 
