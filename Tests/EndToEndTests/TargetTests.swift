@@ -53,6 +53,16 @@ struct TargetTests {
       ])
   }
 
+  @Test("that answers is never said not to answer, however often it is looked at")
+  func answering() throws {
+    let fixture = try BackupFixture()
+    // What stands behind # is not sent: four hundred times the same.
+    let answers = try Tool.shell(
+      "curl -sS --max-time 90 --unix-socket '\(fixture.service.httpSocket)' 'http://localhost/v1/targets/nas#[1-400]'",
+      seconds: 120)
+    #expect(answers.output.ranges(of: "\"Opened\"").count == 400)
+  }
+
   /// The target, once there is an answer: on a busy machine that may take longer than a client is kept waiting.
   private func target(of service: RunningService) throws -> [String: Any] {
     for _ in 0..<60 {

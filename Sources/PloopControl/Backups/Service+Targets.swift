@@ -195,8 +195,9 @@ extension Service {
       Task {
         let info = await clerk.look { self.info(of: target) }
         targets.endLook(at: name)
-        patience.cancel()
         isAsked()?.resume(returning: info)
+        // Not sooner: who is cancelled while he sleeps wakes up at once, and would answer first.
+        patience.cancel()
       }
     }
   }
