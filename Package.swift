@@ -31,7 +31,7 @@ let package = Package(
       name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
     .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
     // Files that the service answers with; `#embed` is C's.
-    .target(name: "CAssets"),
+    .target(name: "CAssets", exclude: ["dashboard"]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),

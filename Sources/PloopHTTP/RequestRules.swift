@@ -56,11 +56,19 @@ enum RequestRules {
     where origin != "http://\(host)" && origin != "https://\(host)" {
       throw Problem("cross-site-request", "requests from \(origin) are not served")
     }
-    if request.values(of: "sec-fetch-site").contains("cross-site") {
+    if request.values(of: "sec-fetch-site").contains("cross-site"), !isLink(request) {
       throw Problem("cross-site-request", "cross-site requests are not served")
     }
     guard !request.isBodyTooLarge else { throw Problem("body-too-large", "at most 1 MiB") }
     if withBody.contains(request.method) { try checkType(request) }
+  }
+
+  /// Somebody follows a link of another site to the page for people: it holds nothing, and no other page
+  /// sees what comes of it.
+  private static func isLink(_ request: HTTPRequest) -> Bool {
+    request.method == "GET" && request.path == "/"
+      && request.values(of: "sec-fetch-mode") == ["navigate"]
+      && request.values(of: "sec-fetch-dest") == ["document"]
   }
 
   private static func checkType(_ request: HTTPRequest) throws(Problem) {

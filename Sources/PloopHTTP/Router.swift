@@ -106,7 +106,7 @@ package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
-    + targetRoutes + imageRoutes
+    + targetRoutes + imageRoutes + dashboardRoutes
 
   private let service: any ServiceAPI
   private let access: AccessControl
@@ -187,8 +187,8 @@ package struct Router: Sendable {
   }
 
   private func common(_ reply: HTTPReply, _ requestID: String) -> HTTPReply {
-    reply.with("X-Request-Id", requestID).with("Cache-Control", "no-store")
-      .with("X-Content-Type-Options", "nosniff")
+    let reply = reply.with("X-Request-Id", requestID).with("X-Content-Type-Options", "nosniff")
+    return reply.header("Cache-Control") == nil ? reply.with("Cache-Control", "no-store") : reply
   }
 
   /// The routes of a path, one for each method, and what stands in their places.
@@ -262,7 +262,8 @@ package struct Router: Sendable {
   }
 
   private static func match(_ template: String, _ segments: [String]) -> [String]? {
-    let parts = template.split(separator: "/")
+    // The path of `/` is one empty segment.
+    let parts = template.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
     guard parts.count == segments.count else { return nil }
     var arguments: [String] = []
     for (part, segment) in zip(parts, segments) {

@@ -108,6 +108,10 @@ struct ContractTests {
   }
 
   static let requests: [(String, String, String, Int)] = [
+    ("getDashboard", "/", "", 200), ("getDashboard", "/?token=1", "", 400),
+    ("getDashboardFile", "/dashboard/core/main.js", "", 200),
+    ("getDashboardFile", "/dashboard/style/base.css", "", 200),
+    ("getDashboardFile", "/dashboard/core/none.js", "", 404),
     ("getHealth", "/healthz", "", 200), ("getReadiness", "/readyz", "", 200),
     ("getMetrics", "/metrics", "", 200),
     ("getService", "/v1", "", 200), ("getService", "/v1?after_revision=918", "", 304),

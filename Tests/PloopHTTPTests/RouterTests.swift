@@ -29,11 +29,13 @@ struct RouterTests {
   @Test(
     "only exact paths are routes",
     arguments: [
-      "/", "//", "/v1/", "//v1", "/v2", "/V1", "/healthz/", "/v1/devices/", "/v1//devices",
+      "//", "/v1/", "//v1", "/v2", "/V1", "/healthz/", "/v1/devices/", "/v1//devices",
       "/v1/devices/vm1/", "/v1/devices//stats", "/v1/devices/vm1/deltas/",
       "/v1/devices/vm1/nothing",
       "/v1/./devices", "/v1/devices/../devices", "/v1/devices/vm1/deltas/0/x", "/v1%2Fdevices",
-      "http://localhost", "http://localhost?limit=1",
+      "/dashboard", "/dashboard/", "/dashboard/base.css", "/dashboard/core/",
+      "/dashboard/core/none.js",
+      "/dashboard/core/..%2F..%2Findex.html", "/dashboard/./index.html",
     ])
   func noRoute(target: String) async {
     let reply = await ask("GET", target)
