@@ -28,9 +28,12 @@ package final class ChildProcess: @unchecked Sendable {
     posix_spawnattr_setsigmask(&attributes, &mask)
     var arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
     defer { arguments.forEach { free($0) } }
-    guard posix_spawn(&number, program, &actions, &attributes, &arguments, environ) == 0 else {
+    let code = posix_spawn(&number, program, &actions, &attributes, &arguments, environ)
+    guard code == 0 else {
       number = 0
-      throw Tool.Failure(description: "cannot start: \(words.joined(separator: " "))")
+      throw Tool.Failure(
+        description:
+          "cannot start (\(String(cString: strerror(code)))): \(words.joined(separator: " "))")
     }
   }
 
