@@ -29,7 +29,7 @@ let package = Package(
     .target(name: "CLinux"),
     .target(
       name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
-    .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl")]),
+    .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl"), .linkedLibrary("gnutls")]),
     // Files that the service answers with; `#embed` is C's.
     .target(name: "CAssets", exclude: ["dashboard"]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),

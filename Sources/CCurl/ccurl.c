@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <gnutls/gnutls.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -52,6 +53,25 @@ static curl_socket_t connect_to(void *context, curlsocktype purpose, struct curl
   return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
+// What is wrong with a server's certificate. GnuTLS judges it, and libcurl keeps that judgement to itself but for its
+// number; of a name that does not match, and of what other libraries judge, it has words.
+static void tell_why_untrusted(CURL *handle, const char *words, struct ccurl_reply *reply) {
+  const curl_version_info_data *version = curl_version_info(CURLVERSION_NOW);
+  long verdict = 0;
+  gnutls_datum_t text = {NULL, 0};
+  curl_easy_getinfo(handle, CURLINFO_SSL_VERIFYRESULT, &verdict);
+  if (verdict != 0 && version->ssl_version && strncmp(version->ssl_version, "GnuTLS", 6) == 0 &&
+      gnutls_certificate_verification_status_print((unsigned)verdict, GNUTLS_CRT_X509, &text, 0) == 0) {
+    strncpy(reply->error, (const char *)text.data, sizeof reply->error - 1);
+    gnutls_free(text.data);
+    // It ends its sentences with a space.
+    for (size_t end = strlen(reply->error); end > 0 && reply->error[end - 1] == ' '; end -= 1)
+      reply->error[end - 1] = 0;
+  } else if (words[0] != 0) {
+    strncpy(reply->error, words, sizeof reply->error - 1);
+  }
+}
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void begin(void) { curl_global_init(CURL_GLOBAL_DEFAULT); }
 
@@ -64,6 +84,7 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
     return 1;
   }
   struct conversation conversation = {request, reply};
+  char words[CURL_ERROR_SIZE] = "";
   struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
   if (request->body) headers = curl_slist_append(headers, "Content-Type: application/json");
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
@@ -84,12 +105,30 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
   CURLcode code = curl_easy_setopt(handle, CURLOPT_URL, request->url);
   if (code == CURLE_OK && request->unix_socket)
     code = curl_easy_setopt(handle, CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
+  curl_easy_setopt(handle, CURLOPT_ERRORBUFFER, words);
+  curl_easy_setopt(handle, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+  if (code == CURLE_OK && request->authorities) {
+    code = curl_easy_setopt(handle, CURLOPT_CAINFO, request->authorities);
+    // Nobody else: the folder of the system's would count as well.
+    if (code == CURLE_OK) code = curl_easy_setopt(handle, CURLOPT_CAPATH, NULL);
+  }
+  if (code == CURLE_OK && request->certificate) {
+    code = curl_easy_setopt(handle, CURLOPT_SSLCERT, request->certificate);
+    if (code == CURLE_OK) code = curl_easy_setopt(handle, CURLOPT_SSLKEY, request->key);
+  }
+  if (code == CURLE_OK && request->token) {
+    curl_easy_setopt(handle, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+    code = curl_easy_setopt(handle, CURLOPT_XOAUTH2_BEARER, request->token);
+  }
   if (code == CURLE_OK) code = curl_easy_perform(handle);
   if (code == CURLE_OK) {
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &reply->status);
   } else {
     // Not the longer text, which has another number of milliseconds each time.
     strncpy(reply->error, curl_easy_strerror(code), sizeof reply->error - 1);
+    reply->is_untrusted = code == CURLE_PEER_FAILED_VERIFICATION;
+    reply->is_unusable = code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE;
+    if (reply->is_untrusted) tell_why_untrusted(handle, words, reply);
   }
   curl_slist_free_all(headers);
   curl_easy_cleanup(handle);

@@ -23,11 +23,21 @@ struct HTTPClient: Sendable {
   ) throws(PeerError) -> Reply {
     let socket = try address.socket?()
     defer { withExtendedLifetime(socket) {} }
+    let credentials = try address.credentials?()
+    defer { withExtendedLifetime(credentials) {} }
     var text = ccurl_reply()
     defer { ccurl_free(&text) }
-    let isAnswered = perform(method, path, socket?.path, body.map { $0 + [0] }, &text)
+    let isAnswered = perform(
+      method, path, socket?.path, credentials, body.map { $0 + [0] }, &text)
     guard isAnswered else {
       let words = HTTPClient.string(&text.error)
+      if text.is_untrusted != 0 {
+        throw PeerError(.unsuitable, "\(address.name): its certificate does not count: \(words)")
+      }
+      if text.is_unusable != 0 {
+        throw PeerError(
+          .unsuitable, "\(address.name): what is to be shown to it cannot be used: \(words)")
+      }
       if text.is_refused != 0 {
         throw PeerError(.unsuitable, "\(address.name): its address is one of the local link")
       }
@@ -37,14 +47,18 @@ struct HTTPClient: Sendable {
       throw PeerError(.unreachable, "\(address.name): \(words)")
     }
     let bytes = text.body.map { Array(UnsafeRawBufferPointer(start: $0, count: text.length)) } ?? []
+    // Its words are told to people, and written down.
+    if let secret = credentials?.secret, bytes.firstRange(of: secret) != nil {
+      throw PeerError(.unsuitable, "\(address.name): its answer holds the token that it was shown")
+    }
     return Reply(status: text.status, body: bytes)
   }
 
   /// libcurl is asked through C strings and C memory, which last as long as this call; what it answers is copied
   /// before it is freed (``send(_:_:_:)``).
   private func perform(
-    _ method: String, _ path: String, _ socket: String?, _ body: [UInt8]?,
-    _ reply: inout ccurl_reply
+    _ method: String, _ path: String, _ socket: String?, _ credentials: PeerCredentials?,
+    _ body: [UInt8]?, _ reply: inout ccurl_reply
   ) -> Bool {
     var request = ccurl_request()
     request.connect_milliseconds = connectSeconds * 1000
@@ -59,7 +73,28 @@ struct HTTPClient: Sendable {
             request.url = url
             request.unix_socket = socket
             request.body = body
-            return ccurl_perform(&request, &reply) == 0
+            return HTTPClient.with(credentials, of: &request) { ccurl_perform(&$0, &reply) == 0 }
+          }
+        }
+      }
+    }
+  }
+
+  private static func with(
+    _ credentials: PeerCredentials?, of request: inout ccurl_request,
+    _ body: (inout ccurl_request) -> Bool
+  ) -> Bool {
+    guard let credentials else { return body(&request) }
+    let pair = credentials.hasCertificate ? credentials : nil
+    return withOptionalCString(credentials.path(of: PeerCredentials.authorities)) { authorities in
+      withOptionalCString(pair?.path(of: PeerCredentials.certificate)) { certificate in
+        withOptionalCString(pair?.path(of: PeerCredentials.key)) { key in
+          withOptionalBytes(credentials.secret.map { $0 + [0] }) { token in
+            request.authorities = authorities
+            request.certificate = certificate
+            request.key = key
+            request.token = token
+            return body(&request)
           }
         }
       }

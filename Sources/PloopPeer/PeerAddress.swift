@@ -6,20 +6,27 @@ package struct PeerAddress: Sendable {
   let base: String
   /// Finds the socket that is connected to instead of the host.
   let socket: (@Sendable () throws(PeerError) -> PathHandle)?
+  /// Finds what we show to it, for each request anew: it may have been renewed.
+  let credentials: (@Sendable () throws(PeerError) -> PeerCredentials)?
   /// What it is called in messages.
   let name: String
 
   /// An address of a host.
   ///
-  /// - Returns: nil for what is no `http://` or `https://` with a host, perhaps a port, and nothing else.
-  package init?(_ text: String) {
+  /// - Parameter credentials: are shown over TLS alone.
+  /// - Returns: nil for what is no `http://` or `https://` with a host, perhaps a port, and nothing else; with
+  ///   credentials for `http://`, too.
+  package init?(
+    _ text: String, _ credentials: (@Sendable () throws(PeerError) -> PeerCredentials)? = nil
+  ) {
     guard let scheme = ["http://", "https://"].first(where: text.hasPrefix) else { return nil }
     var authority = text.dropFirst(scheme.count)
     if authority.hasSuffix("/") { authority = authority.dropLast() }
     let allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-:[]"
     guard !authority.isEmpty, authority.utf8.count <= 256,
-      authority.allSatisfy({ allowed.contains($0) })
+      authority.allSatisfy({ allowed.contains($0) }), credentials == nil || scheme == "https://"
     else { return nil }
+    self.credentials = credentials
     base = scheme + authority
     name = base
     socket = nil
@@ -31,8 +38,12 @@ package struct PeerAddress: Sendable {
   ) {
     base = "http://localhost"
     self.name = name
+    credentials = nil
     socket = find
   }
+
+  /// - Throws: what keeps the credentials from being read, if there are any.
+  package func requireCredentials() throws(PeerError) { _ = try credentials?() }
 }
 
 /// Why another service has not done what was asked of it.
@@ -42,7 +53,7 @@ package struct PeerError: Error, Sendable {
     case unreachable
     /// It was refused, with the code of its problem.
     case refused(status: Int, code: String)
-    /// It is no service like this one, or may not be spoken to.
+    /// It is no service like this one, not the one that it is taken for, or may not be spoken to.
     case unsuitable
   }
 

@@ -127,4 +127,51 @@ struct PeerTests {
     let local = try #require(PeerAddress("http://169.254.169.254"))
     #expect(kind { _ = try HTTPClient(address: local).send("GET", "/") } == .unsuitable)
   }
+
+  @Test("who tells us our own token is not listened to, and who comes without TLS is told none")
+  func token() throws {
+    let folder = try TemporaryFolder()
+    let made = try Certificates(in: folder.path)
+    try made.authority("ca-cert")
+    try made.make("server", by: "ca-cert", "subjectAltName=DNS:localhost")
+    try Tool.shell("echo plp_secret > '\(folder.path)/token'")
+    let process = try ChildProcess(
+      ["/usr/bin/python3", "-c", Self.echo, folder.path], output: "\(folder.path)/log",
+      errors: "\(folder.path)/log")
+    defer { process.end() }
+    let port = try Tool.shell(
+      "cd '\(folder.path)'; until [ -s port ]; do kill -0 \(process.number) || exit 1; done; cat port",
+      seconds: 120
+    ).output
+    let found = try ImageFolder(path: folder.path)
+    let address = try #require(
+      PeerAddress("https://localhost:\(port)") { () throws(PeerError) in
+        try PeerCredentials(in: found)
+      })
+    let client = HTTPClient(address: address)
+    let shown = #expect(throws: PeerError.self) { try client.send("GET", "/") }
+    #expect(shown?.detail.contains("holds the token") == true, "\(shown?.detail ?? "")")
+    try Tool.shell("rm '\(folder.path)/token'")
+    let reply = try client.send("GET", "/path")
+    #expect(String(decoding: reply.body, as: UTF8.self).contains("GET /path"))
+    #expect(
+      PeerAddress("http://localhost") { () throws(PeerError) in
+        throw PeerError(.unsuitable, "")
+      } == nil)
+  }
+
+  /// Answers each request, over TLS, with its own words.
+  private static let echo = """
+    import os, socket, ssl, sys
+    os.chdir(sys.argv[1])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("server.pem", "server-key.pem")
+    s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(9)
+    with open("port.new", "w") as f: f.write(str(s.getsockname()[1]))
+    os.rename("port.new", "port")
+    while True:
+        c = context.wrap_socket(s.accept()[0], server_side=True)
+        text = b""
+        while b"\\r\\n\\r\\n" not in text: text += c.recv(65536)
+        c.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(text) + text); c.unwrap()
+    """
 }

@@ -9,6 +9,10 @@ struct ccurl_request {
   const char *url;         // http or https
   const char *unix_socket; // path of the socket that is connected to instead of the host; NULL for none
   const char *body;        // JSON; NULL for none
+  const char *authorities; // file with those that may vouch for the server; NULL for the system's
+  const char *certificate; // file that the server is shown, with `key`; NULL for none
+  const char *key;
+  const char *token; // bearer token that the server is shown; NULL for none
   long connect_milliseconds;
   long milliseconds;     // for all of it
   size_t limit;          // most bytes of a reply
@@ -19,6 +23,8 @@ struct ccurl_reply {
   long status;     // 0 where there is none
   int is_too_long; // the reply has more bytes than the limit
   int is_refused;  // the address is one that is not connected to
+  int is_untrusted; // nobody vouches for the server, or it is another one than the URL says; `error` says which
+  int is_unusable;  // one of the files cannot be used
   size_t length;
   char *body; // to be freed with ccurl_free
   char error[256];

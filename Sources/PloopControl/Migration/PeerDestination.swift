@@ -4,9 +4,13 @@ internal import PloopPeer
 /// Another service to which a disk is moved.
 struct PeerDestination: Equatable, Sendable {
   static let pointer = "/params/to/ploopd"
+  private static let credentialsPointer = "\(pointer)/credentials"
 
   /// Of its API: `http://`, `https://`, or `http+unix:///?socket=`.
   var api: String
+  /// A folder, `root:relative`, with what is shown to an API of `https://` (``PeerCredentials``); nil for nothing. What is
+  /// in it is read for each request, and kept nowhere.
+  var credentials: String?
   /// Of its NBD server, without the name of an export.
   var nbd: String
   var tls: TargetTLS?
@@ -20,6 +24,7 @@ struct PeerDestination: Equatable, Sendable {
   init(_ members: JobParameters) throws(ServiceError) {
     var members = members
     api = try members.requiredText("api")
+    credentials = try members.text("credentials")
     nbd = try members.requiredText("nbd")
     tls = try members.tls()
     id = try members.text("id")
@@ -40,7 +45,15 @@ struct PeerDestination: Equatable, Sendable {
     var pinned = self
     try service.requireAddress(nbd, pointer: "\(Self.pointer)/nbd")
     pinned.tls = try service.canonical(tls, of: nbd, pointer: "\(Self.pointer)/tls")
-    _ = try address(service)
+    if let credentials {
+      pinned.credentials =
+        try service.roots.locate(credentials, pointer: Self.credentialsPointer).path
+    }
+    let address = try pinned.address(service)
+    do throws(PeerError) { try address.requireCredentials() } catch {
+      throw ServiceError(
+        .invalidValue, "credentials: \(error.detail)", pointer: Self.credentialsPointer)
+    }
     return pinned
   }
 
@@ -48,6 +61,7 @@ struct PeerDestination: Equatable, Sendable {
     var members: [String: JobValue] = [
       "api": .text(api), "nbd": .text(nbd), "directory": .text(directory),
     ]
+    members["credentials"] = credentials.map(JobValue.text)
     members["tls"] = tls?.value
     members["id"] = id.map(JobValue.text)
     members["export"] = export.map(JobValue.text)
@@ -57,6 +71,11 @@ struct PeerDestination: Equatable, Sendable {
   /// - Throws: `invalid-value`; `path-outside-root` for a socket that lies beneath no root.
   func address(_ service: Service) throws(ServiceError) -> PeerAddress {
     let pointer = "\(Self.pointer)/api"
+    guard credentials == nil || api.hasPrefix("https://") else {
+      throw ServiceError(
+        .invalidValue, "credentials: they are shown to an API of https:// alone",
+        pointer: Self.credentialsPointer)
+    }
     if let socket = try service.socket(of: api, pointer: pointer) {
       return PeerAddress(socketNamed: api) { [roots = service.roots] () throws(PeerError) in
         do throws(ServiceError) { return try roots.socket(at: socket) } catch {
@@ -64,7 +83,9 @@ struct PeerDestination: Equatable, Sendable {
         }
       }
     }
-    guard let address = PeerAddress(api) else {
+    var found: (@Sendable () throws(PeerError) -> PeerCredentials)?
+    if let credentials { found = try service.credentials(in: credentials) }
+    guard let address = PeerAddress(api, found) else {
       throw ServiceError(
         .invalidValue, "api: http:// or https:// with host and port, or http+unix:// is expected",
         pointer: pointer)
@@ -81,5 +102,21 @@ struct PeerDestination: Equatable, Sendable {
     guard ["", "/"].contains(rest.dropFirst(authority.count)) else { return nil }
     let query = parts.count > 1 ? "?\(parts[1])" : ""
     return "\(parts[0][..<scheme.upperBound])\(authority)/\(name)\(query)"
+  }
+}
+
+extension Service {
+  /// Finds what a folder beneath a root has for another service.
+  fileprivate func credentials(
+    in path: String
+  ) throws(ServiceError) -> @Sendable () throws(PeerError) -> PeerCredentials {
+    let folder = try roots.locate(path, pointer: "")
+    return { [roots] () throws(PeerError) in
+      let found: ImageFolder
+      do throws(ServiceError) { found = try roots.folder(at: folder, pointer: "") } catch {
+        throw PeerError(.unsuitable, error.detail)
+      }
+      return try PeerCredentials(in: found)
+    }
   }
 }

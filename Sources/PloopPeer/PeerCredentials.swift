@@ -1,0 +1,57 @@
+internal import Glibc
+package import PloopIO
+
+/// As what we show ourselves to another service, and whom we take for it: files of one folder.
+///
+/// Whatever is shown is shown to a server alone for which `ca-cert.pem` vouches, so whoever chooses the address cannot
+/// send it to somebody else.
+package struct PeerCredentials: Sendable {
+  static let authorities = "ca-cert.pem"
+  static let certificate = "client-cert.pem"
+  static let key = "client-key.pem"
+  static let token = "token"
+  private static let tokenBytesLimit = 4_096
+
+  /// libcurl opens the other files by this folder's descriptor.
+  let folder: ImageFolder
+  let hasCertificate: Bool
+  /// The bytes behind `Authorization: Bearer`; nil where there is no such file.
+  let secret: [UInt8]?
+
+  /// - Throws: `.unsuitable` for a folder without authorities, with one half of a certificate and its key, or with a
+  ///   token that is none.
+  package init(in folder: ImageFolder) throws(PeerError) {
+    self.folder = folder
+    guard folder.contains(PeerCredentials.authorities) else {
+      throw PeerError(.unsuitable, "\(folder.path) has no \(PeerCredentials.authorities)")
+    }
+    hasCertificate = folder.contains(PeerCredentials.certificate)
+    guard hasCertificate == folder.contains(PeerCredentials.key) else {
+      throw PeerError(
+        .unsuitable,
+        "\(folder.path) has one of \(PeerCredentials.certificate) and \(PeerCredentials.key) only")
+    }
+    secret = try PeerCredentials.secret(in: folder)
+  }
+
+  private static func secret(in folder: ImageFolder) throws(PeerError) -> [UInt8]? {
+    guard folder.contains(token) else { return nil }
+    var bytes: [UInt8]
+    do throws(IOError) { bytes = try folder.bytes(of: token, limit: tokenBytesLimit) } catch {
+      throw PeerError(.unsuitable, "\(folder.path)/\(token) cannot be read: \(error.description)")
+    }
+    while let last = bytes.last, last == UInt8(ascii: "\n") || last == UInt8(ascii: "\r") {
+      bytes.removeLast()
+    }
+    // One of another line would be another header of the request.
+    guard !bytes.isEmpty, bytes.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw PeerError(.unsuitable, "\(folder.path)/\(token) does not hold one line with a token")
+    }
+    return bytes
+  }
+
+  /// Where a file of the folder is, for as long as this is there.
+  func path(of name: String) -> String {
+    folder.withDescriptor { "/proc/self/fd/\($0)/\(name)" }
+  }
+}

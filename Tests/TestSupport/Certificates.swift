@@ -1,0 +1,38 @@
+/// Authorities, and certificates that they sign, made by openssl in a folder.
+package struct Certificates {
+  package let folder: String
+
+  package init(in folder: String) throws {
+    self.folder = folder
+    try Tool.shell("mkdir -p '\(folder)'")
+  }
+
+  /// Makes `NAME.pem` and `NAME-key.pem`.
+  package func authority(_ name: String) throws {
+    try openssl("new '\(name)' -x509 -days 2 -keyout '\(name)-key.pem' -out '\(name).pem'")
+  }
+
+  /// Makes `NAME.pem` and `NAME-key.pem`.
+  ///
+  /// - Parameter extensions: as a file of openssl's has them, a line each.
+  package func make(
+    _ name: String, by authority: String, _ extensions: String, isExpired: Bool = false
+  ) throws {
+    try openssl(
+      """
+      new '\(name)' -keyout '\(name)-key.pem' -out '\(name).csr'
+      printf '\(extensions)\\n' > '\(name).ext'
+      openssl x509 -req -in '\(name).csr' -CA '\(authority).pem' -CAkey '\(authority)-key.pem' \\
+        -CAcreateserial -days \(isExpired ? -1 : 2) -extfile '\(name).ext' -out '\(name).pem'
+      """)
+  }
+
+  private func openssl(_ commands: String) throws {
+    try Tool.shell(
+      """
+      cd '\(folder)' && exec 2>> make.log
+      new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" "${@:2}"; }
+      \(commands)
+      """)
+  }
+}
