@@ -7,6 +7,8 @@ package struct BackupError: Error, Sendable, CustomStringConvertible {
   package enum Kind: Sendable, Equatable {
     /// The disk that is copied could not be read.
     case source
+    /// What is copied is not what it was when its delta was hashed: a cluster of the disk.
+    case rotten(cluster: UInt64)
     /// A system call on the target failed.
     case target(code: Int32)
     /// The target has no room.
@@ -50,7 +52,21 @@ package struct BackupError: Error, Sendable, CustomStringConvertible {
     }
   }
 
-  init(source error: DeviceError) { self.init(.source, error.detail) }
+  init(source error: DeviceError) {
+    guard case .rotten(let cluster) = error.kind else {
+      self.init(.source, error.detail)
+      return
+    }
+    self.init(.rotten(cluster: cluster), error.detail)
+  }
+
+  init(source refusal: PushBackup.Refusal) {
+    guard case .rotten(let cluster, let detail) = refusal else {
+      self.init(.source, refusal.words)
+      return
+    }
+    self.init(.rotten(cluster: cluster), detail)
+  }
 
   init(_ error: LockError) {
     switch error {

@@ -128,6 +128,6 @@ package struct FrozenSource: BackupSource {
   private func reading<Result>(
     _ body: () throws(PushBackup.Refusal) -> Result
   ) throws(BackupError) -> Result {
-    do { return try body() } catch { throw BackupError(.source, error.words) }
+    do { return try body() } catch { throw BackupError(source: error) }
   }
 }

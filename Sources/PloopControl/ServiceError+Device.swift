@@ -67,11 +67,7 @@ extension ServiceError {
     case .timeout: self.init(.drainTimeout, error.detail, errno: "EBUSY")
     case .io, .degraded: self.init(.ioError, error.detail, errno: "EIO")
     case .detached: self.init(.deviceBusy, error.detail, errno: "EBUSY")
-    case .rotten(let cluster):
-      self.init(
-        .deltaDamaged, error.detail, cause: "the disk that it lies on has changed it by itself",
-        remedy: "restore the cluster from a backup; nothing was overwritten with it", errno: "EIO",
-        facts: ["cluster": .number(cluster)])
+    case .rotten(let cluster): self.init(rotten: cluster, error.detail)
     case .otherPlan:
       self.init(
         .repairPlanOutdated, error.detail, remedy: "check the images again, and read the new plan",
@@ -128,4 +124,14 @@ func converting<Result>(
   _ body: () throws(DeviceError) -> Result
 ) throws(ServiceError) -> Result {
   do throws(DeviceError) { return try body() } catch { throw ServiceError(error) }
+}
+
+extension ServiceError {
+  /// A cluster of a delta is not what it was when the delta was hashed.
+  init(rotten cluster: UInt64, _ detail: String) {
+    self.init(
+      .deltaDamaged, detail, cause: "the disk that it lies on has changed it by itself",
+      remedy: "restore the cluster from a backup; nothing was overwritten with it", errno: "EIO",
+      facts: ["cluster": .number(cluster)])
+  }
 }

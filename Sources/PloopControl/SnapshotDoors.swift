@@ -97,6 +97,12 @@ extension Service {
       throw ServiceError(
         .snapshotNotPossible, "\(guid) is the top; take the device itself", pointer: pointer)
     }
+    guard chain.deltas.contains(where: { !$0.isRaw }) else {
+      throw ServiceError(
+        .snapshotNotPossible,
+        "\(guid) is a raw file alone, which is no disk of its own: \(chain.deltas.last?.path ?? "")",
+        remedy: "take its file: {\"from\":{\"image\":…,\"format\":\"raw\"}}", pointer: pointer)
+    }
     return chain
   }
 

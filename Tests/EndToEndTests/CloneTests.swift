@@ -151,4 +151,34 @@ struct CloneTests {
     #expect(try fixture.end(of: id)["state"] as? String == "succeeded")
     try fixture.expect("copy", is: before)
   }
+
+  @Test("of a snapshot that is a raw file alone are refused when they are asked for")
+  func rawSnapshot() throws {
+    #expect(try service.create("over", sizeBytes: 8 << 20, clusterBytes: 1 << 16).status == 201)
+    #expect(try service.delete("/v1/devices/over").status == 204)
+    try Tool.shell(
+      "cd '\(service.images)' && head -c 4M /dev/urandom > base.raw && rm over/DiskDescriptor.xml*")
+    let made = try service.post(
+      "/v1/devices",
+      #"{"id":"over","deltas":[{"path":"base.raw","format":"raw"},{"path":"over/root.hds"}]}"#)
+    #expect(made.status == 201, "\(made.text)")
+    let above = try fixture.snapshot("over")
+    let deltas = try #require(
+      try service.get("/v1/devices/over").json["deltas"] as? [[String: Any]])
+    let raw = try #require(deltas.first?["uuid"] as? String)
+    for type in ["clone", "export"] {
+      for snapshot in [raw, above] {
+        let to =
+          type == "clone"
+          ? #"{"id":"copy","directory":"copy"}"# : #"{"image":"copy.raw","format":"raw"}"#
+        let reply = try service.post(
+          "/v1/jobs?dry_run=true",
+          "{\"type\":\"\(type)\",\"device\":\"over\",\"params\":{\"snapshot\":\"\(snapshot)\",\"to\":\(to)}}"
+        )
+        #expect(reply.code == (snapshot == raw ? "snapshot-not-possible" : nil), "\(reply.text)")
+        guard snapshot == raw else { continue }
+        #expect(reply.text.contains("base.raw"), "\(reply.text)")
+      }
+    }
+  }
 }

@@ -36,6 +36,12 @@ struct DeltaHashJobTests {
     return deltas.compactMap { ($0["path"] as? String).map { String($0.dropFirst("main:".count)) } }
   }
 
+  /// Oldest first.
+  private func snapshots() throws -> [String] {
+    let deltas = try #require(try service.get("/v1/devices/vm").json["deltas"] as? [[String: Any]])
+    return deltas.compactMap { $0["uuid"] as? String }
+  }
+
   private func error(_ job: [String: Any]) -> (code: String?, detail: String) {
     let error = job["error"] as? [String: Any]
     return (error?["code"] as? String, error?["detail"] as? String ?? "")
@@ -76,7 +82,18 @@ struct DeltaHashJobTests {
     let backup = try job(
       "{\"type\":\"backup\",\"device\":\"vm\",\"params\":{\"target\":\"nas\"}}")
     #expect(backup["state"] as? String == "failed", "\(backup)")
+    #expect(error(backup).code == "delta-damaged", "\(backup)")
     #expect(error(backup).detail.contains("main:\(base): cluster 0 "), "\(backup)")
+
+    // What copies the live disk, and what copies a snapshot.
+    for snapshot in ["", "\"snapshot\":\"\(try snapshots()[0])\","] {
+      let clone = try job(
+        "{\"type\":\"clone\",\"device\":\"vm\",\"params\":{\(snapshot)\"to\":{\"id\":\"copy\",\"directory\":\"copy\"}}}"
+      )
+      #expect(error(clone).code == "delta-damaged", "\(clone)")
+      #expect(error(clone).detail.contains("main:\(base): cluster 0 "), "\(clone)")
+      #expect(try service.get("/v1/devices/copy").status == 404)
+    }
 
     let merge = try job(
       "{\"type\":\"merge\",\"device\":\"vm\",\"params\":{\"level\":0,\"direction\":\"forward\"}}")

@@ -150,6 +150,7 @@ extension ServiceError {
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .locked:
       self.init(
+    case .rotten(let cluster): self.init(rotten: cluster, error.detail)
         .imageInUse, error.detail, cause: "a job or another program has it open", errno: "EBUSY")
     case .exists: self.init(.imageExists, error.detail, errno: "EEXIST")
     case .notFound: self.init(.backupNotFound, error.detail, errno: "ENOENT")

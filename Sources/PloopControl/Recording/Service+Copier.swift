@@ -91,6 +91,7 @@ private func answering<Result>(
     case .released(let cluster):
       throw ServiceError(
         .clusterReleased, error.words, facts: ["cluster": .number(UInt64(cluster))])
+    case .rotten(let cluster, let detail): throw ServiceError(rotten: cluster, detail)
     case .failed: throw ServiceError(.ioError, error.words, errno: "EIO")
     }
   }

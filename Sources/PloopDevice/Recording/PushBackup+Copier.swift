@@ -13,6 +13,8 @@ extension PushBackup {
     /// What is asked for was confirmed already, or never wanted, and may have been overwritten.
     case released(cluster: Int)
     case failed(String)
+    /// A cluster of a delta is not what it was when the delta was hashed; with the words for people.
+    case rotten(cluster: UInt64, String)
 
     /// For people.
     package var words: String {
@@ -20,7 +22,7 @@ extension PushBackup {
       case .over(let reason): "the push backup is over: \(reason)"
       case .outOfRange(let cluster): "the disk has no cluster \(cluster)"
       case .released(let cluster): "cluster \(cluster) was confirmed, or was never wanted"
-      case .failed(let detail): detail
+      case .failed(let detail), .rotten(_, let detail): detail
       }
     }
   }
@@ -186,6 +188,9 @@ extension PushBackup {
         try device.requireSound(offset: offset, length: UInt64(part.count))
         try device.read(into: part, at: offset, holes: &holes)
       } catch {
+        if case .rotten(let cluster) = error.kind {
+          throw .rotten(cluster: cluster, error.detail)
+        }
         throw .failed(error.detail)
       }
     case .scratch(let slot):
