@@ -16,6 +16,13 @@ extension Service {
       let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
       await clerk.wait { self.jobs.rest(device: id, until: deadline) }
     }
+    if change.isForced {
+      // Of a disk that was handed over the other side is told no more.
+      let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+      tellings.want(id)
+      await clerk.wait { self.tellings.awaitEnd(id, until: deadline) }
+    }
+    defer { if change.isForced { tellings.leave(id) } }
     try await controller.run { () throws(ServiceError) in
       try self.apply(change, to: controller, ifRevision: ifRevision)
     }
@@ -25,9 +32,10 @@ extension Service {
   private func apply(
     _ change: DeviceChange, to controller: DeviceController, ifRevision: UInt64?
   ) throws(ServiceError) {
-    let device = try controller.device()
+    let (device, id) = (try controller.device(), controller.id)
     guard let before = controller.now.record else { return }
     try Service.require(ifRevision, is: before.revision)
+    if change.isForced { try tellings.requireNone(of: id) }
     let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart

@@ -12,6 +12,7 @@ extension Service {
     [
       Service.readyCondition(facts, state, device), Service.suspendedCondition(facts.record),
       Service.notesCondition(facts), spaceCondition(of: id, device),
+      handOverCondition(facts.record),
     ].compactMap(\.self)
   }
 

@@ -11,31 +11,37 @@ extension Service {
   ///
   /// A device that we had attached when the process ended, however it ended, is repaired safely: the
   /// in-use mark is our own. One that was closed is opened as for anybody. One that cannot come back
-  /// is kept, failed, with the reason, and keeps nobody else from coming back.
+  /// is kept, failed, with the reason, and keeps nobody else from coming back. One that was handed over comes back
+  /// whatever `autostart` says, until the other side has been told: nobody else is to get it meanwhile.
   package func recover() throws(ServiceError) {
-    let (records, damaged, intents, known) = try store.read { transaction throws(ServiceError) in
+    let (records, damaged, intents, known, open) = try store.read {
+      transaction throws(ServiceError) in
       let (records, damaged) = try transaction.records()
       let (targets, more) = try transaction.targets()
       return (
-        records, store.damages + damaged + more, try transaction.attachIntents(), targets
+        records, store.damages + damaged + more, try transaction.attachIntents(), targets,
+        Set(try transaction.openJobs().map(\.id))
       )
     }
     known.forEach(targets.keep)
     for detail in damaged {
       log.error("a part of the state is damaged", metadata: ["reason": "\(detail)"])
     }
-    let returning = records.filter(\.autostart)
+    let returning = records.filter { record in
+      record.autostart || record.handedOverBy.map(open.contains) == true
+    }
+    let back = Set(returning.map(\.id))
     let controllers = state.update { state in
       state.damages = damaged
       for intent in intents { state.unfinished[intent.id] = intent }
-      state.stage = .recovering(Set(returning.map(\.id)), of: returning.count)
-      for record in records where !record.autostart && record.isAttached {
+      state.stage = .recovering(back, of: returning.count)
+      for record in records where !back.contains(record.id) && record.isAttached {
         state.unclosed[record.id] = record
       }
       return returning.map { (add($0.id, record: $0, to: &state), $0) }
     }
     // What was closed and is not to come back is forgotten.
-    let forgotten = records.filter { !$0.autostart && !$0.isAttached }
+    let forgotten = records.filter { !back.contains($0.id) && !$0.isAttached }
     if !forgotten.isEmpty {
       try store.write { transaction throws(ServiceError) in
         for record in forgotten { try transaction.remove(record.id) }
@@ -218,7 +224,8 @@ extension Service {
     // A degraded disk keeps its in-use mark, and so does our record of it.
     record.isAttached = isDegraded
     do throws(ServiceError) {
-      if record.autostart || isDegraded {
+      let isAwaited = record.handedOverBy.map(jobs.isOpen) == true
+      if record.autostart || isDegraded || isAwaited {
         try store.save(record)
       } else {
         try store.remove(record.id)

@@ -58,6 +58,7 @@ package final class Service: ServiceAPI {
   let engine: IOEngine
   let table = ExportTable()
   let descriptorLocks = DescriptorLocks()
+  let tellings = Tellings()
   let server: Server<ExportTable>
   let state = Monitor(State())
   let startedAt = wallClockSeconds()

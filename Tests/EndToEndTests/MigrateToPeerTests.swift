@@ -159,4 +159,48 @@ struct MigrateToPeerTests {
       try service.patch("/v1/devices/vm", #"{"suspended":false,"force":true}"#).status == 200)
     try fixture.here.write("vm", 18, "0 1M")
   }
+
+  @Test(
+    "and lost there before they could be told of it, are waited for until somebody takes them back")
+  func peerGone() throws {
+    let before = try {
+      try fixture.here.write("vm", 17, "0 4M")
+      return try fixture.here.save("vm", "before")
+    }()
+    let id = try fixture.migrate(more: Self.crawl)
+    try fixture.here.await(id) { fixture.here.doneBytes($0) > 0 }
+    // The copy goes on, and nobody can be told of its end.
+    try Tool.shell("mv '\(there.httpSocket)' '\(there.httpSocket).away'")
+    #expect(try service.patch("/v1/jobs/\(id)", #"{"limits":{"bps":0}}"#).status == 200)
+    func waits(for words: String) throws {
+      try fixture.here.await(id) { job in
+        let blocker = (job["waiting_for"] as? [[String: Any]])?.first
+        return job["phase"] as? String == "handing-over" && blocker?["kind"] as? String == "target"
+          && (blocker?["detail"] as? String)?.contains(words) == true
+      }
+    }
+    try waits(for: "api.sock")
+    try Tool.shell(
+      "mv '\(there.httpSocket).away' '\(there.httpSocket)'; kill -STOP \(service.process)")
+    #expect(try there.delete("/v1/devices/vm?mode=hard").status == 204)
+    service.signal(SIGCONT)
+    try waits(for: "is gone, or another one")
+    let device = try service.get("/v1/devices/vm").json
+    let condition = (device["conditions"] as? [[String: Any]])?.first {
+      $0["type"] as? String == "HandedOver"
+    }
+    #expect(condition?["reason"] as? String == "NotTold", "\(device)")
+    #expect((condition?["message"] as? String)?.contains("is gone") == true, "\(device)")
+    #expect(try service.delete("/v1/devices/vm").code == "device-busy")
+    #expect(try service.post("/v1/jobs/\(id)/cancel", "{}").status != 200)
+    #expect(
+      try service.patch("/v1/devices/vm", #"{"suspended":false,"force":true}"#).status == 200)
+    let failed = try fixture.here.end(of: id)
+    #expect(failed["state"] as? String == "failed", "\(failed)")
+    #expect((failed["error"] as? [String: Any])?["code"] as? String == "precondition-failed")
+    try fixture.here.expect("vm", is: before)
+    // It is moved once more, and is there then.
+    _ = try succeeded(fixture.migrate())
+    try expectSameBytes(fixture.saveThere("there"), before)
+  }
 }

@@ -7,8 +7,16 @@ struct PeerFixture {
   var service: RunningService { here.service }
   var folder: String { here.folder.path }
 
-  init() throws {
-    here = try CopyFixture()
+  /// What the other service has its disks on, if it is a file system of its own.
+  let room: SmallFilesystem?
+
+  /// - Parameter mebibytes: that are free where the other service has its disks.
+  init(mebibytes: Int? = nil) throws {
+    let here = try CopyFixture()
+    self.here = here
+    room = try mebibytes.map {
+      try SmallFilesystem(in: here.folder, "images/peer/images", mebibytes: $0)
+    }
     there = try RunningService(in: "\(here.service.images)/peer")
   }
 

@@ -45,4 +45,15 @@ extension JobEngine {
     }
     control?.hold(false)
   }
+
+  /// Jobs that are not over.
+  var open: [JobRecord] { state.withLock { Array($0.jobs.values) } }
+
+  /// Whether a job is known, and not over.
+  func isOpen(_ id: String) -> Bool { state.withLock { $0.jobs[id] != nil } }
+
+  /// What a job waits for that is not over.
+  func obstacles(of id: String) -> [JobBlocker] {
+    state.withLock { $0.controls[id]?.now.blockers ?? $0.waitingFor[id] ?? [] }
+  }
 }

@@ -20,13 +20,11 @@ struct HandOver {
     self.service = service
   }
 
-  /// Whether nobody has resumed the disk since.
-  private var isKept: Bool { service.isHandedOver(device, by: job) }
-
   /// Whether it was made, by whatever attempt.
   var isMade: Bool {
     // Where the device is gone the job alone knows.
-    isKept || (try? service.existing(job))?.ownsWhatItMakes == true
+    service.isHandedOver(device, by: job)
+      || (try? service.existing(job))?.ownsWhatItMakes == true
   }
 
   /// Makes it. Nobody is changing the disk, and what it holds here is not durable yet (``settle()``).
@@ -74,24 +72,29 @@ struct HandOver {
     }
   }
 
-  /// Does something with the other side, as long as nobody has resumed the disk here: whoever does that by force
+  /// Tells the other side something, as long as nobody has resumed the disk here: whoever does that by force
   /// takes it back, and both sides must not have it.
-  func whileKept(
-    _ body: @escaping @Sendable () throws(ServiceError) -> Void
-  ) throws(ServiceError) {
-    let (holder, device, service) = (holder, device, service)
+  ///
+  /// - Throws: `precondition-failed` where it was taken back; `device-busy` where somebody is about to.
+  func whileKept(_ body: () throws(ServiceError) -> Void) throws(ServiceError) {
+    let (job, device, service) = (job, device, service)
     guard let controller = service.state.withLock({ $0.devices[device] }) else {
       return try body()
     }
-    // Within the device's turn: nobody resumes it meanwhile.
     try controller.runAndWait { () throws(ServiceError) in
-      guard controller.now.record?.prohibition?.holder == holder else {
+      guard controller.now.record?.handedOverBy == job else {
         throw ServiceError(
           .preconditionFailed, "\(device) was resumed by force since it was handed over",
           remedy: "it is used here: remove what was copied, and move it anew")
       }
-      try body()
+      guard service.tellings.begin(device) else {
+        throw ServiceError(
+          .deviceBusy, "somebody is about to resume \(device) by force", errno: "EBUSY")
+      }
     }
+    // Outside of the device's turn, whose thread other devices need: the other side may be silent for long.
+    defer { service.tellings.end(device) }
+    try body()
   }
 
   /// Nobody finds the disk here any more; its files stay.
@@ -112,8 +115,21 @@ extension Service {
 
   /// Whether a device's disk is not ours any more, since a job has handed it over.
   func isHandedOver(_ device: String, by job: String) -> Bool {
-    guard let record = record(of: device), record.suspended else { return false }
-    return record.prohibition?.holder == HandOver.holder(job)
+    record(of: device)?.handedOverBy == job
+  }
+
+  /// There for a disk that was handed over, and for as long as it is here.
+  func handOverCondition(_ record: DeviceRecord?) -> DeviceInfo.Condition? {
+    guard let record, let job = record.handedOverBy else { return nil }
+    let isOpen = jobs.isOpen(job)
+    let obstacle = isOpen ? jobs.obstacles(of: job).first?.detail : nil
+    let words =
+      isOpen
+      ? "the job \(job) has not told the other side yet\(obstacle.map { ": \($0)" } ?? "")"
+      : "by the job \(job), which is over: how it ended says whether the other side was told"
+    return DeviceInfo.Condition(
+      type: "HandedOver", isTrue: true, reason: isOpen ? "NotTold" : "JobOver", message: words,
+      since: record.suspension?.since ?? record.updatedAt)
   }
 
   /// Whoever lets go of a disk that was handed over, and of which the other side has not been told yet, takes away
@@ -121,17 +137,20 @@ extension Service {
   ///
   /// - Throws: `device-busy` with the job.
   func requireNotHandedOver(_ controller: DeviceController) throws(ServiceError) {
-    guard let holder = controller.now.record?.prohibition?.holder,
-      holder.hasPrefix(Service.reservedHolder)
-    else { return }
-    let job = String(holder.dropFirst(Service.reservedHolder.count))
-    guard isHandedOver(controller.id, by: job), let record = try? existing(job),
-      !record.state.isFinal
-    else { return }
+    guard let job = controller.now.record?.handedOverBy, jobs.isOpen(job) else { return }
     throw ServiceError(
       .deviceBusy,
       "the job \(job) has handed \(controller.id) over, and has not told the other side yet",
       remedy: "wait for the job, or take the disk back by resuming it by force", errno: "EBUSY",
       holder: ServiceError.Holder(kind: "job", id: job))
+  }
+}
+
+extension DeviceRecord {
+  /// The job that has handed the disk over: it is not ours any more.
+  var handedOverBy: String? {
+    guard suspended, let holder = prohibition?.holder, holder.hasPrefix(Service.reservedHolder)
+    else { return nil }
+    return String(holder.dropFirst(Service.reservedHolder.count))
   }
 }

@@ -112,7 +112,10 @@ struct MigrateJob: JobWork {
     // Whatever it says of the disk: there is no way back but that somebody takes it back by force. That a door is
     // not opened there costs nobody the disk.
     let refusal = { (error: ServiceError) -> JobBlocker? in
-      error.code == .peerRefused && error.cause.map(MigrateJob.doorFaults.contains) != true
+      if error.code == .deviceBusy {
+        return JobBlocker(kind: .device, id: device, detail: error.detail)
+      }
+      return error.code == .peerRefused && error.cause.map(MigrateJob.doorFaults.contains) != true
         ? JobBlocker(kind: .target, id: place.words, detail: error.detail) : place.blocker(error)
     }
     try MigrateJob.insisting(control, refusal) { () throws(ServiceError) in
