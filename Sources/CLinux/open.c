@@ -2,6 +2,7 @@
 #include "clinux.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,4 +19,8 @@ int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t 
       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS,
   };
   return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
+}
+
+int clinux_rename_unused(int directory, const char *name, const char *new_name) {
+  return (int)syscall(SYS_renameat2, directory, name, directory, new_name, RENAME_NOREPLACE);
 }

@@ -1,3 +1,4 @@
+internal import Glibc
 internal import PloopFormat
 package import PloopIO
 
@@ -126,10 +127,11 @@ package struct FilePointTarget: SinglePointTarget {
     _ manifest: PointManifest, _ geometry: Geometry, storedClusters count: Int,
     _ totals: StepJournal.Totals
   ) throws(BackupError) -> PointManifest.Result? {
-    guard !isThere else { throw BackupError(.exists, "\(name) exists") }
-    try onTarget { () throws(IOError) in
-      try folder.rename(part(manifest.id), to: file)
+    do throws(IOError) {
+      try folder.rename(part(manifest.id), toUnused: file)
       try folder.sync()
+    } catch {
+      throw error.code == EEXIST ? BackupError(.exists, "\(name) exists") : BackupError(error)
     }
     return try records.complete(
       manifest, geometry, storedClusters: count, totals, modifiedAt: modifiedAt())

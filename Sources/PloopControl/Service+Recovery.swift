@@ -48,6 +48,8 @@ extension Service {
       }
     }
     try jobs.load { isHandedOver($0, by: $1) }
+    // Of a target that cannot be read nobody knows the place.
+    if damaged.isEmpty { RecordPruning(in: store.folder, roots, log).prune(known, jobs.open) }
     for (controller, record) in controllers {
       engine.submit { [self] in
         bringBack(controller, record)

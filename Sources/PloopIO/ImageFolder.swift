@@ -94,6 +94,22 @@ package final class ImageFolder: Sendable {
     probe?.succeeded(operation, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
   }
 
+  /// Gives a file a name that nothing has.
+  ///
+  /// - Throws: EEXIST where something has it, with nothing changed.
+  package func rename(_ name: String, toUnused newName: String) throws(IOError) {
+    let full = self.name(of: name)
+    let operation = IOOperation.rename(to: self.name(of: newName))
+    try refuse(operation, "rename", full)
+    guard clinux_rename_unused(descriptor.number, name, newName) == 0 else {
+      // A file system that cannot promise it (man 2 renameat2).
+      guard errno == EINVAL else { throw .last("rename", full) }
+      guard !contains(newName) else { throw IOError("rename", path: full, code: EEXIST) }
+      return try rename(name, to: newName)
+    }
+    probe?.succeeded(operation, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+  }
+
   package func unlink(_ name: String) throws(IOError) {
     let full = self.name(of: name)
     try refuse(.unlink, "unlink", full)

@@ -51,6 +51,27 @@ struct TargetTests {
     #expect(try bench.folder.names().filter { $0.hasPrefix("out") }.isEmpty)
   }
 
+  @Test(
+    "a file that somebody puts there at the last moment is not replaced",
+    arguments: [FilePointTarget.Format.raw, .image])
+  func lastMoment(format: FilePointTarget.Format) throws {
+    let bench = try BackupBench(clusterShift: 16, sizeBytes: 8 << 16)
+    bench.write([1, 5])
+    let place = bench.path("out")
+    let plan = FaultPlan { _, operation, _ in
+      guard case .rename(to: place) = operation else { return nil }
+      return .stall { _ = try? Tool.shell("echo theirs > '\(place)'") }
+    }
+    let watched = try ImageFolder(path: bench.folder.path, probe: plan)
+    let target = FilePointTarget("out", in: watched, as: format, records: bench.folder)
+    let source = ModelSource(bench.disk)
+    let sink = try target.write(bench.manifest(source, "b"))
+    #expect(kind { try bench.copy(source, to: sink) } == .exists)
+    #expect(plan.faultCount == 1)
+    #expect(try Tool.shell("cat '\(place)'").output == "theirs\n")
+    #expect(bench.folder.contains(FilePointTarget.part(of: "out", "b")))
+  }
+
   @Test("one file is gone on with after a crash, and nobody else's is touched", arguments: [0, 1])
   func resumes(kind number: Int) throws {
     let bench = try BackupBench(clusterShift: 16, sizeBytes: 40 << 16)

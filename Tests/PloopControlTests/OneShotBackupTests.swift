@@ -236,6 +236,57 @@ struct OneShotBackupTests {
     try await bench.target("late", .file(path: "main:copies/vm.out", format: .raw))
   }
 
+  @Test("two jobs with the same folder take turns, too, and the second one's chain is beside")
+  func turnsInFolder() async throws {
+    let bench = try await BackupServiceBench()
+    try await bench.fixture.create("other")
+    try bench.write(0..<64)
+    let id = try await begin(bench, folder("out"), [:], BackupServiceBench.halting)
+    try await bench.halfway(id)
+    var second = request(folder("out"))
+    second.device = "other"
+    let other = try await bench.fixture.service.addJob(second, keeping: nil).record.id
+    let waiting = try await bench.await(other) { !$0.waitingFor.isEmpty }
+    #expect(waiting.waitingFor.map(\.kind) == [.target])
+    #expect(waiting.waitingFor.first?.id == "main:out")
+    try await bench.release(id)
+    #expect(try await bench.end(of: id).state == .succeeded)
+    #expect(try await bench.end(of: other).state == .succeeded)
+  }
+
+  @Test("what is known of backups that are gone, and of copies, is forgotten at a start")
+  func forgotten() async throws {
+    let bench = try await BackupServiceBench()
+    try bench.write([0, 5, 63])
+    for name in ["kept", "gone", "named"] {
+      let job = try await bench.end(of: begin(bench, file(name, "ploop1")))
+      #expect(job.state == .succeeded, "\(String(describing: job.error))")
+    }
+    try await bench.target("one", .file(path: "main:copies/named", format: .ploop))
+    var export = JobRequest(type: "export", device: "vm")
+    export.parameters = [
+      "to": .object(["image": .text("main:copies/raw"), "format": .text("raw")])
+    ]
+    let copied = try await bench.fixture.service.addJob(export, keeping: nil).record.id
+    #expect(try await bench.end(of: copied).state == .succeeded)
+    // One that is not over goes on with what it has noted.
+    let id = try await begin(bench, file("begun"), [:], BackupServiceBench.halting)
+    try await bench.halfway(id)
+    func folders(_ kind: String) throws -> Int {
+      try ImageFolder(path: "\(bench.fixture.folder.path)/state/\(kind)").names().count
+    }
+    #expect(try folders("files") == 4 && folders("copies") == 1)
+    try bench.fixture.stop()
+    try Tool.shell("cd '\(bench.fixture.images)/copies' && rm gone && rm named begun.*.part")
+    try await bench.fixture.restart()
+    #expect(try folders("files") == 3 && folders("copies") == 0)
+    try await bench.release(id)
+    #expect(try await bench.end(of: id).state == .succeeded)
+    let orphans = try await bench.fixture.service.images(
+      root: nil, state: .orphaned, after: nil, limit: 100)
+    #expect(orphans.page.items.isEmpty)
+  }
+
   @Test("what cannot be such a place is refused, with a pointer, and nothing is made")
   func refusals() async throws {
     let bench = try await BackupServiceBench()

@@ -29,6 +29,17 @@ struct ImageFolderTests {
     #expect(try root.folder(beneath: "").contains("image"))
   }
 
+  @Test("what has a name keeps it, when another file is to have it that nothing has")
+  func renamedToUnused() throws {
+    let (one, other) = (try root.create("one"), try root.create("other"))
+    let error = #expect(throws: IOError.self) { try root.rename("one", toUnused: "other") }
+    #expect(error?.code == EEXIST)
+    try root.rename("one", toUnused: "new")
+    #expect(!root.contains("one"))
+    #expect(try root.open("new", writable: false).identity == one.identity)
+    #expect(try root.open("other", writable: false).identity == other.identity)
+  }
+
   @Test(
     "nothing leads out, and no link is followed, wherever it leads",
     arguments: [

@@ -12,6 +12,8 @@
 int clinux_open(const char *path, int flags, mode_t mode);
 // Opens `path` beneath `directory`; no link of any kind is followed out of it or at all.
 int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t mode);
+// Within one directory; EEXIST where something has the new name (man 2 renameat2, RENAME_NOREPLACE).
+int clinux_rename_unused(int directory, const char *name, const char *new_name);
 
 // io.c: man 2 preadv2, man 2 fallocate
 // Reads only what the page cache holds now: EAGAIN when it would block, EOPNOTSUPP when the file system cannot say.

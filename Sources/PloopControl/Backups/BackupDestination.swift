@@ -82,6 +82,8 @@ extension Target {
     case nil: throw to.wrong("type", "directory, file or nbd is expected")
     }
     self.init(name: place.words, place: place, createdAt: 0)
+    // Nobody has said how many jobs may work with it.
+    slots = 1
     mark = try to.text("mark")
     if var tls = try to.object("tls") {
       self.tls = TargetTLS(
@@ -152,6 +154,7 @@ extension Service {
       var target = Target(
         name: "", place: try canonical(place.place), createdAt: place.createdAt)
       target.name = target.place.words
+      target.slots = place.slots
       target.tls = try canonical(place.tls, of: target.place)
       target.mark = place.mark
       try requireUnused(target)

@@ -110,7 +110,7 @@ extension Service {
   /// since.
   func keptBackup(at location: Roots.Location) -> String? {
     let place = "\(TargetPlace.FileFormat.ploop.rawValue) \(location.path)"
-    let records = "files/\(SHA256.hexDigest(Array(place.utf8)))"
+    let records = "files/\(RecordPruning.folderName(of: place))"
     // Looked for first: whoever asks makes no folder.
     guard (try? store.folder.folder(beneath: records)) != nil,
       case .single(let single)? = try? open(
@@ -122,11 +122,15 @@ extension Service {
   }
 
   /// What is known of the backup in a place that has no names for it. Whatever name the target has, and
-  /// whoever forgets it, it is the same.
+  /// whoever forgets it, it is the same, until nobody can find it any more (``RecordPruning``).
   func records(_ kind: String, of place: String) throws(ServiceError) -> ImageFolder {
     do throws(IOError) {
-      return try store.folder.makeFolder(
-        beneath: "\(kind)/\(SHA256.hexDigest(Array(place.utf8)))")
+      let folder = try store.folder.makeFolder(
+        beneath: "\(kind)/\(RecordPruning.folderName(of: place))")
+      if !folder.contains(RecordPruning.placeFile) {
+        try folder.replace(RecordPruning.placeFile, with: Array(place.utf8))
+      }
+      return folder
     } catch { throw ServiceError(error) }
   }
 }
@@ -146,11 +150,11 @@ extension ServiceError {
   init(_ error: BackupError) {
     switch error.kind {
     case .source: self.init(.ioError, error.detail, errno: "EIO")
+    case .rotten(let cluster): self.init(rotten: cluster, error.detail)
     case .target: self.init(.targetUnreachable, error.detail)
     case .outOfSpace: self.init(.insufficientSpace, error.detail, errno: "ENOSPC")
     case .locked:
       self.init(
-    case .rotten(let cluster): self.init(rotten: cluster, error.detail)
         .imageInUse, error.detail, cause: "a job or another program has it open", errno: "EBUSY")
     case .exists: self.init(.imageExists, error.detail, errno: "EEXIST")
     case .notFound: self.init(.backupNotFound, error.detail, errno: "ENOENT")
