@@ -53,6 +53,8 @@ extension Suite {
     guard let downtime = result["downtime_ns"] as? Double, (result["rounds"] as? Int ?? 0) > 1
     else { throw BenchFailure("the job says nothing of what writers have waited") }
     try store.stop()
+    // The guest's last requests wait at the disk, which is not ours any more, and keep its connection.
+    try servers.takeBack(contender)
     try finishChain(contender)
     return downtime / 1e6
   }

@@ -211,6 +211,13 @@ final class Servers {
     try Tool.shell("rm -r '\(service.images)/\(id)'")
   }
 
+  /// A disk that was moved is ours again.
+  func takeBack(_ contender: Contender) throws {
+    let reply = try service(.ploopd).patch(
+      "/v1/devices/\(contender.address.export)", #"{"suspended":false,"force":true}"#)
+    guard reply.status == 200 else { throw BenchFailure("resume: \(reply.text)") }
+  }
+
   /// Waits until a guest has written so much since the disk was attached.
   func awaitWrites(_ contender: Contender, bytes: Double) throws {
     let before = try bytesWritten(contender)
