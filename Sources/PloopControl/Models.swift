@@ -374,6 +374,8 @@ package struct DeviceStatistics: Sendable {
   /// Writes that had to wait for a checkpoint's mark or for the copy of a push backup, and for how long.
   package var recordingWaits: UInt64
   package var recordingWaitNanoseconds: UInt64
+  /// A part of it: for the copies of push backups.
+  package var backupWaitNanoseconds: UInt64
   package var inFlight: UInt64
   package var clients: UInt64
   package var idleSeconds: Double

@@ -162,6 +162,7 @@ extension Service {
       let device = try converting { () throws(DeviceError) in
         try Device.attach(sources, options)
       }
+      slowOperations.watch(device, as: id)
       if chain.snapshot == nil, !options.readonly {
         completeResize(of: device, describedBy: try descriptorFile(of: chain))
       }

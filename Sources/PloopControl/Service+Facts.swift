@@ -212,7 +212,8 @@ extension Service {
       pauseNanoseconds: values.pauseNanoseconds,
       longestPauseNanoseconds: values.longestPauseNanoseconds,
       recordingWaits: values.recordingWaits,
-      recordingWaitNanoseconds: values.recordingWaitNanoseconds, inFlight: values.inFlight,
+      recordingWaitNanoseconds: values.recordingWaitNanoseconds,
+      backupWaitNanoseconds: values.backupWaitNanoseconds, inFlight: values.inFlight,
       clients: UInt64(clients),
       idleSeconds: Double(values.nanosecondsSinceLastRequest) / 1e9,
       revision: controller.now.record?.revision ?? 0)

@@ -22,6 +22,9 @@ package final class Service: ServiceAPI {
     /// Nanoseconds by which the time limits of suspended disks are measured.
     package var suspensionClock: @Sendable () -> UInt64 = monotonicNanoseconds
 
+    /// From how long on an operation of a disk is told of as slow; 0 for never.
+    package var slowOperationMilliseconds = 1_000
+
     package init() {}
   }
 
@@ -70,6 +73,7 @@ package final class Service: ServiceAPI {
   let frozen = Locked<[String: FrozenDisk]>([:])
   /// Bytes of backups that have become whole in this life, by their targets.
   let backedUp = Locked<[String: (read: UInt64, written: UInt64)]>([:])
+  let slowOperations: SlowOperations
   let knownImages = Locked<KnownImages?>(nil)
   /// Whether a look at the roots is under way for metrics.
   let isLookingAtImages = Locked(false)
@@ -105,6 +109,7 @@ package final class Service: ServiceAPI {
     self.engine = engine
     self.log = log
     self.configuration = configuration
+    slowOperations = SlowOperations(from: configuration.slowOperationMilliseconds, log: log)
     do throws(IOError) {
       var executors: [ThreadExecutor] = []
       for _ in 0..<Service.executorCount {

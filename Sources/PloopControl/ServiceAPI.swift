@@ -4,6 +4,7 @@ package protocol ServiceAPI: Sendable {
   func info() async -> ServiceInfo
   func readiness() async -> Readiness
   func metrics() async -> [Metric]
+  func diagnostics() async -> ServiceDiagnostics
   func devices(after: String?, limit: Int, state: DeviceState?, labels: [String: String]) async
     -> Page<DeviceInfo>
   func device(_ id: String) async throws(ServiceError) -> DeviceInfo

@@ -31,6 +31,8 @@ package final class Statistics: Sendable {
     /// Changes that waited for a recorder, and how long.
     package var recordingWaits: UInt64
     package var recordingWaitNanoseconds: UInt64
+    /// How long changes waited for the copy of a push backup: a part of the former.
+    package var backupWaitNanoseconds: UInt64
     package var inFlight: UInt64
     package var nanosecondsSinceLastRequest: UInt64
   }
@@ -42,10 +44,11 @@ package final class Statistics: Sendable {
 
   private let copied = Atomic<UInt64>(0)
   private let pauses = AtomicCounters(count: 2)
-  private let recordingWaits = AtomicCounters(count: 2)
+  private let recordingWaits = AtomicCounters(count: 3)
   private let longestPause = Atomic<UInt64>(0)
   private let allocated = Atomic<UInt64>(0)
   private let lastRequest = Atomic<UInt64>(monotonicNanoseconds())
+  let slow = SlowRequests()
 
   init() { table = AtomicCounters(count: Operation.allCases.count * Statistics.columns) }
 
@@ -60,13 +63,21 @@ package final class Statistics: Sendable {
   }
 
   /// Counts a change that had to wait for a recorder.
-  func countRecordingWait(nanoseconds: UInt64) {
+  func countRecordingWait(nanoseconds: UInt64, isForBackup: Bool) {
     recordingWaits.add(1, at: 0)
     recordingWaits.add(nanoseconds, at: 1)
+    if isForBackup { recordingWaits.add(nanoseconds, at: 2) }
   }
 
   /// Counts a request that began at `start` and has just ended.
-  func count(_ operation: Operation, bytes: UInt64, since start: UInt64, failed: Bool = false) {
+  ///
+  /// - Parameters:
+  ///   - bytes: how many it was about; none of them count if it failed.
+  ///   - waits: where its time has gone, as far as that is known.
+  func count(
+    _ operation: Operation, at offset: UInt64, bytes: UInt64, since start: UInt64,
+    failed: Bool = false, waits: RequestWaits = RequestWaits()
+  ) {
     let now = monotonicNanoseconds()
     let row = operation.rawValue * Statistics.columns
     table.add(1, at: row + Column.ops)
@@ -79,6 +90,12 @@ package final class Statistics: Sendable {
     table.add(nanoseconds, at: row + Column.latency)
     table.add(1, at: row + Column.buckets + Statistics.bucket(of: nanoseconds))
     lastRequest.store(now, ordering: .relaxed)
+    if nanoseconds >= slow.nanoseconds {
+      slow.note(
+        SlowRequest(
+          operation: operation, offset: offset, bytes: bytes, nanoseconds: nanoseconds,
+          waits: waits, hasFailed: failed))
+    }
   }
 
   /// Without the array, which would be counted in and out for every request.
@@ -114,6 +131,7 @@ package final class Statistics: Sendable {
       pauseNanoseconds: pauses[1],
       longestPauseNanoseconds: longestPause.load(ordering: .relaxed),
       recordingWaits: recordingWaits[0], recordingWaitNanoseconds: recordingWaits[1],
+      backupWaitNanoseconds: recordingWaits[2],
       inFlight: inFlight,
       nanosecondsSinceLastRequest: monotonicNanoseconds()
         &- lastRequest.load(ordering: .relaxed))

@@ -56,6 +56,7 @@ struct Call: Sendable {
   let arguments: [String]
   /// The longest that a request may wait, in seconds.
   var longestPatience = Int(Watch.longest)
+  var diagnostics = DiagnosticsSource()
 
   func parameter(_ name: String) -> String? {
     target.query.first { $0.name == name }?.value
@@ -104,7 +105,7 @@ struct Call: Sendable {
 /// Judges a request by what HTTP and this service demand of any, finds its route, and answers.
 package struct Router: Sendable {
   package static let routes: [Route] =
-    serviceRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
+    serviceRoutes + diagnosticsRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
     + targetRoutes + imageRoutes + dashboardRoutes
 
@@ -115,6 +116,7 @@ package struct Router: Sendable {
   let watchers: EventWatchers
   private let traffic = Traffic()
   private let longestPatience: Int
+  private let diagnostics: DiagnosticsSource
 
   /// - Parameters:
   ///   - audit: where it is written down who has changed what.
@@ -124,13 +126,14 @@ package struct Router: Sendable {
   package init(
     _ service: any ServiceAPI, access: AccessControl, audit: AuditLog? = nil,
     hosts: [String] = [], watchers: EventWatchers = EventWatchers(),
-    longestPatience: Int? = nil
+    longestPatience: Int? = nil, diagnostics: DiagnosticsSource = DiagnosticsSource()
   ) {
     self.service = service
     self.access = access
     self.audit = audit
     self.hosts = RequestRules.ownHosts.union(hosts.map { $0.lowercased() })
     self.watchers = watchers
+    self.diagnostics = diagnostics
     self.longestPatience = longestPatience ?? Int(Watch.longest)
   }
 
@@ -227,7 +230,7 @@ package struct Router: Sendable {
     let call = Call(
       service: service, watchers: watchers, traffic: traffic, audit: audit, access: access,
       request: request, caller: caller, target: target, arguments: arguments,
-      longestPatience: longestPatience)
+      longestPatience: longestPatience, diagnostics: diagnostics)
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
       do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {

@@ -14,14 +14,9 @@ package final class Traffic: Sendable {
     }
   }
 
-  private struct Times {
-    var counts = [UInt64](repeating: 0, count: Traffic.boundaries.count + 1)
-    var nanoseconds: UInt64 = 0
-  }
-
   private struct State {
     var requests: [Kind: UInt64] = [:]
-    var times: [String: Times] = [:]
+    var times: [String: Metric.Histogram] = [:]
   }
 
   /// Upper edges, in seconds; requests that wait for something take longer.
@@ -36,17 +31,14 @@ package final class Traffic: Sendable {
 
   /// - Parameter start: when it came, in nanoseconds of the monotonic clock.
   func count(_ method: String, _ route: String?, _ status: Int, since start: UInt64) {
-    let nanoseconds = monotonicNanoseconds() - start
-    let seconds = Double(nanoseconds) / 1e9
+    let seconds = Double(monotonicNanoseconds() - start) / 1e9
     let kind = Kind(
       route: route ?? Traffic.noRoute,
       method: Traffic.methods.contains(method) ? method : "other", status: status)
-    let bucket =
-      Traffic.boundaries.firstIndex { seconds <= $0 } ?? Traffic.boundaries.count
     state.withLock { state in
       state.requests[kind, default: 0] += 1
-      state.times[kind.route, default: Times()].counts[bucket] += 1
-      state.times[kind.route, default: Times()].nanoseconds += nanoseconds
+      state.times[kind.route, default: Metric.Histogram(Traffic.boundaries)]
+        .count(seconds: seconds)
     }
   }
 
@@ -64,11 +56,7 @@ package final class Traffic: Sendable {
         .histogram, "ploopd_http_request_seconds",
         "How long requests took, those that were to wait included.",
         times.sorted { $0.key < $1.key }.map { route, times in
-          Metric.Sample(
-            .histogram(
-              Metric.Histogram(
-                boundaries: Traffic.boundaries, counts: times.counts,
-                sum: Double(times.nanoseconds) / 1e9)), [("route", route)])
+          Metric.Sample(.histogram(times), [("route", route)])
         }),
     ]
   }

@@ -1,3 +1,4 @@
+import PloopIO
 import TestSupport
 import Testing
 
@@ -44,18 +45,20 @@ struct MetricsTests {
       ("ploopd_ready", 1), ("ploopd_devices{state=\"online\"}", 1),
       ("ploopd_device_size_bytes{device=\"vm\"}", 67_108_864),
       ("ploopd_device_deltas{device=\"vm\"}", 1),
-      ("ploopd_device_bytes_total{device=\"vm\",op=\"write\"}", 5_312_512),
-      ("ploopd_device_bytes_total{device=\"vm\",op=\"read\"}", 1_048_576),
+      ("ploopd_device_write_bytes_total{device=\"vm\"}", 5_312_512),
+      ("ploopd_device_read_bytes_total{device=\"vm\"}", 1_048_576),
       ("ploopd_device_io_errors_total{device=\"vm\",op=\"read\"}", 0),
       ("ploopd_device_cow_clusters_total{device=\"vm\"}", 1),
       ("ploopd_device_condition{device=\"vm\",type=\"Ready\"}", 1),
       ("ploopd_tracking_dirty_clusters{device=\"vm\"}", 2),
       ("ploopd_checkpoint_dirty_bytes{device=\"vm\",checkpoint=\"one\"}", 4_194_304),
       ("ploopd_checkpoint_consistent{device=\"vm\",checkpoint=\"one\"}", 1),
+      ("ploopd_job_duration_seconds_count{type=\"merge\"}", 1),
       ("ploopd_jobs_finished_total{type=\"merge\",outcome=\"succeeded\"}", 1),
       ("ploopd_nbd_clients{export=\"vm\",device=\"vm\"}", 0),
     ]
     for (name, wanted) in values { #expect(value(name, in: text) == wanted, "\(name)") }
+    #expect(value("ploopd_db_commit_seconds_count", in: text) ?? 0 > 3)
     #expect(value("process_open_fds", in: text) ?? 0 > 5)
     #expect(value("process_resident_memory_bytes", in: text) ?? 0 > 1_000_000)
     #expect(value("ploopd_device_io_seconds_count{device=\"vm\",op=\"read\"}", in: text) ?? 0 > 0)
@@ -80,9 +83,33 @@ struct MetricsTests {
     #expect(value(bytes + "\"written\"}", in: text) == 4_194_304)
     let last = "ploopd_device_last_backup_timestamp_seconds{device=\"vm\",target=\"nas\"}"
     #expect(value(last, in: text) ?? 0 > 1_700_000_000)
+    try awaitSample("ploopd_target_up{target=\"nas\"}", 1)
+    // Somebody unmounts it; nobody knows before it is looked at again.
+    try Tool.shell("mv '\(service.folder)/images/backups' '\(folder.path)/elsewhere'")
+    #expect(try service.get("/v1/targets/nas").status == 200)
+    try awaitSample("ploopd_target_up{target=\"nas\"}", 0)
+    try Tool.shell("mv '\(folder.path)/elsewhere' '\(service.folder)/images/backups'")
     try Tool.shell("qemu-io -f raw -c 'write 0 4M' '\(service.uri("vm"))'")
     _ = try service.post("/v1/jobs", request + ",\"limits\":{\"bps\":65536}}")
     while try value("ploopd_push_backup_clusters{device=\"vm\"}", in: scrape()) != 4 {}
+  }
+
+  private func awaitSample(_ name: String, _ wanted: Double) throws {
+    let deadline = Deadline.after(seconds: 120)
+    while try value(name, in: scrape()) != wanted {
+      guard !deadline.hasPassed else { throw Tool.Failure(description: "\(name) is not \(wanted)") }
+    }
+  }
+
+  @Test("what nobody needs beneath a root is counted in bytes")
+  func orphans() throws {
+    try Tool.shell("cp '\(service.folder)/images/vm/'*.hds '\(service.folder)/images/lost.hds'")
+    // Looked at now; the collector shows what was found.
+    let listing = try service.get("/v1/images?state=orphaned")
+    let bytes = try #require(
+      (listing.json["items"] as? [[String: Any]])?.first?["disk_bytes"] as? Double,
+      "\(listing.text)")
+    try awaitSample("ploopd_orphan_bytes{root=\"main\"}", bytes)
   }
 
   @Test("a backup and the guest that waits for it are seen, and gone when it is over")
@@ -114,6 +141,7 @@ struct MetricsTests {
     #expect(value("ploopd_device_recording_waits_total{device=\"vm\"}", in: text) == 1)
     #expect(
       value("ploopd_device_recording_wait_seconds_total{device=\"vm\"}", in: text) ?? 0 > 0)
+    #expect(value("ploopd_device_backup_wait_seconds_total{device=\"vm\"}", in: text) ?? 0 > 0)
     #expect(try service.delete("\(path)?uuid=b&outcome=abort").status == 200)
     #expect(try !scrape().contains("push_backup"))
   }

@@ -113,7 +113,7 @@ struct ContractTests {
     ("getDashboardFile", "/dashboard/style/base.css", "", 200),
     ("getDashboardFile", "/dashboard/core/none.js", "", 404),
     ("getHealth", "/healthz", "", 200), ("getReadiness", "/readyz", "", 200),
-    ("getMetrics", "/metrics", "", 200),
+    ("getMetrics", "/metrics", "", 200), ("getDiagnostics", "/v1/diagnostics", "", 200),
     ("getService", "/v1", "", 200), ("getService", "/v1?after_revision=918", "", 304),
     ("getDevice", "/v1/devices/vm1?after_revision=41&wait=0", "", 304),
     ("getExport", "/v1/exports/vm1?after_revision=7", "", 304),

@@ -79,6 +79,8 @@ final class FakeService: ServiceAPI {
     return Readiness(checks: [.init(name: "recovery", ok: isReady, detail: detail)])
   }
 
+  func diagnostics() async -> ServiceDiagnostics { Sample.diagnostics }
+
   func metrics() async -> [Metric] {
     [Metric(.gauge, "ploopd_ready", "Ready.", await readiness().isReady ? 1 : 0)]
   }

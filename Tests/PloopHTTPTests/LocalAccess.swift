@@ -28,9 +28,10 @@ extension AccessControl {
 extension Router {
   init(
     _ service: any ServiceAPI, watchers: EventWatchers = EventWatchers(),
-    longestPatience: Int? = nil
+    longestPatience: Int? = nil, diagnostics: DiagnosticsSource = DiagnosticsSource()
   ) {
     self.init(
-      service, access: .local(), watchers: watchers, longestPatience: longestPatience)
+      service, access: .local(), watchers: watchers, longestPatience: longestPatience,
+      diagnostics: diagnostics)
   }
 }

@@ -126,6 +126,18 @@ enum Sample {
     ],
     nbdURIs: ["nbd://127.0.0.1:10809"])
 
+  static let diagnostics = ServiceDiagnostics(
+    process: ProcessFacts(
+      process: 812, processorSeconds: 1.5, residentBytes: 41 << 20, mostResidentBytes: 50 << 20,
+      virtualBytes: 1 << 30, threadCount: 9, openFiles: 31, mostFiles: .max),
+    threads: [.init(name: "ploopd-nbd", count: 2, processorSeconds: 0.25)],
+    slowOperations: [
+      SlowOperation(
+        at: moment, device: "vm1", operation: "write", offset: 4096, length: 512, hasFailed: false,
+        milliseconds: 1500, admissionMilliseconds: 0, recordingMilliseconds: 1200,
+        movingMilliseconds: 0, flushMilliseconds: 250, dataMilliseconds: 50)
+    ])
+
   static func job(
     _ type: String, of device: String?, id: String = "01KAR8", _ state: JobState = .running
   ) -> JobInfo {
@@ -199,7 +211,8 @@ enum Sample {
       write: operation, flush: operation, trim: operation, zero: operation, cache: operation,
       copyOnWriteClusters: 310, allocatedClusters: 12, pauses: 2, pauseNanoseconds: 5_000_000,
       longestPauseNanoseconds: 3_000_000, recordingWaits: 1,
-      recordingWaitNanoseconds: 1_500_000, inFlight: 3, clients: 1, idleSeconds: 0.25,
+      recordingWaitNanoseconds: 1_500_000, backupWaitNanoseconds: 1_000_000, inFlight: 3,
+      clients: 1, idleSeconds: 0.25,
       revision: 41)
   }
 }

@@ -12,6 +12,8 @@ final class TargetTable: Sendable {
     var lookers = 0
     /// As it was found last, and since when.
     var reachable: (isTrue: Bool, since: Double)?
+    /// Nanoseconds of the monotonic clock.
+    var lookedAt: UInt64?
   }
 
   private let entries = Locked<[String: Entry]>([:])
@@ -30,7 +32,7 @@ final class TargetTable: Sendable {
       throttle.withLock { $0.change(target.limits, now: now) }
       entries[target.name] = Entry(
         target: target, throttle: throttle, lookers: entries[target.name]?.lookers ?? 0,
-        reachable: entries[target.name]?.reachable)
+        reachable: entries[target.name]?.reachable, lookedAt: entries[target.name]?.lookedAt)
     }
   }
 
@@ -64,6 +66,27 @@ final class TargetTable: Sendable {
     entries.withLock { $0.values.map(\.target).sorted { $0.name < $1.name } }
   }
 
+  /// What was found of those that have been looked at, in the order of their names.
+  var reachability: [(name: String, isReachable: Bool)] {
+    entries.withLock { entries in
+      entries.sorted { $0.key < $1.key }.compactMap { name, entry in
+        entry.reachable.map { (name, $0.isTrue) }
+      }
+    }
+  }
+
+  /// Those at which nobody looks, and nobody has looked for so long, of which looking tells anything.
+  func notLookedAt(since nanoseconds: UInt64) -> [String] {
+    let now = monotonicNanoseconds()
+    return entries.withLock { entries in
+      entries.compactMap { name, entry in
+        if case .nbd = entry.target.place { return nil }
+        let isOld = entry.lookedAt.map { now &- $0 >= nanoseconds } ?? true
+        return isOld && entry.lookers == 0 ? name : nil
+      }
+    }
+  }
+
   /// - Returns: false when enough wait for it.
   func beginLook(at name: String, limit: Int) -> Bool {
     entries.withLock { entries in
@@ -85,6 +108,7 @@ final class TargetTable: Sendable {
   /// - Returns: since when that has been so, in seconds since 1970.
   func note(_ name: String, isReachable: Bool) -> Double {
     entries.withLock { entries in
+      entries[name]?.lookedAt = monotonicNanoseconds()
       if let known = entries[name]?.reachable, known.isTrue == isReachable { return known.since }
       let now = wallClockSeconds()
       entries[name]?.reachable = (isReachable, now)

@@ -19,6 +19,14 @@ struct KnownImages: Sendable {
   }
 }
 
+extension KnownImages {
+  fileprivate func orphanBytes(beneath root: String) -> UInt64 {
+    images.reduce(0) {
+      $1.state == .orphaned && $1.path.hasPrefix("\(root):") ? $0 &+ $1.diskBytes : $0
+    }
+  }
+}
+
 extension Service {
   /// Pages of one listing, and metrics, are of one look for so long.
   static let imagesFreshNanoseconds: UInt64 = 60_000_000_000
@@ -89,6 +97,9 @@ extension Service {
         .gauge, "ploopd_images_disk_bytes",
         "What images beneath the roots take on their file systems, by who uses them.",
         ImageInfo.usages.map { .init(bytes[$0] ?? 0, [("usage", $0)]) }),
+      Metric(
+        .gauge, "ploopd_orphan_bytes", "What images beneath a root take that nobody needs.",
+        roots.names.map { .init(known.orphanBytes(beneath: $0), [("root", $0)]) }),
       Metric(
         .gauge, "ploopd_images_looked_at_timestamp_seconds",
         "When the roots were looked at for this, in seconds since 1970.", known.at),

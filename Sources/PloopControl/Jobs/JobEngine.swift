@@ -45,6 +45,8 @@ final class JobEngine: Sendable {
   let progressed: @Sendable (JobRecord) -> Void
   /// How many have ended, and how.
   let finished = Locked<[JobEnd: UInt64]>([:])
+  /// How long those took that had begun, by type.
+  let durations = Locked<[String: Metric.Histogram]>([:])
   /// Held while a job is changed: its record in memory and on the disk are the same.
   private let writing = Locked(())
 
@@ -184,11 +186,23 @@ final class JobEngine: Sendable {
       }
     }
     if job.state.isFinal {
-      finished.withLock { $0[JobEnd(type: job.type, outcome: job.state), default: 0] += 1 }
+      count(job)
     }
     if isEvent { changed(id) }
     return job
   }
+
+  private func count(_ job: JobRecord) {
+    finished.withLock { $0[JobEnd(type: job.type, outcome: job.state), default: 0] += 1 }
+    guard let start = job.startedAt, let end = job.finishedAt else { return }
+    durations.withLock {
+      $0[job.type, default: Metric.Histogram(JobEngine.durationSeconds)]
+        .count(seconds: max(0, end - start))
+    }
+  }
+
+  /// Upper edges for ``durations``.
+  private static let durationSeconds: [Double] = [1, 5, 15, 60, 300, 900, 3_600, 14_400, 86_400]
 
   /// Writes down that a job is to end. One that was never begun is over at once.
   ///

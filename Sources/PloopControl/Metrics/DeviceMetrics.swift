@@ -76,7 +76,7 @@ extension DeviceMetric {
       operations(
         "device_ops_total", "Requests that have ended, those that failed included."
       ) { .init($0.ops) },
-      operations("device_bytes_total", "Bytes of requests that succeeded.") { .init($0.bytes) },
+      bytes("read", \.read), bytes("write", \.write), bytes("trim", \.trim), bytes("zero", \.zero),
       operations("device_io_errors_total", "Requests that failed.") { .init($0.errors) },
       DeviceMetric(.histogram, "device_io_seconds", "How long requests took inside the service.") {
         device in
@@ -115,6 +115,10 @@ extension DeviceMetric {
       counted(
         .counter, "device_recording_wait_seconds_total", "For how long they had to wait."
       ) { .init(Double($0.recordingWaitNanoseconds) / 1e9) },
+      counted(
+        .counter, "device_backup_wait_seconds_total",
+        "A part of it: for how long they waited for the copy of a push backup."
+      ) { .init(Double($0.backupWaitNanoseconds) / 1e9) },
     ]
   }
 
@@ -171,6 +175,15 @@ extension DeviceMetric {
         .init(sample(values).value, [("op", operation)])
       }
     }
+  }
+
+  private static func bytes(
+    _ operation: String, _ values: KeyPath<DeviceStatistics, DeviceStatistics.Operation>
+  ) -> DeviceMetric {
+    counted(
+      .counter, "device_\(operation)_bytes_total",
+      "Bytes of requests with the operation \(operation) that succeeded."
+    ) { .init($0[keyPath: values].bytes) }
   }
 
   private static func counted(

@@ -26,6 +26,17 @@ package struct Metric: Sendable {
       self.counts = counts
       self.sum = sum
     }
+
+    /// Of nothing yet.
+    package init(_ boundaries: [Double]) {
+      self.init(
+        boundaries: boundaries, counts: [UInt64](repeating: 0, count: boundaries.count + 1), sum: 0)
+    }
+
+    package mutating func count(seconds: Double) {
+      counts[boundaries.firstIndex { seconds <= $0 } ?? boundaries.count] += 1
+      sum += seconds
+    }
   }
 
   package struct Sample: Sendable {

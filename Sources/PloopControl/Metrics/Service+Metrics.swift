@@ -10,7 +10,8 @@ extension Service {
     let devices = controllers.map(measures)
     return await serviceMetrics(devices.map(\.info.state))
       + DeviceMetric.all.map { $0.metric(of: devices) } + [clientMetric(devices)]
-      + jobMetrics() + [backupMetric()] + imageMetrics() + ProcessMetrics.now()
+      + jobMetrics() + [backupMetric(), targetMetric(), store.metric] + imageMetrics()
+      + ProcessMetrics.now()
   }
 
   private func measures(of controller: DeviceController) -> DeviceMeasures {
@@ -76,6 +77,19 @@ extension Service {
       })
   }
 
+  /// As targets were found last, since whoever collects metrics does not wait for them; they are looked at again
+  /// when that was some time ago. Of an NBD server only jobs find out.
+  private func targetMetric() -> Metric {
+    for name in targets.notLookedAt(since: Service.targetsFreshNanoseconds) {
+      Task { _ = try? await self.target(name) }
+    }
+    return Metric(
+      .gauge, "ploopd_target_up", "1 for a target that could be used when it was looked at last.",
+      targets.reachability.map { name, isReachable in .init(isReachable, [("target", name)]) })
+  }
+
+  private static let targetsFreshNanoseconds: UInt64 = 30_000_000_000
+
   // MARK: Jobs
 
   private func jobMetrics() async -> [Metric] {
@@ -89,6 +103,12 @@ extension Service {
         .counter, "ploopd_jobs_finished_total", "Jobs that have ended in this life of the service.",
         jobs.finished.withLock { $0 }.sorted { $0.key < $1.key }.map { end, count in
           .init(count, [("type", end.type), ("outcome", end.outcome.rawValue)])
+        }),
+      Metric(
+        .histogram, "ploopd_job_duration_seconds",
+        "How long jobs took that have ended, from when they began.",
+        jobs.durations.withLock { $0 }.sorted { $0.key < $1.key }.map { type, durations in
+          .init(.histogram(durations), [("type", type)])
         }),
       Metric(
         .gauge, "ploopd_job_progress_ratio", "How far a running job is, from 0 to 1.",

@@ -9,6 +9,8 @@ internal import PloopIO
 package final class Store: Sendable {
   let database: StateDatabase
   private let revisions: Locked<Revisions>
+  private let commits = Locked(
+    Metric.Histogram([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10]))
   private let shown = Locked<(@Sendable () -> Void)?>(nil)
   private struct Revisions {
     /// The greatest that was given out.
@@ -83,6 +85,7 @@ package final class Store: Sendable {
     }
     // Asked here: the database may call back on another thread.
     let actor = Requester.name
+    let start = monotonicNanoseconds()
     let (result, revision) = try storing {
       try database.queue.write { database in
         let transaction = StateTransaction(database, actor: actor)
@@ -93,9 +96,17 @@ package final class Store: Sendable {
         return (result, revision)
       }
     }
+    commits.withLock { $0.count(seconds: Double(monotonicNanoseconds() - start) / 1e9) }
     revisions.withLock { $0.last = max($0.last, revision) }
     show(result)
     return result
+  }
+
+  var metric: Metric {
+    Metric(
+      .histogram, "ploopd_db_commit_seconds",
+      "How long changes of the state took until they were durable, waiting for others included.",
+      [Metric.Sample(.histogram(commits.withLock { $0 }))])
   }
 
   func read<Result>(

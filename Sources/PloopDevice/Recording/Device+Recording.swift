@@ -40,16 +40,23 @@ extension Device {
   ///
   /// Whoever waits for a recorder is outside: a change of the chain does not wait for it, and what it
   /// waits for may need the gate itself.
-  func admitted(toChange range: Range<UInt64>) throws(DeviceError) -> Gate.Pass {
+  func admitted(
+    toChange range: Range<UInt64>, _ waits: inout RequestWaits
+  ) throws(DeviceError) -> Gate.Pass {
     while true {
-      let pass = try admitted()
+      let pass = try admitted(&waits)
       guard !recorders.use({ $0.isEmpty }),
         let obstacle = recorders.current.obstacle(to: range)
       else { return pass }
       gate.leave(pass)
-      let start = monotonicNanoseconds()
-      defer { counters.countRecordingWait(nanoseconds: monotonicNanoseconds() - start) }
-      try obstacle.willOverwrite(range)
+      let before = waits.recording
+      defer {
+        counters.countRecordingWait(
+          nanoseconds: waits.recording - before, isForBackup: obstacle is PushBackup)
+      }
+      try waits.timing(\.recording) { () throws(DeviceError) in
+        try obstacle.willOverwrite(range)
+      }
     }
   }
 

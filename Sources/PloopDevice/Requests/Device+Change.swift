@@ -13,22 +13,26 @@ extension Device {
     _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     let start = monotonicNanoseconds()
+    var waits = RequestWaits()
     do throws(DeviceError) {
       var writing: Writing
       do throws(DeviceError) {
-        writing = try repeating(offset, length, body)
+        writing = try repeating(offset, length, &waits, body)
       } catch {
         guard error.lacksRoom, let full = chain.writing else { throw error }
-        try full.index.flush()
+        try waits.timing(\.flush) { () throws(DeviceError) in try full.index.flush() }
         full.allocator.reap()
-        writing = try repeating(offset, length, body)
+        writing = try repeating(offset, length, &waits, body)
       }
-      if durable { try writing.index.flush() }
+      if durable {
+        try waits.timing(\.flush) { () throws(DeviceError) in try writing.index.flush() }
+      }
     } catch {
-      counters.count(operation, bytes: 0, since: start, failed: true)
+      counters.count(
+        operation, at: offset, bytes: length, since: start, failed: true, waits: waits)
       throw error
     }
-    counters.count(operation, bytes: length, since: start)
+    counters.count(operation, at: offset, bytes: length, since: start, waits: waits)
   }
 
   /// What a request that changes the disk finds inside the gate.
@@ -41,13 +45,14 @@ extension Device {
 
   /// Makes a request, as often as it meets a cluster that is just being moved.
   private func repeating(
-    _ offset: UInt64, _ length: UInt64,
+    _ offset: UInt64, _ length: UInt64, _ waits: inout RequestWaits,
     _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
   ) throws(DeviceError) -> Writing {
     while true {
-      switch try pass(offset, length, body) {
+      switch try pass(offset, length, &waits, body) {
       case .done(let writing): return writing
-      case .moving(let cluster): moving.wait(for: cluster)
+      case .moving(let cluster):
+        try waits.timing(\.moving) { () throws(DeviceError) in moving.wait(for: cluster) }
       }
     }
   }
@@ -60,11 +65,11 @@ extension Device {
   }
 
   private func pass(
-    _ offset: UInt64, _ length: UInt64,
+    _ offset: UInt64, _ length: UInt64, _ waits: inout RequestWaits,
     _ body: (ClusterPiece, inout Turn) throws(DeviceError) -> Void
   ) throws(DeviceError) -> Outcome {
     let range = offset..<offset + length
-    let pass = try admitted(toChange: range)
+    let pass = try admitted(toChange: range, &waits)
     defer { gate.leave(pass) }
     let chain = self.chain
     guard let writing = chain.writing else {

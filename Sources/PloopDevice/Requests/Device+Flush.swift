@@ -5,17 +5,18 @@ extension Device {
   package func flush() throws(DeviceError) {
     guard !isReadOnly else { return }
     let start = monotonicNanoseconds()
+    var waits = RequestWaits()
     let writing: Writing?
     do throws(DeviceError) {
-      let pass = try admitted()
+      let pass = try admitted(&waits)
       defer { gate.leave(pass) }
       writing = chain.writing
-      try writing?.index.flush()
+      try waits.timing(\.flush) { () throws(DeviceError) in try writing?.index.flush() }
     } catch {
-      counters.count(.flush, bytes: 0, since: start, failed: true)
+      counters.count(.flush, at: 0, bytes: 0, since: start, failed: true, waits: waits)
       throw error
     }
-    counters.count(.flush, bytes: 0, since: start)
+    counters.count(.flush, at: 0, bytes: 0, since: start, waits: waits)
     // Outside the gate, where this request would keep itself from being waited for.
     writing?.allocator.reap()
   }
@@ -28,7 +29,7 @@ extension Device {
     guard let writing = chain.writing else { return }
     let start = monotonicNanoseconds()
     do throws(DeviceError) { try writing.index.flush() } catch {
-      counters.count(.write, bytes: 0, since: start, failed: true)
+      counters.count(.write, at: 0, bytes: 0, since: start, failed: true)
       throw error
     }
   }

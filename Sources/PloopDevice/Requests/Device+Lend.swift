@@ -26,7 +26,7 @@ extension Device {
       else { return .nothing }
       guard let files, files.isView(of: chain.files) else { return .needs(chain.files) }
       let ticket = gate.lend()
-      counters.count(.read, bytes: UInt64(piece.count), since: start)
+      counters.count(.read, at: offset, bytes: UInt64(piece.count), since: start)
       return .lent(PageLoan(piece, ticket: ticket))
     }
   }

@@ -12,7 +12,7 @@ extension Device {
     guard let pass = gate.enterNow() else { return false }
     defer { gate.leave(pass) }
     guard withChain({ readNow($0, into: region, at: offset, holes: &holes) }) else { return false }
-    counters.count(.read, bytes: UInt64(region.count), since: start)
+    counters.count(.read, at: offset, bytes: UInt64(region.count), since: start)
     return true
   }
 
@@ -39,7 +39,8 @@ extension Device {
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) throws(DeviceError) {
     let start = monotonicNanoseconds()
-    let pass = try admitted()
+    var waits = RequestWaits()
+    let pass = try admitted(&waits)
     defer { gate.leave(pass) }
     let chain = self.chain
     var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
@@ -58,10 +59,12 @@ extension Device {
       }
       readAhead(after: offset, UInt64(region.count), chain) { $0.readAhead(offset: $1, length: $2) }
     } catch {
-      counters.count(.read, bytes: 0, since: start, failed: true)
+      counters.count(
+        .read, at: offset, bytes: UInt64(region.count), since: start, failed: true, waits: waits)
       throw error
     }
-    counters.count(.read, bytes: UInt64(region.count), since: start)
+    counters.count(
+      .read, at: offset, bytes: UInt64(region.count), since: start, waits: waits)
   }
 
   /// Begins a read whose disk is waited for on the lane.
@@ -100,9 +103,8 @@ extension Device {
     let read = ReadInPieces(count: wanted.count) { [self, holes] error in
       gate.leave(pass)
       let result: Result<HoleList, DeviceError> = error.map { .failure($0) } ?? .success(holes)
-      let isRead = error == nil
       counters.count(
-        .read, bytes: isRead ? UInt64(region.count) : 0, since: start, failed: !isRead)
+        .read, at: offset, bytes: UInt64(region.count), since: start, failed: error != nil)
       completion(result)
     }
     for (piece, file) in wanted {
@@ -136,7 +138,8 @@ extension Device {
   /// Asks for the range to be read into the page cache, without waiting for it.
   package func cache(offset: UInt64, length: UInt64) throws(DeviceError) {
     let start = monotonicNanoseconds()
-    let pass = try admitted()
+    var waits = RequestWaits()
+    let pass = try admitted(&waits)
     defer { gate.leave(pass) }
     let chain = self.chain
     for run in runs(from: offset, length: length, limit: .max, chain) {
@@ -145,7 +148,7 @@ extension Device {
       chain.deltas[level].file.readAhead(
         offset: physical << clusterShift + inCluster, length: run.length)
     }
-    counters.count(.cache, bytes: length, since: start)
+    counters.count(.cache, at: offset, bytes: length, since: start, waits: waits)
   }
 
   /// A run of bytes with one owner, behind each other in its file.

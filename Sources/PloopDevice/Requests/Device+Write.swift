@@ -27,7 +27,7 @@ extension Device {
     // A part may be there even if not all is: its client may be gone before it is made again.
     if isRecorded { recordChange(range) }
     guard isWritten else { return false }
-    counters.count(.write, bytes: UInt64(region.count), since: start)
+    counters.count(.write, at: offset, bytes: UInt64(region.count), since: start)
     return true
   }
 

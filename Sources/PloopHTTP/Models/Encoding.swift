@@ -192,6 +192,7 @@ extension DeviceStatistics {
       "pause_ns_max": .count(longestPauseNanoseconds),
       "recording_waits": .count(recordingWaits),
       "recording_wait_ns_sum": .count(recordingWaitNanoseconds),
+      "backup_wait_ns_sum": .count(backupWaitNanoseconds),
       "in_flight": .count(inFlight), "clients": .count(clients),
       "idle_seconds": .number(idleSeconds), "revision": .count(revision),
     ])

@@ -7,10 +7,13 @@ struct LogOutput: LogHandler {
   var metadata: Logger.Metadata = [:]
   var logLevel: Logger.Level
   private let asJSON: Bool
+  private let tail: LogTail
 
-  init(level: Logger.Level, asJSON: Bool) {
+  /// - Parameter tail: keeps the last lines.
+  init(level: Logger.Level, asJSON: Bool, tail: LogTail) {
     logLevel = level
     self.asJSON = asJSON
+    self.tail = tail
   }
 
   subscript(metadataKey key: String) -> Logger.Metadata.Value? {
@@ -28,6 +31,7 @@ struct LogOutput: LogHandler {
         [("time", time), ("level", event.level.rawValue), ("message", "\(event.message)")] + all)
       : ([time, event.level.rawValue, "\(event.message)"]
         + all.map { "\($0.0)=\(LogOutput.quoted($0.1))" }).joined(separator: " ")
+    tail.append(line)
     line += "\n"
     // One call a line, so that lines of different threads never mix.
     line.withUTF8 { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }

@@ -64,6 +64,11 @@ struct ServeCommand: ParsableCommand {
     help: ArgumentHelp(
       "trace, debug, info, notice, warning, error or critical.", valueName: "level"))
   var logLevel: String?
+  @Option(
+    help: ArgumentHelp(
+      "From how many milliseconds on an operation of a disk is logged as slow; 0 for never.",
+      valueName: "ms"))
+  var slowOperationMs: String?
   @Flag(help: "Log one JSON object a line.") var logJson = false
 
   func run() throws {
@@ -109,6 +114,10 @@ struct ServeCommand: ParsableCommand {
     if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
     if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
+    if let slowOperationMs {
+      settings.slowOperationMilliseconds = try Settings.milliseconds(
+        slowOperationMs, "--slow-operation-ms")
+    }
     if logJson { settings.logJSON = true }
     let options = [
       config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,

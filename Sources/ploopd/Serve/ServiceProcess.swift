@@ -11,12 +11,14 @@ struct ServiceProcess {
 
   private let settings: Settings
   private let log: Logger
+  private let tail = LogTail()
 
   init(_ settings: Settings) {
     self.settings = settings
     let level = settings.logLevel
     let asJSON = settings.logJSON
-    log = Logger(label: "ploopd") { _ in LogOutput(level: level, asJSON: asJSON) }
+    let tail = tail
+    log = Logger(label: "ploopd") { _ in LogOutput(level: level, asJSON: asJSON, tail: tail) }
   }
 
   /// - Returns: whether everything was closed cleanly at the end.
@@ -30,6 +32,7 @@ struct ServiceProcess {
     do {
       var configuration = Service.Configuration()
       configuration.node = ServiceProcess.hostName()
+      configuration.slowOperationMilliseconds = settings.slowOperationMilliseconds
       service = try Service(
         roots: Roots(settings.roots), store: Store(path: settings.stateFolder), engine: engine,
         log: log, configuration: configuration)
@@ -141,7 +144,10 @@ struct ServiceProcess {
   ) throws(Settings.Fault) -> HTTPServer {
     do {
       let http = try HTTPServer(
-        Router(service, access: access, audit: audit, hosts: settings.httpHosts), logger: log)
+        Router(
+          service, access: access, audit: audit, hosts: settings.httpHosts,
+          diagnostics: DiagnosticsSource(settings: settings.pairs) { [tail] in tail.lines }),
+        logger: log)
       for socket in sockets {
         try http.listen(on: socket, as: socket.isUnix ? nil : identity)
       }

@@ -41,6 +41,8 @@ struct Settings {
   var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
   var logLevel = Logger.Level.info
   var logJSON = false
+  /// From how long on an operation of a disk is logged as slow; 0 for never.
+  var slowOperationMilliseconds = 1_000
   /// Whether nothing was said at all: somebody is trying it out.
   var isEmbedded = true
 
@@ -151,6 +153,13 @@ struct Settings {
       text.index(after: equals) != text.endIndex
     else { throw Fault(description: "--root: \(text) is no NAME=DIR") }
     return (String(text[..<equals]), String(text[text.index(after: equals)...]))
+  }
+
+  static func milliseconds(_ text: String, _ option: String) throws(Fault) -> Int {
+    guard let number = Int(text), (0...3_600_000).contains(number) else {
+      throw Fault(description: "\(option): \(text) is no number of milliseconds up to an hour")
+    }
+    return number
   }
 
   static func level(_ text: String, _ option: String) throws(Fault) -> Logger.Level {

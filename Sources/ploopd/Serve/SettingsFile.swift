@@ -76,6 +76,8 @@ extension Settings {
     case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
     case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
+    case "slow-operation-ms":
+      slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)
     case "log-json":
       guard let flag = value.bool else {
         throw Fault(description: "log-json: true or false is expected")

@@ -1,0 +1,24 @@
+internal import Logging
+internal import PloopHTTP
+
+extension Settings {
+  /// All of them, by these names.
+  var pairs: [(name: String, value: String)] {
+    func place(_ address: HostPort?) -> String {
+      address.map { "\($0.host):\($0.port)" } ?? Settings.none
+    }
+    return [
+      ("state-dir", stateFolder),
+      ("root", roots.map { "\($0.name)=\($0.path)" }.joined(separator: ",")),
+      ("http-socket", httpSocket ?? Settings.none), ("http-listen", place(httpListen)),
+      ("http-auth", httpAuth.rawValue), ("http-admin-group", httpAdminGroup),
+      ("http-read-group", httpReadGroup),
+      ("http-tls-certificates", httpCertificates ?? Settings.none),
+      ("http-tls-client", httpClients.keys.sorted().joined(separator: ",")),
+      ("http-host", httpHosts.joined(separator: ",")), ("audit-log", auditLog ?? "audit.jsonl"),
+      ("nbd-socket", nbdSocket ?? Settings.none), ("nbd-listen", place(nbdListen)),
+      ("log-level", logLevel.rawValue), ("log-json", logJSON ? "true" : "false"),
+      ("slow-operation-ms", "\(slowOperationMilliseconds)"),
+    ]
+  }
+}
