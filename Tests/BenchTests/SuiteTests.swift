@@ -15,7 +15,9 @@ struct SuiteTests {
     settings.rows = [
       "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
       "snapshot", "recording", "check", "clone", "compact", "backup", "backup-guest", "increment",
+      "api-get", "api-list", "api-slow-peers", "api-beside-io",
     ]
+    settings.devices = 8
     var lines: [String] = []
     let report = try BenchKit.Suite(settings) { lines.append($0) }.run()
     #expect(
@@ -23,6 +25,7 @@ struct SuiteTests {
         "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
         "merge-guest", "snapshot", "recording", "check", "clone", "compact", "backup",
         "backup-guest", "backup-guest-p99", "increment",
+        "api-get", "api-list", "api-slow-peers", "api-beside-io",
       ])
     #expect(lines.count == report.rows.count)
     for row in report.rows {

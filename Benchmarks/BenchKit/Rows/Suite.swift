@@ -9,7 +9,7 @@ package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
     warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"] + chainRowIDs
-    + backupRowIDs + migrateRowIDs
+    + backupRowIDs + migrateRowIDs + apiRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -37,6 +37,7 @@ package final class Suite {
     try chainRows()
     try backupRows()
     try migrateRows()
+    try apiRows()
     try servers.shutDown()
     return Report(
       machine: try Machine.description(program: settings.program),
