@@ -38,8 +38,17 @@ package struct HTTPRequest: Sendable {
     return caller.actor
   }
 
+  /// - Parameter header: its name, in small letters.
   package func values(of header: String) -> [String] {
-    headers.filter { $0.name.lowercased() == header }.map(\.value)
+    var values: [String] = []
+    // Most are not the one, and nobody makes a copy of their names.
+    for (name, value) in headers where name.utf8.count == header.utf8.count {
+      let isSame = zip(name.utf8, header.utf8).allSatisfy { one, other in
+        one == other || (0x41...0x5A).contains(one) && one | 0x20 == other
+      }
+      if isSame { values.append(value) }
+    }
+    return values
   }
 }
 

@@ -30,7 +30,8 @@ package indirect enum JSON: Equatable, Sendable {
     return out
   }
 
-  private func write(to out: inout [UInt8]) {
+  /// Appends the text of the value.
+  func write(to out: inout [UInt8]) {
     switch self {
     case .null: out += "null".utf8
     case .bool(let value): out += (value ? "true" : "false").utf8
@@ -56,8 +57,18 @@ package indirect enum JSON: Equatable, Sendable {
     }
   }
 
+  /// Whether it stands for itself in a string.
+  private static func isPlain(_ byte: UInt8) -> Bool {
+    byte >= 0x20 && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\")
+  }
+
   private static func write(_ text: String, to out: inout [UInt8]) {
     out.append(UInt8(ascii: "\""))
+    guard !text.utf8.allSatisfy(isPlain) else {
+      out += text.utf8
+      out.append(UInt8(ascii: "\""))
+      return
+    }
     for byte in text.utf8 {
       switch byte {
       case UInt8(ascii: "\""), UInt8(ascii: "\\"): out += [UInt8(ascii: "\\"), byte]

@@ -212,7 +212,10 @@ private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Resul
 private func buffer(_ reply: HTTPReply) -> OpaquePointer? {
   let newline = UInt8(ascii: "\n")
   var bytes = reply.bytes ?? []
-  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] { bytes += value.encoded + [newline] }
+  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] {
+    value.write(to: &bytes)
+    bytes.append(newline)
+  }
   return bytes.withUnsafeMutableBytes {
     MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
   }

@@ -6,6 +6,8 @@ package struct Route: Sendable {
   package let method: String
   /// `{…}` stands for one segment.
   package let template: String
+  /// The template's segments: fixed ones, and nil for each place.
+  let segments: [String?]
   package let operationID: String
   /// What its caller has to be allowed; nil for everybody.
   package let scope: Scope?
@@ -34,6 +36,9 @@ package struct Route: Sendable {
   ) {
     self.method = method
     self.template = template
+    // The path of `/` is one empty segment.
+    segments = template.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
+      .map { $0.hasPrefix("{") ? nil : String($0) }
     self.operationID = operationID
     self.scope = scope
     self.reach = reach ?? (template.hasPrefix("/v1/devices/{id}") ? .device : .all)
@@ -196,7 +201,7 @@ package struct Router: Sendable {
 
   /// The routes of a path, one for each method, and what stands in their places.
   private static func matches(_ target: RequestTarget) -> [(route: Route, arguments: [String])] {
-    routes.compactMap { route in match(route.template, target.segments).map { (route, $0) } }
+    routes.compactMap { route in match(route, target.segments).map { (route, $0) } }
   }
 
   private func route(
@@ -264,13 +269,11 @@ package struct Router: Sendable {
     return caller
   }
 
-  private static func match(_ template: String, _ segments: [String]) -> [String]? {
-    // The path of `/` is one empty segment.
-    let parts = template.dropFirst().split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count == segments.count else { return nil }
+  private static func match(_ route: Route, _ segments: [String]) -> [String]? {
+    guard route.segments.count == segments.count else { return nil }
     var arguments: [String] = []
-    for (part, segment) in zip(parts, segments) {
-      if part.hasPrefix("{"), !segment.isEmpty {
+    for (part, segment) in zip(route.segments, segments) {
+      if part == nil, !segment.isEmpty {
         arguments.append(segment)
       } else if part != segment {
         return nil

@@ -1,14 +1,9 @@
-internal import FoundationEssentials
 internal import PloopControl
 internal import PloopFormat
 
 // The service's values as JSON: names, order and units of the contract.
 
-func time(_ seconds: Double) -> JSON {
-  .string(
-    Date(timeIntervalSince1970: seconds).formatted(
-      Date.ISO8601FormatStyle(includingFractionalSeconds: true)))
-}
+func time(_ seconds: Double) -> JSON { .string(Timestamp.text(seconds)) }
 
 extension ExportInfo.Client {
   var json: JSON {
