@@ -55,6 +55,8 @@ package struct HTTPRequest: Sendable {
 package struct HTTPReply: Sendable {
   package var status: Int
   package var body: JSON?
+  /// The text of the body, where somebody has it already.
+  var text: [UInt8]?
   /// One value a line, instead of a body.
   package var lines: [JSON]?
   /// Bytes as they are, instead of a body.

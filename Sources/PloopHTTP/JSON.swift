@@ -64,8 +64,13 @@ package indirect enum JSON: Equatable, Sendable {
 
   private static func write(_ text: String, to out: inout [UInt8]) {
     out.append(UInt8(ascii: "\""))
-    guard !text.utf8.allSatisfy(isPlain) else {
-      out += text.utf8
+    // Nearly all stand for themselves, and lie in one piece.
+    let isWritten = text.utf8.withContiguousStorageIfAvailable { bytes in
+      guard bytes.allSatisfy(isPlain) else { return false }
+      out.append(contentsOf: bytes)
+      return true
+    }
+    guard isWritten != true else {
       out.append(UInt8(ascii: "\""))
       return
     }

@@ -62,6 +62,7 @@ struct Call: Sendable {
   /// The longest that a request may wait, in seconds.
   var longestPatience = Int(Watch.longest)
   var diagnostics = DiagnosticsSource()
+  var lists = ListCache()
 
   func parameter(_ name: String) -> String? {
     target.query.first { $0.name == name }?.value
@@ -120,6 +121,7 @@ package struct Router: Sendable {
   private let audit: AuditLog?
   let watchers: EventWatchers
   private let traffic = Traffic()
+  private let lists = ListCache()
   private let longestPatience: Int
   private let diagnostics: DiagnosticsSource
 
@@ -235,7 +237,8 @@ package struct Router: Sendable {
     let call = Call(
       service: service, watchers: watchers, traffic: traffic, audit: audit, access: access,
       request: request, caller: caller, target: target, arguments: arguments,
-      longestPatience: longestPatience, diagnostics: diagnostics)
+      longestPatience: longestPatience, diagnostics: diagnostics,
+      lists: lists)
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
       do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {

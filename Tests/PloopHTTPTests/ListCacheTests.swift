@@ -1,0 +1,52 @@
+import PloopIO
+import Testing
+
+@testable import PloopHTTP
+
+@Suite("Lists that were made a moment ago")
+struct ListCacheTests {
+  private let cache = ListCache()
+  private let made = Locked<Int64>(0)
+
+  /// - Returns: which one it is of those that were made.
+  private func ask(
+    _ target: String = "/v1/devices", changes: UInt64 = 1, now: UInt64 = 0
+  ) async throws -> HTTPReply {
+    try await cache.reply(to: target, changes: changes, now: now) { () async throws(Problem) in
+      let number: Int64 = made.withLock { made in
+        made += 1
+        return made
+      }
+      return HTTPReply(200, .integer(number))
+    }
+  }
+
+  @Test(
+    "are given again for so long as nothing has changed, and not for longer than they may be old")
+  func fresh() async throws {
+    let limit = ListCache.milliseconds * 1_000_000
+    #expect(try await ask().body == .integer(1))
+    let again = try await ask(now: limit - 1)
+    #expect(again.body == .integer(1))
+    #expect(again.text == Array("1".utf8))
+    #expect(try await ask("/v1/devices?limit=1").body == .integer(2))
+    #expect(try await ask(changes: 2).body == .integer(3))
+    #expect(try await ask(changes: 2, now: limit).body == .integer(4))
+    #expect(try await ask(changes: 2, now: 2 * limit - 1).body == .integer(4))
+  }
+
+  @Test("are not kept without end")
+  func few() async throws {
+    for number in 0..<50 { _ = try await ask("/v1/devices?cursor=\(number)") }
+    #expect(try await ask("/v1/devices?cursor=49").body == .integer(50))
+    #expect(try await ask("/v1/devices?cursor=0").body == .integer(51))
+  }
+
+  @Test("reach the client as others do, with the end of their last line")
+  func live() throws {
+    let live = try LiveServer()
+    let first = try live.curl("", "/v1/devices")
+    #expect(first.hasSuffix("}\n") && first.contains("\"vm1\""))
+    #expect(try live.curl("", "/v1/devices") == first)
+  }
+}
