@@ -9,6 +9,9 @@ static const unsigned char index_html[] = {
 static const unsigned char actions_backups_js[] = {
 #embed "dashboard/actions/backups.js"
 };
+static const unsigned char actions_copies_js[] = {
+#embed "dashboard/actions/copies.js"
+};
 static const unsigned char actions_devices_js[] = {
 #embed "dashboard/actions/devices.js"
 };
@@ -139,6 +142,7 @@ static const unsigned char views_signin_js[] = {
 static const DashboardFile files[] = {
     {"index.html", {index_html, sizeof index_html}},
     {"actions/backups.js", {actions_backups_js, sizeof actions_backups_js}},
+    {"actions/copies.js", {actions_copies_js, sizeof actions_copies_js}},
     {"actions/devices.js", {actions_devices_js, sizeof actions_devices_js}},
     {"actions/jobs.js", {actions_jobs_js, sizeof actions_jobs_js}},
     {"components/blockmap.js", {components_blockmap_js, sizeof components_blockmap_js}},

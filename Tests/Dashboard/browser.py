@@ -87,4 +87,5 @@ def submit(page, name, plan=False):
 def shoot(page, name):
     """Kept for people to look at, where a folder is named for that."""
     if ARTEFACTS:
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=f"{ARTEFACTS}/{name}.png", full_page=True)

@@ -5,7 +5,7 @@ import unittest
 
 from axe_playwright_python.sync_playwright import Axe
 
-from browser import SIZES, chromium, click, dashboard, dialog, go, shoot
+from browser import SIZES, chromium, dashboard, dialog, go, shoot
 from service import Service, await_that
 
 MIB = 1 << 20
@@ -60,7 +60,8 @@ class Looks(unittest.TestCase):
             go(page, place, heading)
             if place == "devices/vm1":
                 page.locator("canvas.map").wait_for()
-                click(page, "monday 38 MiB") if page.get_by_role("button", name="monday 38 MiB").count() else None
+                page.locator(".tree").wait_for()
+                page.get_by_role("button", name="monday").click()
                 page.get_by_role("table").wait_for()
             if place == "backups":
                 page.get_by_role("button", name="full backup of vm1").click()

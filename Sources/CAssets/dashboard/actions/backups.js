@@ -17,14 +17,24 @@ function started(job) {
 
 export function addTarget() {
   openForm({
-    title: "New target", intro: "A folder beneath a root, in which backups are kept as chains. It is made if it is not there.",
+    title: "New target",
+    intro: "A folder beneath a root, in which backups are kept as chains. It is made if it is not there.",
     fields: [
       { name: "name", label: "Name", required: true },
       { name: "path", label: "Folder", required: true, hint: "root:folder" },
-      { name: "slots", label: "Jobs at a time", value: "2", parse: (text) => (/^\d+$/.test(text) ? Number(text) : null) },
+      {
+        name: "slots",
+        label: "Jobs at a time",
+        value: "2",
+        parse: (text) => (/^\d+$/.test(text) ? Number(text) : null),
+      },
     ],
     submit: "Make it a target",
-    request: ({ name, path, slots }) => ({ method: "POST", path: "/v1/targets", body: { name, type: "directory", path, slots: slots || 2 } }),
+    request: ({ name, path, slots }) => ({
+      method: "POST",
+      path: "/v1/targets",
+      body: { name, type: "directory", path, slots: slots || 2 },
+    }),
     done: (target) => {
       store.put(store.targets, target.name, target);
       store.tell();
@@ -59,13 +69,23 @@ export function backUp(device = null, target = null) {
     fields: [
       ...(device ? [] : [{ name: "device", label: "Disk", choices: [...store.devices.keys()].map((id) => [id, id]) }]),
       { name: "target", label: "Target", choices: names.map((name) => [name, name]), value: target ?? names[0] },
-      { name: "mode", label: "How much", value: "auto", choices: [["auto", "what has changed, where that can be told"], ["full", "everything, as a new chain"]] },
+      {
+        name: "mode",
+        label: "How much",
+        value: "auto",
+        choices: [["auto", "what has changed, where that can be told"], ["full", "everything, as a new chain"]],
+      },
       { name: "bps", label: "At most, bytes a second", hint: "As 50 MiB; empty for no limit.", parse: parseBytes },
     ],
     plan: "dry_run", submit: "Back up",
     request: (values) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "backup", device: device?.id ?? values.device, params: { target: values.target, mode: values.mode }, ...(values.bps ? { limits: { bps: values.bps } } : {}) },
+      body: {
+        type: "backup",
+        device: device?.id ?? values.device,
+        params: { target: values.target, mode: values.mode },
+        ...(values.bps ? { limits: { bps: values.bps } } : {})
+      },
     }),
     done: started,
   });
@@ -73,12 +93,16 @@ export function backUp(device = null, target = null) {
 
 export function restore(point) {
   openForm({
-    title: `Restore ${point.device}`, intro: `As it was at ${moment(point.point_in_time)}, as a new disk. Every byte is held against its checksum.`,
+    title: `Restore ${point.device}`,
+    intro: `As it was at ${moment(point.point_in_time)}, as a new disk. Every byte is held against its checksum.`,
     fields: [{ name: "id", label: "Id of the new disk", value: `${point.device}-restored`, required: true }],
     plan: "dry_run", submit: "Restore",
     request: ({ id }) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "restore", params: { target: point.target, backup: point.id, to: { id, directory: id, export: id } } },
+      body: {
+        type: "restore",
+        params: { target: point.target, backup: point.id, to: { id, directory: id, export: id } },
+      },
     }),
     done: started,
   });
@@ -86,11 +110,15 @@ export function restore(point) {
 
 export function verify(target, point = null, device = null) {
   openForm({
-    title: point ? `Verify ${point.id}` : `Verify ${device ?? target.name}`, intro: "Stored bytes are read again and held against their checksums.",
+    title: point ? `Verify ${point.id}` : `Verify ${device ?? target.name}`,
+    intro: "Stored bytes are read again and held against their checksums.",
     plan: "dry_run", submit: "Verify",
     request: () => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "verify", params: { target: target.name, ...(point ? { backup: point.id } : {}), ...(device ? { device } : {}) } },
+      body: {
+        type: "verify",
+        params: { target: target.name, ...(point ? { backup: point.id } : {}), ...(device ? { device } : {}) },
+      },
     }),
     done: started,
   });
@@ -99,11 +127,17 @@ export function verify(target, point = null, device = null) {
 /// Attaches a point for reading, without copying it.
 export function openPoint(point) {
   openForm({
-    title: `Open ${point.device} of ${moment(point.point_in_time)}`, intro: "For reading, as a disk and an export of its own; nothing is copied.",
+    title: `Open ${point.device} of ${moment(point.point_in_time)}`,
+    intro: "For reading, as a disk and an export of its own; nothing is copied.",
     fields: [{ name: "id", label: "Id", value: `${point.device}-then`, required: true }], submit: "Open it",
     request: ({ id }) => ({
       method: "POST", path: "/v1/devices",
-      body: { id, descriptor: point.descriptor, ...(point.at ? { at: point.at } : { readonly: true }), export: { name: id } },
+      body: {
+        id,
+        descriptor: point.descriptor,
+        ...(point.at ? { at: point.at } : { readonly: true }),
+        export: { name: id },
+      },
     }),
     done: (device) => go(["devices", device.id]),
   });
@@ -115,12 +149,19 @@ export function removePoint(point, points, done) {
   const dependents = points.filter(builds);
   const freed = [point, ...dependents].reduce((sum, one) => sum + one.disk_bytes, 0);
   openForm({
-    title: `Remove a backup of ${point.device}`, danger: true, submit: dependents.length ? `Remove ${dependents.length + 1} backups` : "Remove it",
+    title: `Remove a backup of ${point.device}`,
+    danger: true,
+    submit: dependents.length ? `Remove ${dependents.length + 1} backups` : "Remove it",
     plan: () => sentences(
       `The backup of ${moment(point.point_in_time)} is removed for good: ${bytes(point.disk_bytes)}.`,
-      ...dependents.map((one) => `It goes too, since it builds on that: ${moment(one.point_in_time)}, ${bytes(one.disk_bytes)}.`),
+      ...dependents.map(
+        (one) => `It goes too, since it builds on that: ${moment(one.point_in_time)}, ${bytes(one.disk_bytes)}.`
+      ),
       `${bytes(freed)} become free.`),
-    request: () => ({ method: "DELETE", path: `/v1/targets/${point.target}/backups/${point.id}${dependents.length ? "?cascade=true" : ""}` }),
+    request: () => ({
+      method: "DELETE",
+      path: `/v1/targets/${point.target}/backups/${point.id}${dependents.length ? "?cascade=true" : ""}`,
+    }),
     done,
   });
 }
@@ -133,7 +174,13 @@ export function pruneTarget(target) {
       name, label, value, parse: (text) => (/^\d+$/.test(text) ? Number(text) : null) })),
     request: (values) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "prune", params: { target: target.name, ...Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "")) } },
+      body: {
+        type: "prune",
+        params: {
+          target: target.name,
+          ...Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""))
+        },
+      },
     }),
     done: started,
   });
@@ -141,9 +188,16 @@ export function pruneTarget(target) {
 
 export function clean(images) {
   openForm({
-    title: images.length === 1 ? "Remove an orphan" : `Remove ${images.length} orphans`, danger: true, plan: "dry_run", submit: "Remove for good",
+    title: images.length === 1 ? "Remove an orphan" : `Remove ${images.length} orphans`,
+    danger: true,
+    plan: "dry_run",
+    submit: "Remove for good",
     intro: "Files that nobody needs. Each is looked at once more before it goes.",
-    request: () => ({ method: "POST", path: "/v1/jobs", body: { type: "clean", params: { paths: images.map((image) => image.path) } } }),
+    request: () => ({
+      method: "POST",
+      path: "/v1/jobs",
+      body: { type: "clean", params: { paths: images.map((image) => image.path) } },
+    }),
     done: started,
   });
 }

@@ -25,7 +25,12 @@ export function createDisk() {
     fields: [
       { name: "id", label: "Id", required: true, hint: NAME },
       { name: "size", label: "Size", value: "10 GiB", required: true, parse: parseBytes },
-      { name: "cluster_size", label: "Cluster size", value: "1048576", choices: [["65536", "64 KiB"], ["262144", "256 KiB"], ["1048576", "1 MiB"], ["4194304", "4 MiB"]] },
+      {
+        name: "cluster_size",
+        label: "Cluster size",
+        value: "1048576",
+        choices: [["65536", "64 KiB"], ["262144", "256 KiB"], ["1048576", "1 MiB"], ["4194304", "4 MiB"]],
+      },
       { name: "directory", label: "Folder", hint: "Beneath a root; named like the disk unless you say otherwise." },
     ],
     submit: "Create the disk",
@@ -42,17 +47,31 @@ export function attachDisk() {
     title: "Attach a disk", intro: "By its DiskDescriptor.xml, or by its image alone.",
     fields: [
       { name: "id", label: "Id", required: true, hint: NAME },
-      { name: "path", label: "Descriptor or image", required: true, hint: "root:folder/DiskDescriptor.xml, or root:folder/disk.hds" },
+      {
+        name: "path",
+        label: "Descriptor or image",
+        required: true,
+        hint: "root:folder/DiskDescriptor.xml, or root:folder/disk.hds",
+      },
       { name: "readonly", label: "For reading only", type: "checkbox" },
-      { name: "repair", label: "Mend what a crash has left", type: "checkbox", hint: "Safe repair, for an image that was not closed." },
+      {
+        name: "repair",
+        label: "Mend what a crash has left",
+        type: "checkbox",
+        hint: "Safe repair, for an image that was not closed.",
+      },
       { name: "export", label: "Export it under its id", type: "checkbox", value: true },
     ],
     submit: "Attach",
     request: (values) => ({
       method: "POST", path: "/v1/devices",
       body: {
-        id: values.id, ...(values.path.endsWith(".xml") ? { descriptor: values.path } : { deltas: [{ path: values.path }] }),
-        readonly: values.readonly, repair: values.repair ? "safe" : "none", ...(values.export ? { export: { name: values.id } } : {}),
+        id: values.id, ...(
+          values.path.endsWith(".xml") ? { descriptor: values.path } : { deltas: [{ path: values.path }] }
+        ),
+        readonly: values.readonly, repair: values.repair
+          ? "safe"
+          : "none", ...(values.export ? { export: { name: values.id } } : {}),
       },
     }),
     done: (device) => go(["devices", device.id]),
@@ -80,7 +99,8 @@ export function detach(device) {
 
 export function grow(device) {
   openForm({
-    title: `Enlarge ${device.id}`, intro: `It has ${bytes(device.size)} now, and grows while it is used. It cannot become smaller again.`,
+    title: `Enlarge ${device.id}`,
+    intro: `It has ${bytes(device.size)} now, and grows while it is used. It cannot become smaller again.`,
     fields: [{ name: "size", label: "New size", value: bytes(device.size * 2), required: true, parse: parseBytes }],
     plan: "dry_run", submit: "Enlarge it",
     request: ({ size }) => ({ method: "PATCH", path: path(device), body: { size } }),
@@ -99,7 +119,13 @@ export function addExport(device, snapshot = null) {
   openForm({
     title: snapshot ? `Export ${snapshotName(snapshot)} of ${device.id}` : `Export ${device.id}`,
     fields: [
-      { name: "name", label: "Name", required: true, hint: NAME, value: snapshot ? `${device.id}-${snapshot.uuid.slice(1, 9)}` : "" },
+      {
+        name: "name",
+        label: "Name",
+        required: true,
+        hint: NAME,
+        value: snapshot ? `${device.id}-${snapshot.uuid.slice(1, 9)}` : "",
+      },
       ...(snapshot ? [] : [{ name: "readonly", label: "For reading only", type: "checkbox", value: true }]),
     ],
     submit: "Open the door",
@@ -124,7 +150,8 @@ export function closeExport(door) {
 
 export function takeSnapshot(device) {
   openForm({
-    title: `Snapshot of ${device.id}`, intro: "The state at this moment is kept; guests go on, and wait for some milliseconds at most.",
+    title: `Snapshot of ${device.id}`,
+    intro: "The state at this moment is kept; guests go on, and wait for some milliseconds at most.",
     fields: [
       { name: "name", label: "Name", hint: "As “before the upgrade”." },
       { name: "protected", label: "Protect it from merging and deleting", type: "checkbox" },
@@ -134,22 +161,44 @@ export function takeSnapshot(device) {
       method: "POST", path: `${path(device)}/snapshots`, headers: { Prefer: "wait=30" },
       body: { ...(values.name ? { name: values.name } : {}), ...(values.protected ? { protected: true } : {}) },
     }),
-    done: (made) => toast(`${snapshotName(made)} is taken; requests waited ${((made.pause_ns ?? 0) / 1e6).toFixed(1)} ms.`),
+    done: (made) => toast(
+      `${snapshotName(made)} is taken; requests waited ${((made.pause_ns ?? 0) / 1e6).toFixed(1)} ms.`
+    ),
   });
 }
 
 export function merge(device, snapshot = null) {
   openForm({
-    title: snapshot ? `Merge ${snapshotName(snapshot)} of ${device.id}` : `Merge the newest snapshot of ${device.id}`, danger: true,
+    title: snapshot ? `Merge ${snapshotName(snapshot)} of ${device.id}` : `Merge the newest snapshot of ${device.id}`,
+    danger: true,
     intro: "The snapshot is given up: its delta and the one above it become one. The disk reads the same, and guests go on.",
     fields: [
-      { name: "direction", label: "Direction", value: "auto", choices: [["auto", "whichever copies less"], ["forward", "into the newer file"], ["backward", "into the older file"]] },
-      { name: "bps", label: "At most, bytes a second", hint: "As 50 MiB; empty for no limit. It can be changed later.", parse: parseBytes },
+      {
+        name: "direction",
+        label: "Direction",
+        value: "auto",
+        choices: [
+          ["auto", "whichever copies less"],
+          ["forward", "into the newer file"],
+          ["backward", "into the older file"],
+        ],
+      },
+      {
+        name: "bps",
+        label: "At most, bytes a second",
+        hint: "As 50 MiB; empty for no limit. It can be changed later.",
+        parse: parseBytes,
+      },
     ],
     plan: "dry_run", submit: "Merge",
     request: ({ direction, bps }) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "merge", device: device.id, params: { direction, ...(snapshot ? { snapshot: snapshot.uuid } : {}) }, ...(bps ? { limits: { bps } } : {}) },
+      body: {
+        type: "merge",
+        device: device.id,
+        params: { direction, ...(snapshot ? { snapshot: snapshot.uuid } : {}) },
+        ...(bps ? { limits: { bps } } : {})
+      },
     }),
     done: started,
   });
@@ -168,7 +217,11 @@ export function switchTo(device, snapshot) {
   const top = device.deltas.find((delta) => delta.top);
   openForm({
     title: `Go back to ${snapshotName(snapshot)}`, danger: true, submit: "Go back",
-    fields: [{ name: "keep", label: "Keep the state so far as", hint: "A name for a new snapshot; empty throws it away." }],
+    fields: [{
+      name: "keep",
+      label: "Keep the state so far as",
+      hint: "A name for a new snapshot; empty throws it away.",
+    }],
     plan: ({ keep }) => sentences(
       `${device.id} reads as it did when ${snapshotName(snapshot)} was taken.`,
       keep ? `What was written since is kept as the snapshot “${keep}”.` : `What was written since is thrown away: ${bytes(top?.disk_bytes)} in ${top?.path}. Nobody can bring it back.`,
@@ -188,15 +241,29 @@ export async function setProtected(device, snapshot, isProtected) {
 
 export function clone(device, snapshot = null) {
   openForm({
-    title: `Clone ${snapshot ? `${snapshotName(snapshot)} of ` : ""}${device.id}`, intro: "A new disk with the same content, while guests go on.",
+    title: `Clone ${snapshot ? `${snapshotName(snapshot)} of ` : ""}${device.id}`,
+    intro: "A new disk with the same content, while guests go on.",
     fields: [
       { name: "id", label: "Id of the new disk", required: true, hint: NAME },
-      ...(snapshot ? [{ name: "mode", label: "How", value: "full", choices: [["full", "a copy of its own"], ["linked", "shares the snapshot's files; nothing is copied"]] }] : []),
+      ...(
+        snapshot
+          ? [{
+            name: "mode",
+            label: "How",
+            value: "full",
+            choices: [["full", "a copy of its own"], ["linked", "shares the snapshot's files; nothing is copied"]],
+          }]
+          : []
+      ),
     ],
     plan: "dry_run", submit: "Clone",
     request: ({ id, mode }) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "clone", device: device.id, params: { to: { id, directory: id, export: id }, ...(snapshot ? { snapshot: snapshot.uuid, mode } : {}) } },
+      body: {
+        type: "clone",
+        device: device.id,
+        params: { to: { id, directory: id, export: id }, ...(snapshot ? { snapshot: snapshot.uuid, mode } : {}) },
+      },
     }),
     done: started,
   });
@@ -215,10 +282,21 @@ export function pruneSnapshots(device) {
   openForm({
     title: `Prune snapshots of ${device.id}`, danger: true, plan: "dry_run", submit: "Remove those that no rule keeps",
     intro: "The newest of so many days, weeks, months in which there are any is kept. The plan names each one.",
-    fields: rules.map((name) => ({ name, label: name === "keep_last" ? "Newest ones" : name[0].toUpperCase() + name.slice(1), value: name === "keep_last" ? "3" : "", parse: (text) => (/^\d+$/.test(text) ? Number(text) : null) })),
+    fields: rules.map(
+      (name) => ({
+        name,
+        label: name === "keep_last" ? "Newest ones" : name[0].toUpperCase() + name.slice(1),
+        value: name === "keep_last" ? "3" : "",
+        parse: (text) => (/^\d+$/.test(text) ? Number(text) : null),
+      })
+    ),
     request: (values) => ({
       method: "POST", path: "/v1/jobs",
-      body: { type: "prune", device: device.id, params: Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "")) },
+      body: {
+        type: "prune",
+        device: device.id,
+        params: Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "")),
+      },
     }),
     done: started,
   });

@@ -44,10 +44,26 @@ export function throttle(job) {
   openForm({
     title: `Speed of ${words(job)}`,
     fields: [
-      { name: "bps", label: "Bytes a second", value: job.limits.bps ? bytes(job.limits.bps) : "", hint: "As 50 MiB; empty for no limit. It holds at once.", parse: parseBytes },
-      { name: "priority", label: "Priority", value: String(job.priority), hint: "0 to 100; more goes first.", parse: parseNumber },
+      {
+        name: "bps",
+        label: "Bytes a second",
+        value: job.limits.bps ? bytes(job.limits.bps) : "",
+        hint: "As 50 MiB; empty for no limit. It holds at once.",
+        parse: parseBytes,
+      },
+      {
+        name: "priority",
+        label: "Priority",
+        value: String(job.priority),
+        hint: "0 to 100; more goes first.",
+        parse: parseNumber,
+      },
     ],
-    submit: "Set", request: ({ bps, priority }) => ({ method: "PATCH", path: path(job), body: { limits: { bps: bps || 0 }, priority } }),
+    submit: "Set", request: ({ bps, priority }) => ({
+      method: "PATCH",
+      path: path(job),
+      body: { limits: { bps: bps || 0 }, priority },
+    }),
     done: taken,
   });
 }

@@ -12,17 +12,39 @@ const ROWS = 16;
 /// - runs: of the map. - dirty: extents since a checkpoint, or null.
 export function blockMap(device, runs, dirty, isCut) {
   const held = new Map();
-  for (const run of runs) if (run.level !== null && run.state === "data") held.set(run.level, (held.get(run.level) ?? 0) + run.length);
+  for (const run of runs) if (run.level !== null && run.state === "data") held.set(
+    run.level,
+    (held.get(run.level) ?? 0) + run.length,
+  );
   const dirtyBytes = (dirty ?? []).reduce((sum, extent) => sum + extent.length, 0);
   const levels = [...held].sort(([one], [other]) => one - other);
   const words = levels.map(([level, size]) => `level ${level} has ${bytes(size)}, ${percent(size, device.size)}`);
-  const canvas = h("canvas", { class: "map", role: "img", keep: `map-${device.id}`, "aria-label": `Map of ${bytes(device.size)}: ${words.join("; ") || "nothing is written"}` });
+  const canvas = h("canvas",
+    {
+      class: "map",
+      role: "img",
+      keep: `map-${device.id}`,
+      "aria-label": `Map of ${bytes(device.size)}: ${words.join("; ") || "nothing is written"}`,
+    },
+  );
   return {
     node: h("div", { class: "blockmap" }, canvas,
       h("ul", { class: "legend" },
-        levels.map(([level, size]) => h("li", null, h("span", { class: `dot ${levelTone(level)}`, "aria-hidden": "true" }), `level ${level} `, h("strong", null, bytes(size)))),
+        levels.map(
+          ([level, size]) => h("li", null,
+            h("span", { class: `dot ${levelTone(level)}`, "aria-hidden": "true" }),
+            `level ${level} `,
+            h("strong", null, bytes(size)),
+          )
+        ),
         h("li", null, h("span", { class: "dot hole", "aria-hidden": "true" }), "nothing "),
-        dirty ? h("li", null, h("span", { class: "dot dirty", "aria-hidden": "true" }), "written since the checkpoint ", h("strong", null, bytes(dirtyBytes))) : null,
+        dirty
+          ? h("li", null,
+            h("span", { class: "dot dirty", "aria-hidden": "true" }),
+            "written since the checkpoint ",
+            h("strong", null, bytes(dirtyBytes)),
+          )
+          : null,
         isCut ? h("li", { class: "hint" }, "only the first part is shown") : null)),
     draw: (shown) => draw(shown, device.size, runs, dirty),
   };

@@ -14,8 +14,13 @@ export function chainDiagram(device, names) {
       style: { "flex-grow": String(0.25 + delta.clusters / most) },
       title: `${delta.path}\n${count(delta.clusters)} clusters, ${bytes(delta.disk_bytes)} on disk`,
     },
-    h("span", { class: "chain-name" }, names.get(delta.uuid) ?? (delta.top ? "top" : delta.uuid ? shortID(delta.uuid) : `level ${delta.level}`)),
+    h("span", { class: "chain-name" },
+      names.get(delta.uuid) ?? (delta.top ? "top" : delta.uuid ? shortID(delta.uuid) : `level ${delta.level}`),
+    ),
     h("span", { class: "chain-size" }, bytes(delta.disk_bytes)),
-    h("span", { class: "chain-marks" }, delta.top ? badge("written", "good") : null, delta.format === "raw" ? badge("raw") : null),
+    h("span", { class: "chain-marks" },
+      delta.top ? badge("written", "good") : null,
+      delta.format === "raw" ? badge("raw") : null,
+    ),
     h("code", { class: "chain-path" }, delta.path.split("/").at(-1)))));
 }

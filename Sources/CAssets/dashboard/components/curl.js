@@ -20,7 +20,10 @@ export function showCurl(method, path, body) {
       h("p", { class: "hint" }, "$TOKEN stands for the token; over the Unix socket there is none, and ",
         h("code", null, "--unix-socket var/api.sock"), " goes before the address.")),
     buttons: [
-      h("button", { type: "button", class: "primary", onclick: () => copy(command, "The command") }, icon("copy"), "Copy"),
+      h("button", { type: "button", class: "primary", onclick: () => copy(command, "The command") },
+        icon("copy"),
+        "Copy",
+      ),
       h("button", { type: "button", onclick: () => dialog.close() }, "Close"),
     ],
   });

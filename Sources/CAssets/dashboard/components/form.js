@@ -98,11 +98,17 @@ function makeField({ name, label, type = "text", value = "", choices, hint, requ
   const error = h("p", { class: "field-error", id: `${id}-error` });
   const common = { id, name, "aria-describedby": `${id}-hint ${id}-error`, autocomplete: "off", spellcheck: "false" };
   const control = choices
-    ? h("select", { ...common, value: value || choices[0]?.[0] }, choices.map(([choice, text]) => h("option", { value: choice }, text)))
+    ? h("select", { ...common, value: value || choices[0]?.[0] },
+      choices.map(([choice, text]) => h("option", { value: choice }, text)),
+    )
     : type === "checkbox" ? h("input", { ...common, type, checked: Boolean(value) })
     : h("input", { ...common, type, value, placeholder: pattern });
   const node = type === "checkbox"
-    ? h("div", { class: "field check" }, control, h("label", { for: id }, label), hint && h("p", { class: "hint", id: `${id}-hint` }, hint), error)
+    ? h("div", { class: "field check" }, control,
+      h("label", { for: id }, label),
+      hint && h("p", { class: "hint", id: `${id}-hint` }, hint),
+      error,
+    )
     : h("div", { class: "field" }, h("label", { for: id }, label, required ? h("span", { class: "needed" }, " needed") : null),
       control, hint && h("p", { class: "hint", id: `${id}-hint` }, hint), error);
   const complain = (text) => {

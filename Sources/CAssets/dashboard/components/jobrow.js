@@ -15,10 +15,17 @@ export const jobLink = (job) => h("a", { href: link(["jobs", job.id]) }, jobName
 /// Of those that run, how far they are; of others in words why they do not, or what came of them.
 export function jobProgress(job) {
   const { progress } = job;
-  if (job.state === "failed") return h("span", { class: "bad-text clip", title: job.error?.detail }, job.error?.detail ?? "failed");
-  if (isOver(job)) return h("span", { class: "clip" }, job.state === "succeeded" && progress.total_bytes ? bytes(progress.done_bytes) : "–");
+  if (job.state === "failed") return h("span", { class: "bad-text clip", title: job.error?.detail },
+    job.error?.detail ?? "failed",
+  );
+  if (isOver(job)) return h("span", { class: "clip" },
+    job.state === "succeeded" && progress.total_bytes ? bytes(progress.done_bytes) : "–",
+  );
   const blocker = job.waiting_for[0];
-  if (blocker && !progress.done_bytes) return h("span", { class: "clip", title: blocker.detail }, "waits: ", blocker.detail);
+  if (blocker && !progress.done_bytes) return h("span", { class: "clip", title: blocker.detail },
+    "waits: ",
+    blocker.detail,
+  );
   const share = progress.total_bytes ? progress.done_bytes / progress.total_bytes : 0;
   return h("div", { class: "job-progress" },
     meter(share, `${jobName(job)} ${job.device ?? ""}`, job.stalled ? "warn" : job.state === "paused" ? "calm" : ""),
@@ -29,5 +36,8 @@ export function jobProgress(job) {
 export function jobPace(job) {
   if (isOver(job) || job.state !== "running") return "–";
   const { rate_bps: bps, eta_seconds: eta } = job.progress;
-  return h("span", { class: "nowrap" }, rate(bps), eta !== null ? h("span", { class: "hint" }, ` ${duration(eta)} left`) : null);
+  return h("span", { class: "nowrap" },
+    rate(bps),
+    eta !== null ? h("span", { class: "hint" }, ` ${duration(eta)} left`) : null,
+  );
 }

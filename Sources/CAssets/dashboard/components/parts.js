@@ -5,7 +5,10 @@ import { link, refine } from "../core/router.js";
 import { icon } from "./icons.js";
 
 export function iconButton(name, label, onclick, style = "", more = {}) {
-  return h("button", { type: "button", class: `icon-button ${style}`, "aria-label": label, title: label, onclick, ...more }, icon(name));
+  return h("button",
+    { type: "button", class: `icon-button ${style}`, "aria-label": label, title: label, onclick, ...more },
+    icon(name),
+  );
 }
 
 export function button(text, onclick, style = "", more = {}) {

@@ -10,7 +10,11 @@ export function planTable(plan) {
     h("h3", null, "What will happen"),
     facts([
       ["To copy", `${bytes(plan.bytes_to_copy)} in ${count(plan.clusters_to_copy)} clusters`],
-      ["Room it takes", bytes(plan.space_needed_bytes), room ? h("strong", { class: "bad-text" }, " more than is free") : null],
+      [
+        "Room it takes",
+        bytes(plan.space_needed_bytes),
+        room ? h("strong", { class: "bad-text" }, " more than is free") : null,
+      ],
       plan.space_free_bytes !== null && ["Free", bytes(plan.space_free_bytes)],
       plan.estimated_seconds !== null && ["Takes about", duration(plan.estimated_seconds)],
       plan.direction && ["Direction", plan.direction],
@@ -34,7 +38,9 @@ function details(given) {
   return h("table", { class: "small" },
     h("thead", null, h("tr", null, ["Point", "Verdict", "Kept by"].map((text) => h("th", { scope: "col" }, text)))),
     h("tbody", null, judged.map((point) => h("tr", null,
-      h("td", null, point.name || point.id || point.uuid), h("td", { class: point.keep ? "" : "bad-text" }, point.keep ? "stays" : "goes"),
+      h("td", null, point.name || point.id || point.uuid), h("td", { class: point.keep ? "" : "bad-text" },
+        point.keep ? "stays" : "goes",
+      ),
       h("td", null, (point.rules ?? []).join(", ") || "–")))));
 }
 

@@ -8,7 +8,9 @@ const HEIGHT = 36;
 /// - series: `{label, values, tone}`, drawn to one scale.
 export function spark(title, series, format, hint) {
   const highest = Math.max(...series.flatMap(({ values }) => values.filter((value) => value !== null)), 1e-12);
-  const said = series.map(({ label, values }) => `${label} ${format(values.at(-1) ?? null)}, at most ${format(most(values))}`).join("; ");
+  const said = series.map(
+    ({ label, values }) => `${label} ${format(values.at(-1) ?? null)}, at most ${format(most(values))}`
+  ).join("; ");
   return h("figure", { class: "spark", key: title },
     h("figcaption", null, title, hint ? h("span", { class: "hint" }, `, ${hint}`) : null),
     s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img", "aria-label": `${title}: ${said}` },
@@ -39,7 +41,11 @@ export function stacked(label, parts) {
     h("div", { class: "stacked-bar", role: "img", "aria-label": `${label}: ${shown.map((part) => `${part.label} ${part.text}`).join(", ") || "nothing"}` },
       shown.map((part) => h("span", { class: part.tone, style: { "flex-grow": String(whole ? part.value / whole : 0) } }))),
     h("ul", { class: "legend" }, parts.map((part) => {
-      const words = [h("span", { class: `dot ${part.tone}`, "aria-hidden": "true" }), `${part.label} `, h("strong", null, part.text)];
+      const words = [
+        h("span", { class: `dot ${part.tone}`, "aria-hidden": "true" }),
+        `${part.label} `,
+        h("strong", null, part.text),
+      ];
       return h("li", null, part.href ? h("a", { href: part.href }, words) : words);
     })));
 }

@@ -52,7 +52,11 @@ export class VirtualTable {
     if (!column) return items;
     const sign = this.down ? -1 : 1;
     return items.map((item) => [column.sort(item), item])
-      .sort(([one], [other]) => sign * (typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other))
+      .sort(
+        ([one], [other]) => sign * (
+          typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other
+        )
+      )
       .map(([, item]) => item);
   }
 
@@ -67,4 +71,8 @@ export class VirtualTable {
   }
 }
 
-const cellClass = (column) => [column.wide ? "wide-only" : "", column.align ?? "", column.grow ? "grow" : ""].filter(Boolean).join(" ");
+const cellClass = (column) => [
+  column.wide ? "wide-only" : "",
+  column.align ?? "",
+  column.grow ? "grow" : "",
+].filter(Boolean).join(" ");

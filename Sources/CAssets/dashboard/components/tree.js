@@ -9,7 +9,9 @@ export const snapshotName = (snapshot) => snapshot.name || shortID(snapshot.uuid
 /// - actions: the buttons of a snapshot.
 export function snapshotTree(snapshots, actions) {
   const known = new Set(snapshots.map((snapshot) => snapshot.uuid));
-  const below = (parent) => snapshots.filter((snapshot) => (known.has(snapshot.parent) ? snapshot.parent : null) === parent);
+  const below = (parent) => snapshots.filter(
+    (snapshot) => (known.has(snapshot.parent) ? snapshot.parent : null) === parent
+  );
   const branch = (parent) => {
     const children = below(parent);
     if (!children.length) return null;
@@ -20,7 +22,9 @@ export function snapshotTree(snapshots, actions) {
           snapshot.current ? badge("the top builds on it", "good") : null,
           snapshot.protected ? badge("protected", "calm") : null,
           snapshot.temporary ? badge("temporary", "warn") : null,
-          h("span", { class: "hint", title: moment(snapshot.created_at) }, snapshot.created_at ? ago(snapshot.created_at) : "time unknown"),
+          h("span", { class: "hint", title: moment(snapshot.created_at) },
+            snapshot.created_at ? ago(snapshot.created_at) : "time unknown",
+          ),
           h("span", { class: "hint" }, `${bytes(snapshot.exclusive_bytes)} of its own`)),
         h("div", { class: "row-actions" }, actions(snapshot))),
       branch(snapshot.uuid))));

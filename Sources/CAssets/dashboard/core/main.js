@@ -50,7 +50,9 @@ function redraw() {
 
 function draw() {
   if (!isSignedIn) return show(signIn(enter, failure));
-  if (!store.isLoaded) return show(frame(h("p", { class: "empty" }, failure ? "The service does not answer. Trying again …" : "Reading …"), redraw));
+  if (!store.isLoaded) return show(
+    frame(h("p", { class: "empty" }, failure ? "The service does not answer. Trying again …" : "Reading …"), redraw)
+  );
   const { parts } = address();
   const key = parts.slice(0, 2).join("/");
   if (key !== shown || generation !== store.generation) {

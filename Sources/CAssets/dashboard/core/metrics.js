@@ -13,7 +13,9 @@ export function parseMetrics(text) {
     const close = line.lastIndexOf("}");
     const labels = {};
     if (open > 0) {
-      for (const [, name, value] of line.slice(open, close).matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) labels[name] = value;
+      for (
+        const [, name, value] of line.slice(open, close).matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)
+      ) labels[name] = value;
     }
     const name = open > 0 ? line.slice(0, open) : line.slice(0, line.indexOf(" "));
     samples.push({ name, labels, value: Number(line.slice(line.lastIndexOf(" ") + 1)) });

@@ -75,6 +75,7 @@ class Store {
     this.devices = byName(devices.items, "id");
     this.exports = byName(exports.items, "name");
     this.targets = byName(targets?.items ?? [], "name");
+    this.seesTargets = targets !== null;
     this.jobs = byName([...newest.items, ...running.items, ...paused.items], "id");
     this.events = (events?.items ?? []).reverse();
     this.isLoaded = true;

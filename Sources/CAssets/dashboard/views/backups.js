@@ -16,7 +16,12 @@ const MOST_CHAINS = 40;
 
 export function backups(redraw) {
   const points = new Points(redraw);
-  return { title: "Backups", event: (event) => event.type.startsWith("backup.") && points.readSoon(), stop: () => points.stop(), render: () => render(points) };
+  return {
+    title: "Backups",
+    event: (event) => event.type.startsWith("backup.") && points.readSoon(),
+    stop: () => points.stop(),
+    render: () => render(points),
+  };
 }
 
 /// Of the target that is looked at.
@@ -64,18 +69,26 @@ function render(points) {
       names.length ? button("Back up a disk …", () => act.backUp(null, target?.name), "primary") : null,
       button([icon("plus"), "New target"], act.addTarget, names.length ? "" : "primary"), curlButton("GET", "/v1/targets")),
     target ? [
-      h("ul", { class: "targets", "aria-label": "Targets" }, names.map((name) => targetCard(store.targets.get(name), name === target.name))),
+      h("ul", { class: "targets", "aria-label": "Targets" },
+        names.map((name) => targetCard(store.targets.get(name), name === target.name)),
+      ),
       panel(`Points on ${target.name}`, { key: "points", wide: true, source: ["GET", `/v1/targets/${target.name}/backups`], actions: [
-        button("Verify …", () => act.verify(target), "quiet"), button("Prune …", () => act.pruneTarget(target), "quiet"),
+        button("Verify …", () => act.verify(target), "quiet"), button(
+          "Prune …",
+          () => act.pruneTarget(target),
+          "quiet",
+        ),
         button("Forget the target …", () => act.removeTarget(target), "danger-quiet")] }, content(points, text)),
-    ] : empty("There is no place for backups yet: a folder beneath a root will do.", button("Make one", act.addTarget, "primary")));
+    ] : !store.seesTargets ? empty("This token is for some devices only and does not see where backups are kept.") : empty("There is no place for backups yet: a folder beneath a root will do.", button("Make one", act.addTarget, "primary")));
 }
 
 function targetCard(target, isShown) {
   const reach = target.conditions.find((condition) => condition.type === "Reachable");
   return h("li", { key: target.name },
     h("a", { class: "target", href: link(["backups"], { target: target.name }), "aria-current": isShown ? "true" : null },
-      h("strong", null, target.name), reach?.status === "False" ? badge("not reachable", "bad") : badge("reachable", "good"),
+      h("strong", null, target.name), reach?.status === "False"
+        ? badge("not reachable", "bad")
+        : badge("reachable", "good"),
       h("span", { class: "hint clip" }, target.path ?? target.uri),
       h("span", null, target.usage ? `${count(target.usage.backups)} backups, ${bytes(target.usage.bytes)}` : "not known what lies there")));
 }
@@ -100,7 +113,9 @@ function chainsOf(items) {
     if (!chains.has(key)) chains.set(key, []);
     chains.get(key).push(point);
   }
-  for (const chain of chains.values()) chain.sort((one, other) => one.chain_length - other.chain_length || (one.id < other.id ? -1 : 1));
+  for (const chain of chains.values()) chain.sort(
+    (one, other) => one.chain_length - other.chain_length || (one.id < other.id ? -1 : 1)
+  );
   return [...chains.values()].sort((one, other) => (one.at(-1).id < other.at(-1).id ? 1 : -1));
 }
 
@@ -118,7 +133,10 @@ function chainRow(chain, points) {
           points.redraw();
         },
       },
-      h("span", { class: "point-mode" }, point.state === "complete" ? point.mode : point.state.replaceAll("_", " "), point.verified_at ? icon("ok") : null),
+      h("span", { class: "point-mode" },
+        point.state === "complete" ? point.mode : point.state.replaceAll("_", " "),
+        point.verified_at ? icon("ok") : null,
+      ),
       h("span", { class: "point-time" }, point.point_in_time ? ago(point.point_in_time) : "–"),
       h("span", { class: "hint" }, bytes(point.disk_bytes)))))),
     selected ? pointDetail(selected, points) : null);

@@ -15,6 +15,7 @@ import { troubles } from "../components/troubles.js";
 import { snapshotName, snapshotTree } from "../components/tree.js";
 import { jobButtons } from "../actions/jobs.js";
 import * as act from "../actions/devices.js";
+import { copyOut } from "../actions/copies.js";
 import { backUp } from "../actions/backups.js";
 import { DeviceParts } from "./deviceparts.js";
 import { deviceFigures } from "./devicefigures.js";
@@ -35,7 +36,10 @@ export function devicePage(id, redraw) {
     drawn: () => {
       const canvas = document.querySelector("canvas.map");
       if (canvas && map) {
-        canvas.setAttribute("aria-label", map.node.querySelector("canvas")?.getAttribute("aria-label") ?? canvas.getAttribute("aria-label"));
+        canvas.setAttribute(
+          "aria-label",
+          map.node.querySelector("canvas")?.getAttribute("aria-label") ?? canvas.getAttribute("aria-label"),
+        );
         map.draw(canvas);
       }
     },
@@ -55,15 +59,34 @@ function page(device, parts, map) {
     conditions(device),
     h("div", { class: "grid pairs" },
       panel("Disk", { source: ["GET", path] }, diskFacts(device)),
-      panel("Doors", { source: ["GET", "/v1/exports"], actions: iconButton("plus", "Open another export", () => act.addExport(device), "quiet") }, doors(device)),
-      panel("Chain", { source: ["GET", `${path}/deltas`], wide: true }, chainDiagram(device, new Map(parts.snapshots.map((snapshot) => [snapshot.uuid, snapshotName(snapshot)])))),
+      panel(
+        "Doors",
+        {
+          source: ["GET", "/v1/exports"],
+          actions: iconButton("plus", "Open another export", () => act.addExport(device), "quiet"),
+        },
+        doors(device),
+      ),
+      panel("Chain", { source: ["GET", `${path}/deltas`], wide: true }, chainDiagram(device, names(parts.snapshots))),
       panel("Snapshots", { source: ["GET", `${path}/snapshots`], wide: true, actions: device.readonly ? null : [
         button("Take a snapshot", () => act.takeSnapshot(device)),
-        parts.snapshots.length ? button("Prune …", () => act.pruneSnapshots(device), "quiet") : null] },
-      parts.snapshots.length ? snapshotTree(parts.snapshots, (snapshot) => snapshotButtons(device, snapshot)) : h("p", { class: "hint" }, "There is none.")),
-      panel("Where its bytes lie", { source: ["GET", `${path}/map`], wide: true }, map ? map.node : h("p", { class: "hint" }, "Reading …"), checkpoints(device, parts)),
+        parts.snapshots?.length ? button("Prune …", () => act.pruneSnapshots(device), "quiet") : null] },
+      snapshots(device, parts)),
+      panel(
+        "Where its bytes lie",
+        { source: ["GET", `${path}/map`], wide: true },
+        map ? map.node : h("p", { class: "hint" }, "Reading …"),
+        checkpoints(device, parts),
+      ),
       panel("Requests", { source: ["GET", `${path}/stats`], wide: true }, deviceFigures(parts)),
       panel("Jobs", { source: ["GET", `/v1/jobs?device=${device.id}`], wide: true }, jobs(device))));
+}
+
+const names = (snapshots) => new Map((snapshots ?? []).map((snapshot) => [snapshot.uuid, snapshotName(snapshot)]));
+
+function snapshots(device, parts) {
+  if (parts.snapshots?.length) return snapshotTree(parts.snapshots, (snapshot) => snapshotButtons(device, snapshot));
+  return h("p", { class: "hint" }, parts.snapshots ? "There is none." : "Reading …");
 }
 
 function buttons(device) {
@@ -72,10 +95,18 @@ function buttons(device) {
     button("Back up …", () => backUp(device)),
     device.readonly || device.deltas.length < 2 ? null : button("Merge …", () => act.merge(device)),
     button("Clone …", () => act.clone(device)),
+    button("Copy out …", () => copyOut(device)),
     device.readonly ? null : button("Enlarge …", () => act.grow(device)),
-    device.readonly ? null : button("Compact …", () => act.work(device, "compact", "The newest file becomes smaller while guests use it.")),
-    button("Check …", () => act.work(device, "check", "Header and index of every image of the chain are read; nothing is changed.")),
-    device.suspended ? button("Resume", () => act.setSuspended(device, false)) : button("Suspend", () => act.setSuspended(device, true)),
+    device.readonly
+      ? null
+      : button("Compact …", () => act.work(device, "compact", "The newest file becomes smaller while guests use it.")),
+    button(
+      "Check …",
+      () => act.work(device, "check", "Header and index of every image of the chain are read; nothing is changed."),
+    ),
+    device.suspended
+      ? button("Resume", () => act.setSuspended(device, false))
+      : button("Suspend", () => act.setSuspended(device, true)),
     button("Detach …", () => act.detach(device), "danger-quiet"));
 }
 
@@ -83,11 +114,22 @@ function conditions(device) {
   const holding = troubles(device);
   const lines = [
     ...holding.map((condition) => [condition.type, condition.message]),
-    ...(device.suspension ? [["Suspended", `by ${device.suspension.holder} since ${ago(device.suspension.since)}${device.suspension.resumes_at ? `; it goes on by itself at ${device.suspension.resumes_at.slice(11, 19)} UTC` : ""}`]] : []),
+    ...(
+      device.suspension
+        ? [[
+          "Suspended",
+          `by ${device.suspension.holder} since ${ago(device.suspension.since)}${device.suspension.resumes_at ? `; it goes on by itself at ${device.suspension.resumes_at.slice(11, 19)} UTC` : ""}`,
+        ]]
+        : []
+    ),
     ...(device.prohibition ? [["Not to be resumed", `says ${device.prohibition.holder}`]] : []),
     ...(device.maintenance ? [["At work", `${device.maintenance.kind} ${device.maintenance.id}`]] : []),
   ];
-  return lines.length ? h("ul", { class: "conditions" }, lines.map(([type, message]) => h("li", { key: type }, icon("warn"), h("strong", null, type), " ", message))) : null;
+  return lines.length
+    ? h("ul", { class: "conditions" },
+      lines.map(([type, message]) => h("li", { key: type }, icon("warn"), h("strong", null, type), " ", message)),
+    )
+    : null;
 }
 
 function diskFacts(device) {
@@ -95,11 +137,17 @@ function diskFacts(device) {
   return facts([
     ["Size", bytes(device.size)],
     ["On disk", bytes(onDisk)],
-    ["Mapped", `${percent(device.clusters.mapped, device.clusters.total)} of ${count(device.clusters.total)} clusters of ${bytes(device.cluster_size)}`],
+    [
+      "Mapped",
+      `${percent(device.clusters.mapped, device.clusters.total)} of ${count(device.clusters.total)} clusters of ${bytes(device.cluster_size)}`,
+    ],
     ["Format", `version ${device.version}`],
     ["Source", h("code", null, device.source.path ?? "a list of deltas")],
     device.source.at && ["At", h("code", null, shortID(device.source.at))],
-    Object.keys(device.labels).length && ["Labels", Object.entries(device.labels).map(([name, value]) => badge(`${name}=${value}`, "calm"))],
+    Object.keys(device.labels).length && [
+      "Labels",
+      Object.entries(device.labels).map(([name, value]) => badge(`${name}=${value}`, "calm")),
+    ],
     ["Attached", ago(device.created_at)],
   ]);
 }
@@ -110,21 +158,70 @@ function doors(device) {
     h("div", { class: "door-head" }, h("strong", null, door.name), door.readonly ? badge("read only", "calm") : badge("writable", "good"),
       door.snapshot ? badge(`snapshot ${shortID(door.snapshot)}`, "calm") : null, h("span", { class: "spacer" }),
       iconButton("cross", `Close the export ${door.name}`, () => act.closeExport(door), "quiet")),
-    door.uris.map((uri) => h("div", { class: "uri" }, h("code", null, uri), iconButton("copy", `Copy ${uri}`, () => copy(uri, "The address"), "quiet small"))),
-    door.clients.map((client) => h("p", { class: "hint", key: `client-${client.id}` }, `${client.peer}, since ${ago(client.since)}, sent ${bytes(client.rx_bytes)}, was sent ${bytes(client.tx_bytes)}`)),
+    door.uris.map(
+      (uri) => h("div", { class: "uri" },
+        h("code", null, uri),
+        iconButton("copy", `Copy ${uri}`, () => copy(uri, "The address"), "quiet small"),
+      )
+    ),
+    door.clients.map(
+      (client) => h("p", { class: "hint", key: `client-${client.id}` },
+        `${client.peer}, since ${ago(client.since)}, sent ${bytes(client.rx_bytes)}, was sent ${bytes(client.tx_bytes)}`,
+      )
+    ),
     door.clients.length ? null : h("p", { class: "hint" }, "nobody is connected"))));
 }
 
 function snapshotButtons(device, snapshot) {
   const name = snapshotName(snapshot);
   return [
-    h("button", { type: "button", class: "small", "aria-label": `Clone ${name}`, onclick: () => act.clone(device, snapshot) }, "Clone"),
-    h("button", { type: "button", class: "small", "aria-label": `Export ${name}`, onclick: () => act.addExport(device, snapshot) }, "Export"),
-    device.readonly ? null : h("button", { type: "button", class: "small", "aria-label": `${snapshot.protected ? "Unprotect" : "Protect"} ${name}`, onclick: () => act.setProtected(device, snapshot, !snapshot.protected) }, snapshot.protected ? "Unprotect" : "Protect"),
-    device.readonly ? null : h("button", { type: "button", class: "small", "aria-label": `Go back to ${name}`, onclick: () => act.switchTo(device, snapshot) }, "Go back …"),
-    device.readonly || !snapshot.in_chain ? null : h("button", { type: "button", class: "small", "aria-label": `Merge ${name}`, onclick: () => act.merge(device, snapshot) }, "Merge …"),
+    h("button",
+      { type: "button", class: "small", "aria-label": `Clone ${name}`, onclick: () => act.clone(device, snapshot) },
+      "Clone",
+    ),
+    h("button",
+      {
+        type: "button",
+        class: "small",
+        "aria-label": `Export ${name}`,
+        onclick: () => act.addExport(device, snapshot),
+      },
+      "Export",
+    ),
+    device.readonly
+      ? null
+      : h("button",
+        {
+          type: "button",
+          class: "small",
+          "aria-label": `${snapshot.protected ? "Unprotect" : "Protect"} ${name}`,
+          onclick: () => act.setProtected(device, snapshot, !snapshot.protected),
+        },
+        snapshot.protected ? "Unprotect" : "Protect",
+      ),
+    device.readonly
+      ? null
+      : h("button",
+        {
+          type: "button",
+          class: "small",
+          "aria-label": `Go back to ${name}`,
+          onclick: () => act.switchTo(device, snapshot),
+        },
+        "Go back …",
+      ),
+    device.readonly || !snapshot.in_chain
+      ? null
+      : h("button",
+        { type: "button", class: "small", "aria-label": `Merge ${name}`, onclick: () => act.merge(device, snapshot) },
+        "Merge …",
+      ),
     device.readonly ? null : h("button", {
-      type: "button", class: "small danger-quiet", "aria-label": `Delete ${name}`, disabled: !snapshot.deletable, title: snapshot.deletable_reason,
+      type: "button",
+      class: "small danger-quiet",
+      "aria-label": `Delete ${name}`,
+      disabled: !snapshot.deletable,
+      title: snapshot.deletable_reason,
       onclick: () => act.deleteSnapshot(device, snapshot),
     }, "Delete …"),
   ];
@@ -141,7 +238,9 @@ function checkpoints(device, parts) {
 }
 
 function jobs(device) {
-  const own = [...store.jobs.values()].filter((job) => job.device === device.id).sort((one, other) => (one.id < other.id ? 1 : -1));
+  const own = [...store.jobs.values()].filter((job) => job.device === device.id).sort(
+    (one, other) => (one.id < other.id ? 1 : -1)
+  );
   if (!own.length) return h("p", { class: "hint" }, "There was none lately.");
   return [
     h("ul", { class: "running" }, own.slice(0, 8).map((job) => h("li", { key: job.id },

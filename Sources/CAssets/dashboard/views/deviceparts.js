@@ -5,10 +5,13 @@ import { push } from "../core/metrics.js";
 import { optional, store } from "../core/store.js";
 
 const SAMPLE_MS = 2000;
+/// Writes make no event, and move clusters all the same.
+const SAMPLES_FOR_A_MAP = 5;
 const MOST_RUNS = 40_000;
 
 export class DeviceParts {
-  snapshots = [];
+  /// Null before the first answer.
+  snapshots = null;
   checkpoints = [];
   runs = null;
   isCut = false;
@@ -42,7 +45,9 @@ export class DeviceParts {
   async readAll() {
     try {
       const [snapshots, checkpoints] = await Promise.all([
-        optional(get(`${this.path}/snapshots`)), optional(get(`${this.path}/checkpoints`)), this.readMap(), this.readDevice(), this.readJobs(),
+        optional(get(`${this.path}/snapshots`)), optional(
+          get(`${this.path}/checkpoints`)
+        ), this.readMap(), this.readDevice(), this.readJobs(),
       ]);
       this.snapshots = snapshots?.items ?? [];
       this.checkpoints = checkpoints?.items ?? [];
@@ -87,7 +92,9 @@ export class DeviceParts {
 
   async readDirty() {
     const known = this.checkpoints.some((checkpoint) => checkpoint.name === this.since);
-    const bitmap = known ? await optional(get(`${this.path}/checkpoints/${encodeURIComponent(this.since)}/bitmap`)) : null;
+    const bitmap = known
+      ? await optional(get(`${this.path}/checkpoints/${encodeURIComponent(this.since)}/bitmap`))
+      : null;
     this.dirty = bitmap?.extents ?? null;
   }
 
@@ -96,6 +103,7 @@ export class DeviceParts {
     if (!document.hidden) {
       try {
         this.take(await get(`${this.path}/stats`), performance.now() / 1000);
+        await this.followWrites();
       } catch {
         // The next one may be answered.
       }
@@ -104,12 +112,27 @@ export class DeviceParts {
     this.sampler = setTimeout(() => this.sample(), SAMPLE_MS);
   }
 
+  async followWrites() {
+    const changes = this.stats.write.ops + this.stats.trim.ops + this.stats.zero.ops;
+    this.mapped ??= changes;
+    this.samples = (this.samples ?? 0) + 1;
+    if (this.samples % SAMPLES_FOR_A_MAP || this.mapped === changes) return;
+    this.mapped = changes;
+    await this.readAll();
+  }
+
   take(stats, at) {
     const before = this.stats;
     if (before && before.since === stats.since) {
       const seconds = at - this.at;
       const rise = (pick) => Math.max(0, pick(stats) - pick(before));
-      const all = (pick) => (one) => ["read", "write", "flush", "trim", "zero"].reduce((sum, op) => sum + pick(one[op]), 0);
+      const all = (pick) => (one) => [
+        "read",
+        "write",
+        "flush",
+        "trim",
+        "zero",
+      ].reduce((sum, op) => sum + pick(one[op]), 0);
       const ops = rise(all((op) => op.ops));
       push(this.series.read, rise((one) => one.read.bytes) / seconds);
       push(this.series.write, rise((one) => one.write.bytes) / seconds);

@@ -10,6 +10,7 @@ import { badge, button, chips, deviceLink, empty } from "../components/parts.js"
 import { icon } from "../components/icons.js";
 import { VirtualTable } from "../components/table.js";
 import { attachDisk, createDisk } from "../actions/devices.js";
+import { importDisk } from "../actions/copies.js";
 
 const diskBytes = (device) => device.deltas.reduce((sum, delta) => sum + delta.disk_bytes, 0);
 const clients = (device) => device.exports.reduce((sum, door) => sum + door.clients.length, 0);
@@ -20,11 +21,42 @@ export function deviceList(redraw) {
     columns: [
       { name: "id", label: "Device", cell: (device) => deviceLink(device.id), sort: (device) => device.id, grow: true },
       { name: "state", label: "State", cell: state, sort: (device) => device.state },
-      { name: "size", label: "Size", cell: (device) => bytes(device.size), sort: (device) => device.size, align: "right", down: true },
-      { name: "disk", label: "On disk", cell: (device) => bytes(diskBytes(device)), sort: diskBytes, align: "right", down: true, wide: true },
-      { name: "deltas", label: "Deltas", cell: (device) => device.deltas.length, sort: (device) => device.deltas.length, align: "right", down: true, wide: true },
+      {
+        name: "size",
+        label: "Size",
+        cell: (device) => bytes(device.size),
+        sort: (device) => device.size,
+        align: "right",
+        down: true,
+      },
+      {
+        name: "disk",
+        label: "On disk",
+        cell: (device) => bytes(diskBytes(device)),
+        sort: diskBytes,
+        align: "right",
+        down: true,
+        wide: true,
+      },
+      {
+        name: "deltas",
+        label: "Deltas",
+        cell: (device) => device.deltas.length,
+        sort: (device) => device.deltas.length,
+        align: "right",
+        down: true,
+        wide: true,
+      },
       { name: "clients", label: "Clients", cell: clients, sort: clients, align: "right", down: true, wide: true },
-      { name: "io", label: "I/O", cell: (device) => rate(metrics.rates.get(device.id) ?? 0), sort: (device) => metrics.rates.get(device.id) ?? 0, align: "right", down: true, wide: true },
+      {
+        name: "io",
+        label: "I/O",
+        cell: (device) => rate(metrics.rates.get(device.id) ?? 0),
+        sort: (device) => metrics.rates.get(device.id) ?? 0,
+        align: "right",
+        down: true,
+        wide: true,
+      },
       { name: "work", label: "At work", cell: work, wide: true },
     ],
   });
@@ -32,7 +64,10 @@ export function deviceList(redraw) {
 }
 
 function state(device) {
-  return h("span", { class: "nowrap" }, badge(device.state), device.readonly ? [" ", badge("read only", "calm")] : null);
+  return h("span", { class: "nowrap" },
+    badge(device.state),
+    device.readonly ? [" ", badge("read only", "calm")] : null,
+  );
 }
 
 function work(device) {
@@ -47,9 +82,19 @@ function render(table) {
   const shown = all.filter((device) => fits(device, wanted) && matches(device, text.toLowerCase()));
   return h("div", { class: "page" },
     h("div", { class: "page-head" }, h("h1", null, "Devices"), h("span", { class: "spacer" }),
-      button([icon("plus"), "New disk"], createDisk, "primary"), button("Attach a disk", attachDisk), curlButton("GET", "/v1/devices")),
+      button([icon("plus"), "New disk"], createDisk, "primary"), button("Attach a disk", attachDisk), button("Import …", importDisk), curlButton("GET", "/v1/devices")),
     h("div", { class: "filters" },
-      chips("State", "state", [["", "all", all.length], ["online", "online", number("online")], ["suspended", "suspended", number("suspended")], ["bad", "not well", number("bad")]], wanted),
+      chips(
+        "State",
+        "state",
+        [
+          ["", "all", all.length],
+          ["online", "online", number("online")],
+          ["suspended", "suspended", number("suspended")],
+          ["bad", "not well", number("bad")],
+        ],
+        wanted,
+      ),
       h("label", { class: "search" }, h("span", { class: "hidden" }, "Find a device"),
         h("input", { type: "search", placeholder: "Find by id or label", value: text, oninput: (event) => refine({ text: event.target.value }) }))),
     all.length ? table.render(shown, shown.length === all.length ? null : `${shown.length} of ${all.length}`)
@@ -61,5 +106,7 @@ function fits(device, wanted) {
 }
 
 function matches(device, text) {
-  return !text || device.id.includes(text) || Object.entries(device.labels).some((pair) => pair.join("=").toLowerCase().includes(text));
+  return !text || device.id.includes(text) || Object.entries(device.labels).some(
+    (pair) => pair.join("=").toLowerCase().includes(text)
+  );
 }

@@ -14,10 +14,19 @@ export function events(redraw) {
   const table = new VirtualTable({
     label: "Events", key: (event) => event.revision, redraw,
     columns: [
-      { name: "at", label: "When", cell: (event) => h("time", { datetime: event.at, class: "nowrap" }, moment(event.at)) },
+      {
+        name: "at",
+        label: "When",
+        cell: (event) => h("time", { datetime: event.at, class: "nowrap" }, moment(event.at)),
+      },
       { name: "type", label: "What", cell: (event) => h("code", null, event.type) },
       { name: "subject", label: "Of", cell: subject, grow: true },
-      { name: "device", label: "Device", cell: (event) => (event.device ? h("a", { href: link(["devices", event.device]) }, event.device) : "–"), wide: true },
+      {
+        name: "device",
+        label: "Device",
+        cell: (event) => (event.device ? h("a", { href: link(["devices", event.device]) }, event.device) : "–"),
+        wide: true,
+      },
       { name: "actor", label: "By", cell: (event) => event.actor ?? "the service", wide: true },
       { name: "revision", label: "Revision", cell: (event) => String(event.revision), align: "right", wide: true },
     ],
@@ -27,16 +36,26 @@ export function events(redraw) {
 
 function subject(event) {
   const kind = event.type.split(".")[0];
-  if (kind === "job") return h("a", { class: "clip", href: link(["jobs", event.subject]) }, event.object ? `${event.object.type} ${event.object.state}` : event.subject);
+  if (kind === "job") return h("a", { class: "clip", href: link(["jobs", event.subject]) },
+    event.object ? `${event.object.type} ${event.object.state}` : event.subject,
+  );
   if (kind === "device") return h("a", { class: "clip", href: link(["devices", event.subject]) }, event.subject);
   return h("span", { class: "clip" }, event.subject);
 }
 
 function render(table) {
   const { kind = "", text = "" } = address().query;
-  const shown = store.events.filter((event) => (!kind || event.type.startsWith(`${kind}.`)) && (!text || `${event.subject} ${event.device ?? ""} ${event.actor ?? ""}`.includes(text)));
+  const shown = store.events.filter(
+    (event) => (!kind || event.type.startsWith(`${kind}.`)) && (
+      !text || `${event.subject} ${event.device ?? ""} ${event.actor ?? ""}`.includes(text)
+    )
+  );
   return h("div", { class: "page" },
-    h("div", { class: "page-head" }, h("h1", null, "Events"), h("span", { class: "spacer" }), curlButton("GET", "/v1/events")),
+    h("div", { class: "page-head" },
+      h("h1", null, "Events"),
+      h("span", { class: "spacer" }),
+      curlButton("GET", "/v1/events"),
+    ),
     h("div", { class: "filters" },
       chips("Kind", "kind", [["", "all"], ...KINDS.map((name) => [name, name])], kind),
       h("label", { class: "search" }, h("span", { class: "hidden" }, "Find events"),

@@ -10,8 +10,19 @@ import { iconButton } from "../components/parts.js";
 import { icon } from "../components/icons.js";
 import { pauseQueue } from "../actions/jobs.js";
 
-const PAGES = [["overview", "Overview"], ["devices", "Devices"], ["jobs", "Jobs"], ["backups", "Backups"], ["images", "Images"], ["events", "Events"]];
-const THEMES = { auto: ["light", "auto", "Colours: as the system has them"], light: ["dark", "light", "Colours: light"], dark: ["auto", "dark", "Colours: dark"] };
+const PAGES = [
+  ["overview", "Overview"],
+  ["devices", "Devices"],
+  ["jobs", "Jobs"],
+  ["backups", "Backups"],
+  ["images", "Images"],
+  ["events", "Events"],
+];
+const THEMES = {
+  auto: ["light", "auto", "Colours: as the system has them"],
+  light: ["dark", "light", "Colours: light"],
+  dark: ["auto", "dark", "Colours: dark"],
+};
 
 export function frame(content, redraw) {
   const here = address().parts[0] ?? "overview";
@@ -47,7 +58,10 @@ function summary() {
 
 function connection() {
   const words = { live: "live", connecting: "connecting …", lost: "connection lost" };
-  return h("p", { class: `connection ${store.connection}`, role: "status" }, h("span", { class: "dot", "aria-hidden": "true" }), words[store.connection]);
+  return h("p", { class: `connection ${store.connection}`, role: "status" },
+    h("span", { class: "dot", "aria-hidden": "true" }),
+    words[store.connection],
+  );
 }
 
 function tools(redraw) {
@@ -66,8 +80,13 @@ function tools(redraw) {
 /// How much there is behind a page that wants to be looked at.
 function mark(name) {
   if (!store.isLoaded) return null;
-  if (name === "jobs" && store.queue?.running) return h("span", { class: "tab-mark", "aria-label": `${store.queue.running} running` }, String(store.queue.running));
-  if (name === "images" && metrics.sum("ploopd_images_disk_bytes", { usage: "orphan" }) > 0) return h("span", { class: "tab-mark warn" }, "orphans");
+  if (name === "jobs" && store.queue?.running) return h("span",
+    { class: "tab-mark", "aria-label": `${store.queue.running} running` },
+    String(store.queue.running),
+  );
+  if (
+    name === "images" && metrics.sum("ploopd_images_disk_bytes", { usage: "orphan" }) > 0
+  ) return h("span", { class: "tab-mark warn" }, "orphans");
   return null;
 }
 

@@ -25,17 +25,44 @@ export function images(redraw) {
           redraw();
         },
       }) : null) },
-      { name: "path", label: "File", cell: (image) => h("code", { class: "clip", title: image.path }, image.path), sort: (image) => image.path, grow: true },
-      { name: "state", label: "State", cell: (image) => h("span", { title: image.reason }, badge(image.state)), sort: (image) => image.state },
+      {
+        name: "path",
+        label: "File",
+        cell: (image) => h("code", { class: "clip", title: image.path }, image.path),
+        sort: (image) => image.path,
+        grow: true,
+      },
+      {
+        name: "state",
+        label: "State",
+        cell: (image) => h("span", { title: image.reason }, badge(image.state)),
+        sort: (image) => image.state,
+      },
       { name: "kind", label: "What", cell: what, wide: true },
-      { name: "disk", label: "On disk", cell: (image) => bytes(image.disk_bytes), sort: (image) => image.disk_bytes, align: "right", down: true },
+      {
+        name: "disk",
+        label: "On disk",
+        cell: (image) => bytes(image.disk_bytes),
+        sort: (image) => image.disk_bytes,
+        align: "right",
+        down: true,
+      },
       { name: "used", label: "Used by", cell: users, wide: true },
-      { name: "mtime", label: "Changed", cell: (image) => h("time", { datetime: image.mtime, title: moment(image.mtime) }, ago(image.mtime)), sort: (image) => image.mtime, down: true, wide: true },
+      {
+        name: "mtime",
+        label: "Changed",
+        cell: (image) => h("time", { datetime: image.mtime, title: moment(image.mtime) }, ago(image.mtime)),
+        sort: (image) => image.mtime,
+        down: true,
+        wide: true,
+      },
     ],
   });
   return {
     title: "Images",
-    event: (event) => /^(device\.(created|deleted)|backup|target|snapshot)/.test(event.type) || (event.type === "job.state" && event.object?.finished_at) ? files.readSoon() : null,
+    event: (event) => /^(device\.(created|deleted)|backup|target|snapshot)/.test(event.type) || (
+      event.type === "job.state" && event.object?.finished_at
+    ) ? files.readSoon() : null,
     stop: () => files.stop(),
     render: () => render(files, table, chosen),
   };
@@ -78,7 +105,10 @@ class Files {
 function what(image) {
   if (image.kind === "descriptor") return "descriptor";
   if (image.kind === "saved_index") return "saved index";
-  return h("span", { class: "nowrap" }, `${image.format ?? "image"}${image.size ? `, ${bytes(image.size)}` : ""}`, image.unclean ? [" ", badge("open", "calm")] : null);
+  return h("span", { class: "nowrap" },
+    `${image.format ?? "image"}${image.size ? `, ${bytes(image.size)}` : ""}`,
+    image.unclean ? [" ", badge("open", "calm")] : null,
+  );
 }
 
 function users(image) {
@@ -100,11 +130,18 @@ function render(files, table, chosen) {
   return h("div", { class: "page" },
     h("div", { class: "page-head" }, h("h1", null, "Images"), h("span", { class: "spacer" }),
       button("Look again", () => files.read(), "quiet"),
-      button(picked.length ? `Clean ${picked.length} …` : "Clean …", () => clean(picked), "danger-quiet", { disabled: !picked.length }),
+      button(
+        picked.length ? `Clean ${picked.length} …` : "Clean …",
+        () => clean(picked),
+        "danger-quiet",
+        { disabled: !picked.length },
+      ),
       curlButton("GET", withQuery("/v1/images", { state }))),
-    h("div", { class: "filters" }, chips("State", "state", [["", "all"], ["used", "used"], ["orphaned", "orphaned"], ["unknown", "unknown"]], state)),
+    h("div", { class: "filters" },
+      chips("State", "state", [["", "all"], ["used", "used"], ["orphaned", "orphaned"], ["unknown", "unknown"]], state),
+    ),
     orphans.length ? h("ul", { class: "conditions" }, h("li", null, icon("warn"),
       `${orphans.length} ${orphans.length === 1 ? "file" : "files"} of ${bytes(orphans.reduce((sum, image) => sum + image.disk_bytes, 0))} that nobody needs. Choose what is to go; the plan comes first.`)) : null,
     files.problem ? problemBox(files.problem) : null,
-    items.length ? table.render(items, files.isCut ? `The first ${MOST} files.` : `${items.length} files`) : empty(files.items ? "There is no such file." : "Looking at every folder …"));
+    files.problem ? null : items.length ? table.render(items, files.isCut ? `The first ${MOST} files.` : `${items.length} files`) : empty(files.items ? "There is no such file." : "Looking at every folder …"));
 }

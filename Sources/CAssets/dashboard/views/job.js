@@ -75,10 +75,19 @@ class Log {
 function page(job, log) {
   return h("div", { class: "page", key: `job-${job.id}` },
     h("div", { class: "page-head" },
-      h("h1", null, h("a", { class: "up", href: link(["jobs"]) }, "Jobs"), " / ", jobName(job), job.device ? ` of ${job.device}` : ""),
+      h("h1", null,
+        h("a", { class: "up", href: link(["jobs"]) }, "Jobs"),
+        " / ",
+        jobName(job),
+        job.device ? ` of ${job.device}` : "",
+      ),
       badge(job.state), job.stalled ? badge("stalled", "bad") : null, h("span", { class: "spacer" }),
       h("div", { class: "buttons" }, jobButtons(job), isOver(job) ? button("Forget …", () => forget(job), "danger-quiet") : null)),
-    job.error ? problemBox({ facts: { title: job.state === "failed" ? "The job has failed" : "An attempt has failed", ...job.error } }) : null,
+    job.error
+      ? problemBox({
+        facts: { title: job.state === "failed" ? "The job has failed" : "An attempt has failed", ...job.error }
+      })
+      : null,
     h("div", { class: "grid pairs" },
       panel("Progress", { source: ["GET", `/v1/jobs/${job.id}`], wide: true }, progress(job)),
       panel("What it is", {}, what(job)),
@@ -96,8 +105,23 @@ function progress(job) {
     h("ol", { class: "phases", "aria-label": "Phases" }, job.phases.map((phase, index) =>
       h("li", { class: index < at || job.state === "succeeded" ? "past" : index === at && !isOver(job) ? "now" : "", "aria-current": index === at && !isOver(job) ? "step" : null }, phase.replaceAll("_", " ")))),
     total ? meter(done / total, "Progress", job.state === "failed" ? "bad" : job.stalled ? "warn" : "") : null,
-    h("p", { class: "job-line" }, total ? `${bytes(done)} of ${bytes(total)}` : "Nothing to copy", " · ", jobPace(job), last ? [" · came further ", ago(last)] : null),
-    job.waiting_for.length ? h("ul", { class: "conditions" }, job.waiting_for.map((blocker) => h("li", null, h("strong", null, `Waits for ${blocker.kind.replaceAll("_", " ")}`), " ", blocker.detail))) : null,
+    h("p", { class: "job-line" },
+      total ? `${bytes(done)} of ${bytes(total)}` : "Nothing to copy",
+      " · ",
+      jobPace(job),
+      last ? [" · came further ", ago(last)] : null,
+    ),
+    job.waiting_for.length
+      ? h("ul", { class: "conditions" },
+        job.waiting_for.map(
+          (blocker) => h("li", null,
+            h("strong", null, `Waits for ${blocker.kind.replaceAll("_", " ")}`),
+            " ",
+            blocker.detail,
+          )
+        ),
+      )
+      : null,
   ];
 }
 
@@ -113,7 +137,12 @@ function what(job) {
     ["Attempt", `${job.attempt}${job.interruptions ? `, interrupted ${job.interruptions} times` : ""}`],
     ["Speed", job.limits.bps ? `at most ${rate(job.limits.bps)}` : "no limit"],
     ["Priority", String(job.priority)],
-    ...Object.entries(job.params).map(([name, value]) => [name.replaceAll("_", " "), h("code", null, typeof value === "string" ? value : JSON.stringify(value))]),
+    ...Object.entries(job.params).map(
+      ([name, value]) => [
+        name.replaceAll("_", " "),
+        h("code", null, typeof value === "string" ? value : JSON.stringify(value)),
+      ]
+    ),
   ]);
 }
 

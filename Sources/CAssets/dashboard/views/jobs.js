@@ -20,14 +20,31 @@ export function jobList(redraw) {
   const table = new VirtualTable({
     label: "Jobs", key: (job) => job.id, redraw, more: () => pager.more(),
     columns: [
-      { name: "state", label: "State", cell: (job) => h("span", { class: "nowrap" }, badge(job.state), job.stalled ? [" ", badge("stalled", "bad")] : null) },
+      {
+        name: "state",
+        label: "State",
+        cell: (job) => h("span", { class: "nowrap" },
+          badge(job.state),
+          job.stalled ? [" ", badge("stalled", "bad")] : null,
+        ),
+      },
       { name: "type", label: "Job", cell: jobLink },
       { name: "device", label: "Device", cell: (job) => (job.device ? deviceLink(job.device) : "–") },
       { name: "progress", label: "Progress", cell: jobProgress, grow: true },
       { name: "pace", label: "Rate", cell: jobPace, wide: true },
-      { name: "created", label: "Asked for", cell: (job) => h("time", { datetime: job.created_at, title: moment(job.created_at) }, ago(job.created_at)), wide: true },
+      {
+        name: "created",
+        label: "Asked for",
+        cell: (job) => h("time", { datetime: job.created_at, title: moment(job.created_at) }, ago(job.created_at)),
+        wide: true,
+      },
       { name: "actor", label: "By", cell: (job) => h("span", { class: "clip" }, job.actor ?? "–"), wide: true },
-      { name: "actions", label: h("span", { class: "hidden" }, "What can be done"), cell: (job) => h("span", { class: "row-actions" }, jobButtons(job)), wide: true },
+      {
+        name: "actions",
+        label: h("span", { class: "hidden" }, "What can be done"),
+        cell: (job) => h("span", { class: "row-actions" }, jobButtons(job)),
+        wide: true,
+      },
     ],
   });
   return { title: "Jobs", render: () => render(pager, table) };
@@ -54,7 +71,9 @@ class Pager {
   }
 
   fits(job) {
-    return (!this.filter.state || job.state === this.filter.state) && (!this.filter.device || job.device === this.filter.device);
+    return (!this.filter.state || job.state === this.filter.state) && (
+      !this.filter.device || job.device === this.filter.device
+    );
   }
 
   async more() {
@@ -90,8 +109,13 @@ function render(pager, table) {
       queue ? button(queue.paused ? "Let jobs go on" : "Pause all", () => pauseQueue(!queue.paused)) : null,
       queue ? button("Queue …", () => settings(queue), "quiet") : null, curlButton("GET", withQuery("/v1/jobs", { state, device }))),
     queue?.paused ? h("ul", { class: "conditions" }, h("li", null, "All jobs pause: no new step is made.")) : null,
-    h("div", { class: "filters" }, chips("State", "state", [["", "all"], ...states.map((name) => [name, name, number[name]])], state)),
-    jobs.length ? table.render(jobs, pager.isWhole ? `${jobs.length} jobs` : `${jobs.length} jobs so far; older ones come when you scroll`)
+    h("div", { class: "filters" },
+      chips("State", "state", [["", "all"], ...states.map((name) => [name, name, number[name]])], state),
+    ),
+    jobs.length ? table.render(
+      jobs,
+      pager.isWhole ? `${jobs.length} jobs` : `${jobs.length} jobs so far; older ones come when you scroll`,
+    )
       : empty(pager.isReading ? "Reading …" : "There is no such job."));
 }
 
@@ -101,8 +125,20 @@ function settings(queue) {
     title: "Queue", intro: "What holds for all jobs together.", submit: "Set",
     fields: [
       { name: "total", label: "Jobs at a time", value: String(queue.slots.total), required: true, parse: number },
-      { name: "per_filesystem", label: "On one file system", value: String(queue.slots.per_filesystem), required: true, parse: number },
-      { name: "bps", label: "At most, bytes a second", value: queue.limits.bps ? bytes(queue.limits.bps) : "", hint: "Of all together; empty for no limit.", parse: parseBytes },
+      {
+        name: "per_filesystem",
+        label: "On one file system",
+        value: String(queue.slots.per_filesystem),
+        required: true,
+        parse: number,
+      },
+      {
+        name: "bps",
+        label: "At most, bytes a second",
+        value: queue.limits.bps ? bytes(queue.limits.bps) : "",
+        hint: "Of all together; empty for no limit.",
+        parse: parseBytes,
+      },
     ],
     request: ({ total, per_filesystem: each, bps }) => ({
       method: "PATCH", path: "/v1/queue", body: { slots: { total, per_filesystem: each }, limits: { bps: bps || 0 } } }),

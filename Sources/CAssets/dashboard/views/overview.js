@@ -46,24 +46,62 @@ function findings() {
     const name = `${jobName(job)}${job.device ? ` of ${job.device}` : ""}`;
     if (job.stalled) found.push({ tone: "bad", what: "stalled", text: `${name} has not moved for two minutes`, href });
     if (job.state === "failed" && secondsSince(job.finished_at) < DAY) {
-      found.push({ tone: "bad", what: "failed", text: `${name}: ${job.error?.detail ?? ""} (${ago(job.finished_at)})`, remedy: job.error?.remedy, href });
+      found.push({
+        tone: "bad",
+        what: "failed",
+        text: `${name}: ${job.error?.detail ?? ""} (${ago(job.finished_at)})`,
+        remedy: job.error?.remedy,
+        href,
+      });
     }
   }
   for (const device of store.devices.values()) {
     const href = link(["devices", device.id]);
-    if (device.state === "failed") found.push({ tone: "bad", what: "failed", text: `${device.id} cannot be used`, remedy: told(device), href });
-    else if (device.state === "degraded") found.push({ tone: "warn", what: "degraded", text: `${device.id} is degraded`, remedy: told(device), href });
+    if (device.state === "failed") found.push({
+      tone: "bad",
+      what: "failed",
+      text: `${device.id} cannot be used`,
+      remedy: told(device),
+      href,
+    });
+    else if (device.state === "degraded") found.push({
+      tone: "warn",
+      what: "degraded",
+      text: `${device.id} is degraded`,
+      remedy: told(device),
+      href,
+    });
     if (device.suspension && secondsSince(device.suspension.since) > 30) {
-      found.push({ tone: "warn", what: "suspended", text: `${device.id} is suspended by ${device.suspension.holder} for ${duration(secondsSince(device.suspension.since))}`, href });
+      found.push({
+        tone: "warn",
+        what: "suspended",
+        text: `${device.id} is suspended by ${device.suspension.holder} for ${duration(secondsSince(device.suspension.since))}`,
+        href,
+      });
     }
-    if (device.repairs.length) found.push({ tone: "warn", what: "mended", text: `${device.id} was not closed and has been mended`, remedy: device.repairs.join("; "), href });
+    if (device.repairs.length) found.push({
+      tone: "warn",
+      what: "mended",
+      text: `${device.id} was not closed and has been mended`,
+      remedy: device.repairs.join("; "),
+      href,
+    });
   }
   for (const root of store.service.roots) {
-    if (root.free_bytes !== null && root.free_bytes < LOW_BYTES) found.push({ tone: "warn", what: "space", text: `${root.name} has ${bytes(root.free_bytes)} free` });
+    if (root.free_bytes !== null && root.free_bytes < LOW_BYTES) found.push({
+      tone: "warn",
+      what: "space",
+      text: `${root.name} has ${bytes(root.free_bytes)} free`,
+    });
   }
   for (const target of store.targets.values()) {
     const [reach] = troubles(target);
-    if (reach) found.push({ tone: "warn", what: "target", text: `${target.name} cannot be reached: ${reach.message}`, href: link(["backups"]) });
+    if (reach) found.push({
+      tone: "warn",
+      what: "target",
+      text: `${target.name} cannot be reached: ${reach.message}`,
+      href: link(["backups"]),
+    });
   }
   return found.sort((one, other) => (one.tone === other.tone ? 0 : one.tone === "bad" ? -1 : 1));
 }
@@ -78,7 +116,9 @@ function running() {
       h("span", { class: "running-name" }, jobLink(job), job.device ? [" ", deviceLink(job.device)] : null),
       h("span", { class: "hint" }, job.state === "running" ? (job.phase ?? "").replaceAll("_", " ") : job.state),
       jobProgress(job), jobPace(job), h("span", { class: "row-actions" }, jobButtons(job))))) : h("p", { class: "hint" }, "No job runs."),
-    active.length > 10 ? h("p", null, h("a", { href: link(["jobs"], { state: "running" }) }, `all ${active.length}`)) : null,
+    active.length > 10
+      ? h("p", null, h("a", { href: link(["jobs"], { state: "running" }) }, `all ${active.length}`))
+      : null,
     waiting.length ? h("p", { class: "waiting" }, "Waiting: ", waiting.slice(0, 3).map((job, index) =>
       [index ? ", " : "", h("a", { href: link(["jobs", job.id]) }, `${jobName(job)} ${job.device ?? ""}`), job.waiting_for[0] ? ` (${job.waiting_for[0].detail})` : ""]),
     waiting.length > 3 ? ` and ${waiting.length - 3} more` : "") : null);
@@ -87,18 +127,34 @@ function running() {
 function space() {
   const usage = (name) => metrics.sum("ploopd_images_disk_bytes", { usage: name });
   const free = store.service.roots.reduce((sum, root) => sum + (root.free_bytes ?? 0), 0);
-  const parts = [["device", "tops", "level-0"], ["snapshot", "snapshots", "level-1"], ["backup", "backups", "level-2"], ["orphan", "orphans", "level-5"], ["unknown", "unknown", "level-4"]];
+  const parts = [
+    ["device", "tops", "level-0"],
+    ["snapshot", "snapshots", "level-1"],
+    ["backup", "backups", "level-2"],
+    ["orphan", "orphans", "level-5"],
+    ["unknown", "unknown", "level-4"],
+  ];
   return panel("Space", { source: ["GET", "/v1/images?limit=1"] },
     stacked("Space that is taken", parts.map(([name, label, tone]) => ({
       label, tone, value: usage(name), text: bytes(usage(name)), href: name === "orphan" ? link(["images"], { state: "orphaned" }) : null }))),
-    h("ul", { class: "plain" }, store.service.roots.map((root) => h("li", null, h("code", null, root.name), ` has `, h("strong", null, bytes(root.free_bytes)), " free"))),
+    h("ul", { class: "plain" },
+      store.service.roots.map(
+        (root) => h("li", null, h("code", null, root.name), ` has `, h("strong", null, bytes(root.free_bytes)), " free")
+      ),
+    ),
     free ? null : h("p", { class: "hint" }, "How much is free is not known."));
 }
 
 function conditions() {
   const devices = [...store.devices.values()];
   const number = (state) => devices.filter((device) => device.state === state).length;
-  const states = [["online", "good"], ["suspended", "warn"], ["degraded", "warn"], ["failed", "bad"], ["attaching", "busy"]];
+  const states = [
+    ["online", "good"],
+    ["suspended", "warn"],
+    ["degraded", "warn"],
+    ["failed", "bad"],
+    ["attaching", "busy"],
+  ];
   return panel("Devices", { source: ["GET", "/v1/devices"] },
     devices.length ? stacked("Devices by state", states.filter(([state]) => state === "online" || number(state)).map(([state, tone]) => ({
       label: state, tone, value: number(state), text: count(number(state)), href: link(["devices"], { state }) })))
@@ -116,9 +172,16 @@ function freshness() {
     const age = Date.now() / 1000 - (newest.get(device.id) ?? 0);
     ages[!newest.has(device.id) ? "never" : age < DAY ? "day" : age < 7 * DAY ? "week" : "older"] += 1;
   }
-  const parts = [["day", "a day", "good"], ["week", "a week", "busy"], ["older", "older", "warn"], ["never", "none", "bad"]];
+  const parts = [
+    ["day", "a day", "good"],
+    ["week", "a week", "busy"],
+    ["older", "older", "warn"],
+    ["never", "none", "bad"],
+  ];
   return panel("Last backup", { source: ["GET", "/metrics"] },
-    metrics.samples === false ? h("p", { class: "hint" }, "This token is for some devices only and does not see metrics.")
+    metrics.samples === false ? h("p", { class: "hint" },
+      "This token is for some devices only and does not see metrics.",
+    )
       : stacked("Devices by the age of their last backup", parts.map(([name, label, tone]) => ({
         label, tone, value: ages[name], text: count(ages[name]) }))));
 }
@@ -126,9 +189,15 @@ function freshness() {
 function throughput() {
   const { read, write, ops, p99 } = metrics.series;
   return panel("Throughput", { source: ["GET", "/metrics"], wide: true },
-    metrics.samples === false ? h("p", { class: "hint" }, "This token is for some devices only and does not see metrics.")
+    metrics.samples === false ? h("p", { class: "hint" },
+      "This token is for some devices only and does not see metrics.",
+    )
       : h("div", { class: "sparks" },
-        spark("Bytes", [{ label: "read", values: read, tone: "level-0" }, { label: "write", values: write, tone: "level-1" }], rate),
+        spark(
+          "Bytes",
+          [{ label: "read", values: read, tone: "level-0" }, { label: "write", values: write, tone: "level-1" }],
+          rate,
+        ),
         spark("Requests", [{ label: "all", values: ops, tone: "level-2" }], perSecond),
         spark("Latency", [{ label: "p99", values: p99, tone: "level-3" }], latency, "as 99 of 100 requests take at most")),
     h("p", { class: "hint" }, `Of all disks, the last five minutes. The service has run for ${duration(secondsSince(store.service.started_at))}.`));

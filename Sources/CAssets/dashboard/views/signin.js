@@ -19,10 +19,23 @@ export function signIn(enter, failure) {
       : failure ? [
         h("p", null, "This service wants to know who asks."),
         h("div", { class: "field" }, h("label", { for: "token" }, "Token"),
-          h("input", { id: "token", name: "token", type: "password", autocomplete: "off", spellcheck: "false", placeholder: "plp_…", required: true }),
+          h("input",
+            {
+              id: "token",
+              name: "token",
+              type: "password",
+              autocomplete: "off",
+              spellcheck: "false",
+              placeholder: "plp_…",
+              required: true,
+            },
+          ),
           h("p", { class: "hint" }, "As ", h("code", null, "ploopd token add"), " prints it; ", h("code", null, "make run"), " prints an address with one. It stays in this tab only.")),
         wrong,
-        h("div", { class: "form-buttons" }, h("span", { class: "spacer" }), h("button", { type: "submit", class: "primary" }, icon("lock"), "Enter")),
+        h("div", { class: "form-buttons" },
+          h("span", { class: "spacer" }),
+          h("button", { type: "submit", class: "primary" }, icon("lock"), "Enter"),
+        ),
       ] : h("p", { role: "status" }, "One moment …")));
 }
 
