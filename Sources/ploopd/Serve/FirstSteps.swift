@@ -38,7 +38,11 @@ enum FirstSteps {
 
   private static func text(_ curl: String, _ base: String, _ secret: TokenSecret) -> String {
     """
-    ploopd is ready. In another terminal:
+    ploopd is ready. Its dashboard, for a browser:
+
+      \(base)/#token=\(secret.text)
+
+    The same in another terminal:
 
       \(curl) http://localhost/v1
       \(curl) http://localhost/v1/devices -H 'Content-Type: application/json' \\
@@ -48,7 +52,7 @@ enum FirstSteps {
       \(curl) -X DELETE http://localhost/v1/devices/vm1
       curl -H @\(Settings.ownFolder)/\(tokenFile) \(base)/v1
 
-    The last one shows a token, as TCP wants it; for a browser: \(base)/#token=\(secret.text)
+    The last one shows a token, as TCP wants it.
     Images are under var/images. Ctrl-C ends it cleanly.
     """
   }
