@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash faults kills damage bench bench-compare format lint clean
+.PHONY: run test build crash faults kills damage contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -8,6 +8,7 @@ run: ## install what is missing, build, start the service under ./var
 
 test: ## install what the tests need, run all of them
 	scripts/install-packages test
+	scripts/install-python
 	scripts/test
 
 build:
@@ -29,6 +30,13 @@ damage: ## 10,000 images damaged at random; the seed is printed, and PLOOPD_SEED
 	swift build --build-tests
 	PLOOPD_DAMAGE=10000 PLOOPD_SEED=$${PLOOPD_SEED:-$$(date +%s)} \
 	  swift test --skip-build --disable-xctest --filter RandomDamageTests
+
+contract: ## the long examination of the service by its contract; PLOOPD_SEED=N gives one back
+	scripts/install-packages test
+	scripts/install-python
+	swift build --build-tests
+	PLOOPD_EXAMPLES=100 PLOOPD_SEED=$${PLOOPD_SEED:-$$(date +%s)} \
+	  swift test --skip-build --disable-xctest --filter ContractExaminationTests
 
 bench: ## ploopd beside qemu-nbd, nbdkit and others; BENCH="--rows read-1,cow --rounds 3" chooses
 	scripts/install-packages bench

@@ -31,7 +31,7 @@ let package = Package(
       name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
     .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl"), .linkedLibrary("gnutls")]),
     // Files that the service answers with; `#embed` is C's.
-    .target(name: "CAssets", exclude: ["dashboard"]),
+    .target(name: "CAssets", exclude: ["dashboard", "docs.css"]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),

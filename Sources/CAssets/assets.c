@@ -9,3 +9,11 @@ static const unsigned char openapi[] = {
 Asset asset_openapi(void) {
   return (Asset){openapi, sizeof openapi};
 }
+
+static const unsigned char docs_style[] = {
+#embed "docs.css"
+};
+
+Asset asset_docs_style(void) {
+  return (Asset){docs_style, sizeof docs_style};
+}

@@ -407,6 +407,8 @@ package struct ServiceLimits: Sendable {
   /// Clients that listen to events at the same time.
   package var maxEventClients = 64
   package var maxWaitSeconds = 60
+  /// Jobs that are not over.
+  package var maxJobs = 10_000
 
   package init() {}
 }

@@ -88,13 +88,13 @@ package struct Roots: Sendable {
     }
     guard let root, folders[root] != nil else {
       throw ServiceError(
-        .invalidValue,
+        .valueImpossible,
         root.map { "there is no root \($0)" }
           ?? "\(path) names no root; write it as root:relative",
         remedy: "the roots are: \(names.joined(separator: ", "))", pointer: pointer)
     }
     guard !relative.utf8.contains(0), relative.utf8.count < 4096 else {
-      throw ServiceError(.invalidValue, "the path cannot be one of a file", pointer: pointer)
+      throw ServiceError(.valueImpossible, "the path cannot be one of a file", pointer: pointer)
     }
     let components = Roots.components(relative)
     guard relative.utf8.first != UInt8(ascii: "/"), !components.contains("..") else {
@@ -102,7 +102,7 @@ package struct Roots: Sendable {
         .pathOutsideRoot, "\(path) does not stay beneath its root", pointer: pointer)
     }
     guard !components.isEmpty else {
-      throw ServiceError(.invalidValue, "\(path) names the root itself", pointer: pointer)
+      throw ServiceError(.valueImpossible, "\(path) names the root itself", pointer: pointer)
     }
     return Location(root: root, components: components)
   }
@@ -212,7 +212,7 @@ package struct Roots: Sendable {
     _ body: (ImageFolder) throws(IOError) -> Result
   ) throws(ServiceError) -> Result {
     guard let root = folders[location.root] else {
-      throw ServiceError(.invalidValue, "there is no root \(location.root)", pointer: pointer)
+      throw ServiceError(.valueImpossible, "there is no root \(location.root)", pointer: pointer)
     }
     do throws(IOError) { return try body(root) } catch {
       throw ServiceError(opening: location.path, error, pointer: pointer)

@@ -172,7 +172,7 @@ extension Service {
       let size = device.geometry.sizeBytes
       guard offset <= size else {
         throw ServiceError(
-          .invalidValue, "the offset \(offset) is beyond the disk's \(size) bytes")
+          .valueImpossible, "the offset \(offset) is beyond the disk's \(size) bytes")
       }
       let end = offset + min(length ?? size, size - offset)
       let runs = device.layout(offset: offset, length: end - offset, limit: limit)

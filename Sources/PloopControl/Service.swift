@@ -120,7 +120,9 @@ package final class Service: ServiceAPI {
       rootsClerk = try Clerk(name: "ploopd-roots")
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       tell = Service.teller(transients, waiting)
-      jobs = JobEngine(store: store, log: log, registry: registry) { [waiting] id in
+      jobs = JobEngine(
+        store: store, log: log, registry: registry, openLimit: configuration.limits.maxJobs
+      ) { [waiting] id in
         waiting.changed([.service, .job(id)])
       } progressed: { [tell] job in
         tell(.jobProgress, job.id, job.device)

@@ -21,7 +21,7 @@ extension ServiceError {
     case EACCES, EPERM, EROFS, ETXTBSY:
       self.init(.imageUnreadable, "\(path): \(words)", errno: "EACCES", pointer: pointer)
     case ENAMETOOLONG:
-      self.init(.invalidValue, "\(path): \(words)", pointer: pointer)
+      self.init(.valueImpossible, "\(path): \(words)", pointer: pointer)
     default:
       self.init(error)
     }

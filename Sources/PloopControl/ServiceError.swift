@@ -64,6 +64,7 @@ extension ServiceError.Code {
   private init(_ slug: StaticString) { self.init(rawValue: "\(slug)") }
 
   package static let invalidValue = Self("invalid-value")
+  package static let valueImpossible = Self("value-impossible")
   package static let pathOutsideRoot = Self("path-outside-root")
   package static let deviceNotFound = Self("device-not-found")
   package static let deltaDamaged = Self("delta-damaged")

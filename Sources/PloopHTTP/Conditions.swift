@@ -5,6 +5,15 @@ extension Call {
   func ifRevision() throws(Problem) -> UInt64? {
     let values = request.values(of: "if-match")
     guard let value = values.first, values != ["*"] else { return nil }
+    // Shells take quotes away: bare digits are a revision too.
+    if values.count == 1, let first = value.first, first.isASCIIDigit,
+      value.allSatisfy(\.isASCIIDigit)
+    {
+      guard let revision = UInt64(value) else {
+        throw Problem("precondition-failed", "no revision is \(value)")
+      }
+      return revision
+    }
     // The comparison is the strong one, in which a weak tag equals nothing.
     let isWeak = value.hasPrefix("W/")
     let tag = isWeak ? value.dropFirst(2) : value[...]

@@ -43,7 +43,7 @@ struct EventStream: Sendable {
     if let after { position.cursor.revision = after }
     // From here on nothing is lost, even if the connection is before anything happens.
     guard await body.send(opening(&position)) else { return }
-    while call.isStillAllowed {
+    while true {
       let changes = call.service.changes
       do throws(ServiceError) {
         guard try await tellNews(&position, body) else { return }
@@ -57,9 +57,9 @@ struct EventStream: Sendable {
         guard await body.send(heartbeat(&position)) else { return }
         continue
       }
-      switch await call.service.change(of: .events, since: changes, milliseconds: left) {
-      case .changed, .timeout: continue
-      case .closed, .full, .gone: return
+      switch try? await call.change(of: .events, since: changes, milliseconds: left) {
+      case .changed?, .timeout?: continue
+      case .closed?, .full?, .gone?, nil: return
       }
     }
   }

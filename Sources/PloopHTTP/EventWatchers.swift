@@ -1,7 +1,8 @@
 internal import PloopControl
 internal import PloopIO
 
-/// How many listen to events, as streams and by waiting, and how streams are kept alive.
+/// How many listen to events, as streams and by waiting, how streams are kept alive, and how those who wait are
+/// judged anew.
 package final class EventWatchers: Sendable {
   /// A place among them, given up with the object.
   final class Place: Sendable {
@@ -18,15 +19,19 @@ package final class EventWatchers: Sendable {
 
   /// A stream says something after that time, so that either side knows of the other.
   let heartbeatMilliseconds: Int
+  /// Whoever waits for a change is asked again after that time who he is.
+  let reviewMilliseconds: Int
   private let limit: Int
   /// By who has them.
   private let taken = Locked<[String: Int]>([:])
 
   package init(
-    limit: Int = ServiceLimits().maxEventClients, heartbeatMilliseconds: Int = 15_000
+    limit: Int = ServiceLimits().maxEventClients, heartbeatMilliseconds: Int = 15_000,
+    reviewMilliseconds: Int = 5_000
   ) {
     self.limit = limit
     self.heartbeatMilliseconds = heartbeatMilliseconds
+    self.reviewMilliseconds = reviewMilliseconds
   }
 
   /// Who may not do everything has a quarter of the places at most: others want to listen too.

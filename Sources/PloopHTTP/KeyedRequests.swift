@@ -24,12 +24,13 @@ extension Route {
   ) {
     self.init("POST", template, operationID, scope, reach: reach, parameters: parameters) {
       call throws(Problem) in
+      let key = try call.key(route: "POST \(template)")
       if let plan, try call.isDryRun() { return HTTPReply(200, try await plan(call).json) }
       func reply(_ created: Created) async throws(Problem) -> HTTPReply {
         guard let finish else { return answer(created) }
         return try await finish(call, created)
       }
-      guard let key = try call.key(route: "POST \(template)") else {
+      guard let key else {
         return try await reply(
           try await call.patiently { () async throws(Problem) in try await make(call, nil) })
       }

@@ -34,7 +34,7 @@ extension Call {
       }
       let left = deadline.millisecondsLeft
       guard !job.record.state.isFinal, left > 0 else { break }
-      switch await service.change(
+      switch try await change(
         of: .job(job.record.id), since: changes, milliseconds: left)
       {
       case .changed, .timeout: continue
@@ -58,7 +58,7 @@ extension Call {
         // A device that comes or goes has no holder; it is told as any change of a device.
         let holder = error.error.holder
         let topic: Topic = holder?.kind == "job" ? .job(holder?.id ?? "") : .service
-        switch await service.change(of: topic, since: changes, milliseconds: left) {
+        switch try await change(of: topic, since: changes, milliseconds: left) {
         case .changed, .timeout: continue
         case .closed: throw Problem("shutting-down", "the service is shutting down")
         case .full, .gone: throw error

@@ -96,8 +96,10 @@ struct Call: Sendable {
     return name
   }
 
-  /// Whether the request would still be served as it was: a token may have been revoked since.
-  var isStillAllowed: Bool { (try? access.caller(of: request)) == caller }
+  /// Of a request whose body says nothing.
+  func requireNoMembers() throws(Problem) {
+    if !request.body.isEmpty { try body().finish() }
+  }
 
   func mode() throws(Problem) -> DetachMode {
     guard let text = parameter("mode") else { return .safe }
@@ -113,7 +115,7 @@ package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + diagnosticsRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
-    + targetRoutes + imageRoutes + dashboardRoutes
+    + targetRoutes + imageRoutes + dashboardRoutes + contractRoutes
 
   private let service: any ServiceAPI
   private let access: AccessControl

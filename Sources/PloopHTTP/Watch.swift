@@ -12,14 +12,15 @@ struct Watch {
 
   /// - Returns: nil when the request does not want to wait.
   private init?(_ call: Call) throws(Problem) {
+    seconds = try call.number("wait", in: 0...Watch.longest, default: 0)
     guard call.parameter("after_revision") != nil else {
-      guard call.parameter("wait") == nil else {
-        throw Problem("invalid-value", "wait needs after_revision")
+      // Clients that are made of the contract send what is the default, too.
+      guard seconds == 0 else {
+        throw Problem("value-impossible", "wait needs after_revision")
       }
       return nil
     }
     after = try call.number("after_revision", in: 0...UInt64(JSON.largestNumber), default: 0)
-    seconds = try call.number("wait", in: 0...Watch.longest, default: 0)
   }
 
   /// Answers by the route, at once or when there is something new.
@@ -41,7 +42,7 @@ struct Watch {
       guard let revision = reply.revision, revision <= after else { return reply }
       let left = deadline.millisecondsLeft
       guard left > 0 else { return reply.unchanged }
-      switch await call.service.change(of: topic, since: changes, milliseconds: left) {
+      switch try await call.change(of: topic, since: changes, milliseconds: left) {
       case .changed, .timeout: continue
       case .gone: return reply.unchanged
       case .closed: throw Problem("shutting-down", "the service is shutting down")

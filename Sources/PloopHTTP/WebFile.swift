@@ -1,7 +1,7 @@
 internal import CAssets
 internal import PloopIO
 
-/// A file that was put into the program when it was built, as a browser is to have it.
+/// A file that was put into the program when it was built, or was made of such, as a browser is to have it.
 ///
 /// It holds nothing of anybody's, so that whoever asks gets it.
 struct WebFile: Sendable {
@@ -12,7 +12,7 @@ struct WebFile: Sendable {
 
   private static let types = [
     "css": "text/css; charset=utf-8", "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
+    "json": "application/json", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml",
   ]
 
   let bytes: [UInt8]
@@ -20,7 +20,12 @@ struct WebFile: Sendable {
   private let tag: String
 
   init(name: String, _ asset: Asset) {
-    bytes = Array(UnsafeBufferPointer(start: asset.bytes, count: asset.count))
+    self.init(name: name, asset.array)
+  }
+
+  /// - Parameter name: its ending says what it is.
+  init(name: String, _ bytes: [UInt8]) {
+    self.bytes = bytes
     let ending = name.lastIndex(of: ".").map { String(name[name.index(after: $0)...]) } ?? ""
     type = WebFile.types[ending] ?? "application/octet-stream"
     tag = "\"\(SHA256.hexDigest(bytes).prefix(32))\""
@@ -35,4 +40,8 @@ struct WebFile: Sendable {
       .with("Content-Security-Policy", WebFile.policy)
       .with("Referrer-Policy", "no-referrer").with("Cross-Origin-Opener-Policy", "same-origin")
   }
+}
+
+extension Asset {
+  var array: [UInt8] { Array(UnsafeBufferPointer(start: bytes, count: count)) }
 }

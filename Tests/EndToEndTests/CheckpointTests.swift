@@ -71,6 +71,16 @@ struct CheckpointTests {
     return reply.json["reason"] as? String
   }
 
+  @Test("a bitmap that would be too large is refused, and a larger granularity is not")
+  func tooLarge() throws {
+    #expect(
+      try service.create("huge", sizeBytes: 4 << 40, clusterBytes: 64 << 20).status == 201)
+    let path = "/v1/devices/huge/checkpoints"
+    let fine = try service.post(path, "{\"name\":\"fine\",\"granularity\":4096}")
+    #expect(fine.status == 422 && fine.code == "checkpoint-unsupported", "\(fine.text)")
+    #expect(try service.post(path, "{\"name\":\"coarse\",\"granularity\":1048576}").status == 201)
+  }
+
   @Test("what was written is what nbdinfo sees, through snapshots, merges and restarts")
   func life() throws {
     try make("one", ",\"granularity\":65536")

@@ -96,8 +96,8 @@ struct RefusalTests {
       ("main:/etc/passwd", 403, "path-outside-root"), ("fifo", 403, "image-unreadable"),
       ("folder", 403, "image-unreadable"), ("missing.hds", 404, "image-not-found"),
       ("folder/missing/x.hds", 404, "image-not-found"), ("inside.hds/x", 404, "image-not-found"),
-      ("other:inside.hds", 400, "invalid-value"), ("", 400, "invalid-value"),
-      ("main:", 400, "invalid-value"),
+      ("other:inside.hds", 422, "value-impossible"), ("", 422, "value-impossible"),
+      ("main:", 422, "value-impossible"),
     ]
     for (path, status, code) in rows {
       let reply = try service.attach("vm1", [path])

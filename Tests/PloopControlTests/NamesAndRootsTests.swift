@@ -38,8 +38,8 @@ struct NamesAndRootsTests {
     #expect(try one.locate("vm1/a:b", pointer: "").path == "main:vm1/a:b")
     #expect(try two.locate("b:x", pointer: "").path == "b:x")
     let refused: [(Roots, String, ServiceError.Code)] = [
-      (two, "x", .invalidValue), (one, "c:x", .invalidValue), (one, "", .invalidValue),
-      (one, "main:", .invalidValue), (one, "a\u{0}b", .invalidValue),
+      (two, "x", .valueImpossible), (one, "c:x", .valueImpossible), (one, "", .valueImpossible),
+      (one, "main:", .valueImpossible), (one, "a\u{0}b", .valueImpossible),
       (one, "..", .pathOutsideRoot), (one, "a/../b", .pathOutsideRoot),
       // A slash with a combining mark behind it is a slash to the kernel.
       (one, "../\u{301}x", .pathOutsideRoot), (one, "/\u{301}x", .pathOutsideRoot),

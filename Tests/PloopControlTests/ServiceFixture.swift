@@ -12,12 +12,14 @@ final class ServiceFixture {
   let folder: TemporaryFolder
   private let registry: JobRegistry
   private let log: Logger
+  private let configuration: Service.Configuration
   private var running: Service?
 
   var images: String { "\(folder.path)/images" }
 
   init(
     registry: JobRegistry = .standard,
+    configuration: Service.Configuration = Service.Configuration(),
     log: Logger = Logger(label: "test") { _ in
       SwiftLogNoOpLogHandler()
     }
@@ -25,6 +27,7 @@ final class ServiceFixture {
     folder = try TemporaryFolder()
     self.registry = registry
     self.log = log
+    self.configuration = configuration
     try Tool.shell("mkdir -p '\(folder.path)/images' '\(folder.path)/state'")
     try start()
   }
@@ -54,7 +57,7 @@ final class ServiceFixture {
   private func start() throws(ServiceError) {
     let service = try Service(
       roots: Roots([("main", images)]), store: Store(path: "\(folder.path)/state"),
-      engine: IOEngine(threadLimit: 4), log: log, configuration: Service.Configuration(),
+      engine: IOEngine(threadLimit: 4), log: log, configuration: configuration,
       registry: registry)
     try service.recover()
     running = service

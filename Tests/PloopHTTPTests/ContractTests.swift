@@ -1,7 +1,7 @@
+import PloopFormat
 import PloopIO
 import TestSupport
 import Testing
-import Yams
 
 @testable import PloopControl
 @testable import PloopHTTP
@@ -28,9 +28,7 @@ struct ContractTests {
   let operations: [Operation]
 
   init() throws {
-    let folder = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
-    let text = try Tool.shell("cat '/\(folder)/openapi.yaml'").output
-    schema = JSONSchema(document: try json(try #require(try Yams.compose(yaml: text))))
+    schema = JSONSchema(document: try Contract.own.get().document)
     operations = ContractTests.operations(schema)
   }
 
@@ -83,7 +81,10 @@ struct ContractTests {
     #expect(Set(values.map(text)) == Set(ProblemCatalogue.entries.keys.map { "\"\($0)\"" }))
     #expect(values.count == ProblemCatalogue.entries.count)
     // A second one would have replaced the first.
-    #expect(Set(ProblemCatalogue.rows.map(\.slug)).count == ProblemCatalogue.rows.count)
+    #expect(Set(ProblemCatalogue.all.map(\.slug)).count == ProblemCatalogue.all.count)
+    for code in FormatError.Code.allCases {
+      #expect(ProblemCatalogue.entries[code.rawValue] != nil, "\(code)")
+    }
   }
 
   @Test(
@@ -112,16 +113,22 @@ struct ContractTests {
     ("getDashboardFile", "/dashboard/core/main.js", "", 200),
     ("getDashboardFile", "/dashboard/style/base.css", "", 200),
     ("getDashboardFile", "/dashboard/core/none.js", "", 404),
+    ("getContract", "/openapi.json", "", 200), ("getContract", "/openapi.json?limit=1", "", 400),
+    ("getReference", "/docs", "", 200), ("getReferenceStyle", "/docs/style.css", "", 200),
+    ("listProblems", "/problems", "", 200), ("getProblem", "/problems/device-busy", "", 200),
+    ("getProblem", "/problems/none", "", 404),
     ("getHealth", "/healthz", "", 200), ("getReadiness", "/readyz", "", 200),
     ("getMetrics", "/metrics", "", 200), ("getDiagnostics", "/v1/diagnostics", "", 200),
     ("getService", "/v1", "", 200), ("getService", "/v1?after_revision=918", "", 304),
     ("getDevice", "/v1/devices/vm1?after_revision=41&wait=0", "", 304),
     ("getExport", "/v1/exports/vm1?after_revision=7", "", 304),
     ("getExport", "/v1/exports/vm1?after_revision=6&wait=60", "", 200),
-    ("getExport", "/v1/exports/vm1?wait=1", "", 400),
+    ("getExport", "/v1/exports/vm1?wait=1", "", 422),
+    ("getExport", "/v1/exports/vm1?wait=0", "", 200),
     ("listEvents", "/v1/events", "", 200), ("listEvents", "/v1/events?limit=2", "", 200),
     ("listEvents", "/v1/events?after=9&wait=1&types=device.*,job.state&device=vm1", "", 200),
-    ("listEvents", "/v1/events?after=4", "", 410), ("listEvents", "/v1/events?wait=1", "", 400),
+    ("listEvents", "/v1/events?after=4", "", 410), ("listEvents", "/v1/events?wait=1", "", 422),
+    ("listEvents", "/v1/events?wait=0", "", 200),
     ("listEvents", "/v1/events?types=Job", "", 400),
     ("listImages", "/v1/images", "", 200),
     ("listImages", "/v1/images?root=main&state=orphaned&limit=1", "", 200),
@@ -139,7 +146,7 @@ struct ContractTests {
     ("changeDevice", "/v1/devices/vm1", #"{"size":1073741824}"#, 500),
     ("changeDevice", "/v1/devices/vm1", #"{"size":1,"autostart":true}"#, 400),
     ("changeDevice", "/v1/devices/vm1?dry_run=true", #"{"size":21474836480}"#, 200),
-    ("changeDevice", "/v1/devices/vm1?dry_run=true", #"{"autostart":true}"#, 400),
+    ("changeDevice", "/v1/devices/vm1?dry_run=true", #"{"autostart":true}"#, 422),
     ("detachDevice", "/v1/devices/vm1?mode=hard", "", 204),
     ("detachDevice", "/v1/devices/none", "", 404),
     ("listDeltas", "/v1/devices/vm1/deltas", "", 200),
@@ -238,7 +245,7 @@ struct ContractTests {
       #"{"uuid":"2f0c","clusters":{"bitmap":"/w=="},"on_deadline":"wait","export":false}"#, 201
     ),
     ("startPushBackup", "/v1/devices/vm1/push-backup", #"{"clusters":{"bitmap":"?"}}"#, 400),
-    ("startPushBackup", "/v1/devices/vm1/push-backup", #"{"on_deadline":"spill"}"#, 400),
+    ("startPushBackup", "/v1/devices/vm1/push-backup", #"{"on_deadline":"spill"}"#, 422),
     ("startPushBackup", "/v1/devices/vm1/push-backup", #"{"deadline_seconds":0}"#, 400),
     ("getPushBackup", "/v1/devices/vm1/push-backup", "", 200),
     ("getPushBackup", "/v1/devices/none/push-backup", "", 404),
@@ -367,7 +374,8 @@ struct ContractTests {
     let type = reply.contentType ?? ""
     let content = response.member("content")
     #expect((content == nil) == type.isEmpty, "\(what)")
-    for body in reply.lines ?? reply.body.map({ [$0] }) ?? [] {
+    let lines = reply.lines?.map { JSON.string(text($0)) }
+    for body in lines ?? reply.body.map({ [$0] }) ?? [] {
       let wanted = content?.member(type)?.member("schema") ?? .null
       #expect(schema.complaints(about: body, by: wanted) == [], "\(what)")
     }
@@ -408,13 +416,14 @@ struct ContractTests {
         count += 1
       }
     }
-    let problem = schema.find(.string("#/components/responses/Problem")).member("content")?
-      .member("application/problem+json")
-    for example in members(problem?.member("examples")) {
-      let value = try #require(example.value.member("value"))
-      let wanted = problem?.member("schema") ?? .null
-      #expect(schema.complaints(about: value, by: wanted) == [], "\(example.name)")
-      count += 1
+    for response in members(schema.find(.string("#/components/responses"))) {
+      let problem = response.value.member("content")?.member("application/problem+json")
+      for example in members(problem?.member("examples")) {
+        let value = try #require(example.value.member("value"))
+        let wanted = problem?.member("schema") ?? .null
+        #expect(schema.complaints(about: value, by: wanted) == [], "\(example.name)")
+        count += 1
+      }
     }
     #expect(count == 57)
   }
@@ -450,7 +459,7 @@ struct ContractTests {
     let folder = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
     let text = try Tool.shell("cat '/\(folder)/docs/api.md'").output
     for (slug, entry) in ProblemCatalogue.entries {
-      #expect(text.contains("| `\(slug)` | \(entry.status) |"), "\(slug)")
+      #expect(text.contains("| `\(slug)` | \(entry.status) | \(entry.cause) |"), "\(slug)")
     }
     for route in Router.routes {
       #expect(text.contains("`\(route.method) \(route.template)"), "\(route.operationID)")
@@ -458,24 +467,6 @@ struct ContractTests {
   }
 }
 
-private func members(_ value: JSON?) -> [JSON.Member] {
-  guard case .object(let members)? = value else { return [] }
-  return members
-}
+private func members(_ value: JSON?) -> [JSON.Member] { value?.members ?? [] }
 
 private func text(_ value: JSON) -> String { String(decoding: value.encoded, as: UTF8.self) }
-
-private func json(_ node: Node) throws -> JSON {
-  switch node {
-  case .scalar(let scalar):
-    if node.tag == Tag(.null) { return .null }
-    if let flag = node.bool, node.tag == Tag(.bool) { return .bool(flag) }
-    if let number = node.int, node.tag == Tag(.int) { return .integer(Int64(number)) }
-    return .string(scalar.string)
-  case .sequence(let items): return .array(try items.map(json))
-  case .mapping(let pairs):
-    return .object(
-      try pairs.map { .init(name: try #require($0.key.string), value: try json($0.value)) })
-  case .alias: throw Tool.Failure(description: "an alias in openapi.yaml")
-  }
-}

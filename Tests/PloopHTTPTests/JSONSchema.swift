@@ -71,6 +71,9 @@ struct JSONSchema {
         }
       }
       return check(broken.isEmpty)
+    case ("dependentSchemas", .object(let rules), .object):
+      return rules.filter { value.member($0.name) != nil }
+        .flatMap { complaints(about: value, by: $0.value, at: place) }
     case ("maxProperties", .integer(let most), .object(let members)):
       return check(members.count <= most)
     case ("propertyNames", _, .object(let members)):
@@ -92,7 +95,8 @@ struct JSONSchema {
     case ("pattern", _, _), ("minLength", _, _), ("maxLength", _, _), ("minimum", _, _),
       ("maximum", _, _), ("minItems", _, _), ("maxItems", _, _), ("items", _, _),
       ("required", _, _),
-      ("dependentRequired", _, _), ("maxProperties", _, _), ("propertyNames", _, _),
+      ("dependentRequired", _, _), ("dependentSchemas", _, _), ("maxProperties", _, _),
+      ("propertyNames", _, _),
       ("properties", _, _),
       ("additionalProperties", _, _):
       // They say nothing about values of other types.

@@ -18,14 +18,15 @@ final class LiveServer: Sendable {
 
   init(
     _ made: FakeService? = nil, limits: HTTPLimits = HTTPLimits(),
-    watchers: EventWatchers = EventWatchers()
+    watchers: EventWatchers = EventWatchers(), access: AccessControl = .local()
   ) throws {
     service = try made ?? FakeService()
     folder = try TemporaryFolder()
     self.watchers = watchers
     let log = log
     server = try HTTPServer(
-      Router(service, watchers: watchers), logger: Logger(label: "http") { _ in log },
+      Router(service, access: access, watchers: watchers),
+      logger: Logger(label: "http") { _ in log },
       limits: limits)
     unix = try ListeningSocket.unix(path: "\(folder.path)/http.sock")
     tcp = try ListeningSocket.tcp(host: "127.0.0.1", port: 0)

@@ -220,15 +220,27 @@ struct RouterTests {
     #expect(await status("\"41\"") == 204)
     #expect(await status("*") == 204)
     #expect(await status() == 204)
-    #expect(service.state.withLock { $0.ifRevisions } == [41, nil, nil])
-    for tag in ["W/\"41\"", "\"\"", "\"x\"", "\"+41\"", "\"99999999999999999999\""] {
+    #expect(await status("42") == 204)
+    #expect(service.state.withLock { $0.ifRevisions } == [41, nil, nil, 42])
+    for tag in [
+      "W/\"41\"", "\"\"", "\"x\"", "\"+41\"", "\"99999999999999999999\"", "99999999999999999999",
+    ] {
       #expect(await status(tag) == 412, "\(tag)")
     }
-    for tag in ["41", "", "\"", "\"41", "\"41\", \"42\"", "w/\"41\"", "**"] {
+    for tag in ["", "41x", "\"", "\"41", "\"41\", \"42\"", "w/\"41\"", "**"] {
       #expect(await status(tag) == 400, "\(tag)")
     }
     #expect(await status("\"41\"", "\"41\"") == 400)
-    #expect(service.state.withLock { $0.ifRevisions.count } == 3)
+    #expect(service.state.withLock { $0.ifRevisions.count } == 4)
+  }
+
+  @Test("a problem that the catalogue does not have is a mistake of ours, and says so")
+  func unknownProblem() {
+    let problem = Problem("no-such-thing", "somebody has forgotten it")
+    #expect(problem.status == 500)
+    let body = problem.body(instance: "/v1", requestID: "r1")
+    #expect(body.member("code") == .string("internal"))
+    #expect(body.member("type") == .string("/problems/internal"))
   }
 
   @Test("headers that nobody knows are ignored")
@@ -237,13 +249,6 @@ struct RouterTests {
       "GET", "/v1/devices/vm1",
       headers: [("Idempotency-Key", "a"), ("Prefer", "wait=5"), ("X-Any", "1")])
     #expect(reply.status == 200)
-  }
-}
-
-extension JSON {
-  func member(_ name: String) -> JSON? {
-    guard case .object(let members) = self else { return nil }
-    return members.first { $0.name == name }?.value
   }
 }
 

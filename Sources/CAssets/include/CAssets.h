@@ -20,3 +20,6 @@ typedef struct {
 size_t dashboard_count(void);
 /// - Parameter index: less than the count.
 DashboardFile dashboard_file(size_t index);
+
+/// How the pages of the contract look.
+Asset asset_docs_style(void);

@@ -11,7 +11,7 @@ extension Service {
       var found = try self.backups(on: target, of: device)
       if let after {
         guard let place = found.firstIndex(where: { $0.id == after }) else {
-          throw ServiceError(.invalidValue, "cursor: there is no backup \(after.prefix(80))")
+          throw ServiceError(.valueImpossible, "cursor: there is no backup \(after.prefix(80))")
         }
         found.removeFirst(place + 1)
       }

@@ -67,7 +67,8 @@ extension Service {
     guard var tls else { return nil }
     guard let uri, uri.hasPrefix("nbds") else {
       throw ServiceError(
-        .invalidValue, "tls: the address is none with TLS (nbds://, nbds+unix://)", pointer: pointer
+        .valueImpossible, "tls: the address is none with TLS (nbds://, nbds+unix://)",
+        pointer: pointer
       )
     }
     if let path = tls.certificates {

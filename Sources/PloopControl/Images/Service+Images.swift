@@ -39,7 +39,7 @@ extension Service {
   ) async throws(ServiceError) -> ImageListing {
     if let root, !roots.names.contains(root) {
       throw ServiceError(
-        .invalidValue, "there is no root \(root.prefix(80))",
+        .valueImpossible, "there is no root \(root.prefix(80))",
         remedy: "the roots are: \(roots.names.joined(separator: ", "))")
     }
     let known = await rootsClerk.look { self.knownImages(fresh: after == nil) }

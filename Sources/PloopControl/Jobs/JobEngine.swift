@@ -54,13 +54,14 @@ final class JobEngine: Sendable {
   ///   - changed: told, with its id, about each job that has changed.
   ///   - progressed: told about each job that has come further, once that is durable.
   init(
-    store: Store, log: Logger, registry: JobRegistry,
+    store: Store, log: Logger, registry: JobRegistry, openLimit: Int,
     changed: @escaping @Sendable (_ job: String) -> Void,
     progressed: @escaping @Sendable (JobRecord) -> Void
   ) {
     self.store = store
     self.log = log
     self.registry = registry
+    self.openLimit = openLimit
     self.changed = changed
     self.progressed = progressed
     throttle = Locked(JobThrottle(JobLimits(), now: monotonicNanoseconds()))
@@ -217,7 +218,8 @@ final class JobEngine: Sendable {
   }
 
   /// Jobs that may wait or run at the same time.
-  private static let openLimit = 10_000
+  /// Jobs that are not over; that many there may be.
+  private let openLimit: Int
 
   /// Puts a job into the queue; it is durable when this returns, and so is what `more` writes.
   ///
@@ -238,7 +240,7 @@ final class JobEngine: Sendable {
         try store.write { transaction throws(ServiceError) in try more(other, transaction) }
         return other
       }
-      guard count < JobEngine.openLimit else {
+      guard count < openLimit else {
         throw ServiceError(.tooManyJobs, "\(count) jobs are not over; that is the limit")
       }
       let saved = try store.write { transaction throws(ServiceError) in

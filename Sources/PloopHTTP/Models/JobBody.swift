@@ -126,7 +126,10 @@ extension Fields {
     ] {
       if let date = try? style.parse(text) { return date.timeIntervalSince1970 }
     }
-    throw wrongValue(name, "a time as 2026-11-25T18:00:00Z is expected")
+    // There are texts of this form that are no times, such as the 30th of February.
+    throw Problem(
+      "value-impossible", "\(name): a time as 2026-11-25T18:00:00Z is expected",
+      pointer: ServiceError.pointer([name]))
   }
 }
 

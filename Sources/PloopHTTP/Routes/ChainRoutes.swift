@@ -55,7 +55,7 @@ let chainRoutes: [Route] = [
       HTTPReply(200, device.json).with(revision: device.revision)
     }
   ) { call, keeper throws(Problem) in
-    if !call.request.body.isEmpty { try call.body().finish() }
+    try call.requireNoMembers()
     let revision = try call.ifRevision()
     return try await converting { () async throws(ServiceError) in
       try await call.service.flipTop(call.arguments[0], ifRevision: revision, keeping: keeper)

@@ -35,7 +35,7 @@ let deviceRoutes: [Route] = [
       return try await resize(call, to: size)
     }
     guard try !call.isDryRun() else {
-      throw Problem("invalid-value", "dry_run is for a new size")
+      throw Problem("value-impossible", "dry_run is for a new size")
     }
     var change = DeviceChange()
     change.suspended = try body.flag("suspended")

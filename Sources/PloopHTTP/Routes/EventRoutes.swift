@@ -7,8 +7,9 @@ let eventRoutes: [Route] = [
     parameters: ["after", "device", "limit", "types", "wait"]
   ) { call throws(Problem) in
     let filter = try eventFilter(call)
+    let last = try lastEvent(call)
     guard call.accepts("text/event-stream") else { return try await events(call, filter) }
-    return try eventStream(call, filter)
+    return try eventStream(call, filter, behind: last)
   }
 ]
 
@@ -30,14 +31,14 @@ private func eventFilter(_ call: Call) throws(Problem) -> EventFilter {
 
 /// A part of the ring, as soon as there is something in it or the caller has waited long enough.
 private func events(_ call: Call, _ filter: EventFilter) async throws(Problem) -> HTTPReply {
+  let seconds = try call.number("wait", in: 0...Watch.longest, default: 0)
   var cursor: UInt64?
   if call.parameter("after") != nil {
     cursor = try call.number("after", in: revisions, default: 0)
-  } else if call.parameter("wait") != nil {
-    throw Problem("invalid-value", "wait needs after")
+  } else if seconds > 0 {
+    throw Problem("value-impossible", "wait needs after")
   }
   let limit = Int(try call.number("limit", in: 1...1000, default: 100))
-  let seconds = try call.number("wait", in: 0...Watch.longest, default: 0)
   let deadline = Deadline.after(seconds: Int(seconds))
   var place: EventWatchers.Place?
   defer { withExtendedLifetime(place) {} }
@@ -50,7 +51,7 @@ private func events(_ call: Call, _ filter: EventFilter) async throws(Problem) -
     guard page.items.isEmpty, left > 0 else { return await reply(page, of: call) }
     cursor = page.revision
     if place == nil { place = try call.watchers.enter(call.caller) }
-    switch await call.service.change(of: .events, since: changes, milliseconds: left) {
+    switch try await call.change(of: .events, since: changes, milliseconds: left) {
     case .changed, .timeout: continue
     case .closed: throw Problem("shutting-down", "the service is shutting down")
     case .full, .gone: return await reply(page, of: call)
@@ -65,14 +66,20 @@ private func reply(_ page: Page<Event>, of call: Call) async -> HTTPReply {
     200, .members(["items": .array(items), "revision": .count(page.revision)]))
 }
 
-private func eventStream(_ call: Call, _ filter: EventFilter) throws(Problem) -> HTTPReply {
-  var after: UInt64?
+/// What the header says that only streams heed, but that is to be right anyway.
+private func lastEvent(_ call: Call) throws(Problem) -> UInt64? {
+  guard let id = call.request.values(of: "last-event-id").first, !id.isEmpty else { return nil }
+  guard id.allSatisfy(\.isASCIIDigit), let revision = UInt64(id), revisions.contains(revision)
+  else { throw Problem("invalid-value", "Last-Event-ID is the id of an event") }
+  return revision
+}
+
+private func eventStream(
+  _ call: Call, _ filter: EventFilter, behind last: UInt64?
+) throws(Problem) -> HTTPReply {
   // A browser that comes back sends the query that it came with first: the header is newer.
-  if let id = call.request.values(of: "last-event-id").first, !id.isEmpty {
-    guard id.allSatisfy(\.isASCIIDigit), let revision = UInt64(id), revisions.contains(revision)
-    else { throw Problem("invalid-value", "Last-Event-ID is the id of an event") }
-    after = revision
-  } else if call.parameter("after") != nil {
+  var after = last
+  if after == nil, call.parameter("after") != nil {
     after = try call.number("after", in: revisions, default: 0)
   }
   var reply = HTTPReply(200)

@@ -67,6 +67,7 @@ let jobRoutes: [Route] = [
   Route("POST", "/v1/jobs/{id}/cancel", "cancelJob", .operate, reach: .own) {
     call throws(Problem) in
     let revision = try call.ifRevision()
+    try call.requireNoMembers()
     try await call.requireOwnJob()
     return try await call.reply(
       try await converting { () async throws(ServiceError) in
@@ -75,6 +76,7 @@ let jobRoutes: [Route] = [
   },
   Route("POST", "/v1/jobs/{id}/retry", "retryJob", .operate, reach: .own) { call throws(Problem) in
     let revision = try call.ifRevision()
+    try call.requireNoMembers()
     try await call.requireRetry()
     return try await call.reply(
       try await converting { () async throws(ServiceError) in
@@ -141,7 +143,7 @@ extension Call {
         reply.lines = lines.map(\.json)
         return reply
       }
-      switch await service.change(of: .job(id), since: changes, milliseconds: left) {
+      switch try await change(of: .job(id), since: changes, milliseconds: left) {
       case .changed, .timeout, .gone: continue
       case .closed: throw Problem("shutting-down", "the service is shutting down")
       case .full: throw Problem("too-many-watchers", "as many callers wait as may")

@@ -141,7 +141,9 @@ private func pushBackupRequest(_ body: Fields) throws(Problem) -> PushBackupRequ
   }
   request.hasExport = try body.flag("export") ?? true
   guard (request.spill != nil) == (request.onDeadline == .spill) else {
-    throw body.wrongValue("spill", "it goes with \"on_deadline\":\"spill\", and only with that")
+    throw Problem(
+      "value-impossible", "spill goes with \"on_deadline\":\"spill\", and only with that",
+      pointer: "/spill")
   }
   try body.finish()
   return request

@@ -103,7 +103,7 @@ extension Call {
       let answer = try await converting(ask)
       let left = deadline.millisecondsLeft
       guard !isWorth(answer), left > 0 else { return answer }
-      switch await service.change(of: topic, since: changes, milliseconds: left) {
+      switch try await change(of: topic, since: changes, milliseconds: left) {
       case .changed, .timeout: continue
       case .gone: return answer
       case .closed: throw Problem("shutting-down", "the service is shutting down")
