@@ -36,6 +36,7 @@ let package = Package(
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),
     .target(name: "PloopFormat", swiftSettings: settings),
+    .target(name: "PloopJSON", swiftSettings: settings),
     .target(
       name: "PloopDevice", dependencies: ["PloopFormat", "PloopIO"], swiftSettings: settings),
     .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
@@ -53,14 +54,17 @@ let package = Package(
     .target(
       name: "PloopHTTP",
       dependencies: [
-        "CAssets", "CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", logging, yams,
+        "CAssets", "CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", "PloopJSON", logging,
+        yams,
       ],
       swiftSettings: settings),
+    .target(
+      name: "PloopTerminal", dependencies: [argumentParser], swiftSettings: settings),
     .executableTarget(
       name: "ploopd",
       dependencies: [
-        "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO", "PloopNBD",
-        argumentParser, logging, yams,
+        "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO", "PloopJSON",
+        "PloopNBD", "PloopTerminal", argumentParser, logging, yams,
       ],
       swiftSettings: settings),
 
@@ -119,7 +123,8 @@ let package = Package(
     .testTarget(
       name: "PloopHTTPTests",
       dependencies: [
-        "PloopControl", "PloopFormat", "PloopHTTP", "PloopIO", "TestSupport", logging, yams,
+        "PloopControl", "PloopFormat", "PloopHTTP", "PloopIO", "PloopJSON", "TestSupport", logging,
+        yams,
       ],
       swiftSettings: settings),
     .testTarget(

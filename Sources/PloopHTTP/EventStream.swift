@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// Events as `text/event-stream` (WHATWG HTML, "Server-sent events"), read from the ring as fast as
 /// the client takes them. A client that comes back with the last `id` goes on behind it.

@@ -1,5 +1,6 @@
 internal import PloopControl
 package import PloopIO
+package import PloopJSON
 
 /// A request as it came, before anybody has judged it.
 package struct HTTPRequest: Sendable {

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopFormat
+internal import PloopJSON
 
 /// Takes a request's object apart by name; a member that nobody asked for is an error.
 struct Fields {

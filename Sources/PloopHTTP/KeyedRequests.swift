@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 // Requests that make something, and may come with a key so that they make it only once
 // (draft-ietf-httpapi-idempotency-key-header).
@@ -84,7 +85,7 @@ extension HTTPReply {
   }
 
   fileprivate init(kept text: String) throws(Problem) {
-    var fields = try Fields(try JSONParser.parse(Array(text.utf8)))
+    var fields = try Fields(try JSON.read(Array(text.utf8)))
     guard let status = try fields.number("status"),
       case .object(let headers)? = fields.json("headers")
     else { throw Problem("internal", "a kept answer cannot be read") }

@@ -1,6 +1,7 @@
 internal import CMicrohttpd
 internal import Glibc
 internal import PloopIO
+internal import PloopJSON
 
 // What libmicrohttpd calls, always on its daemon's thread.
 //

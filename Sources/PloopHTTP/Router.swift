@@ -1,5 +1,6 @@
 package import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// One line of the route table.
 package struct Route: Sendable {
@@ -81,7 +82,7 @@ struct Call: Sendable {
   }
 
   func body() throws(Problem) -> Fields {
-    try Fields(try JSONParser.parse(request.body))
+    try Fields(try JSON.read(request.body))
   }
 
   /// Who asks: what they call themselves, or as what they are known.

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// A request that is answered when what it shows is newer than its caller knows:
 /// `?after_revision=41&wait=30`. While it waits its connection is suspended, and no thread is its own.

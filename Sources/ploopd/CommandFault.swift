@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import PloopTerminal
 
 /// Something that a command cannot do, in words.
 struct CommandFault: Error, CustomStringConvertible {

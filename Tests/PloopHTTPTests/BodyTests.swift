@@ -1,5 +1,6 @@
 import PloopFormat
 import PloopIO
+import PloopJSON
 import Testing
 
 @testable import PloopControl

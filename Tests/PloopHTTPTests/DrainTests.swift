@@ -1,6 +1,7 @@
 import Glibc
 import Logging
 import PloopIO
+import PloopJSON
 import TestSupport
 import Testing
 

@@ -1,6 +1,7 @@
 import Logging
 import PloopControl
 import PloopIO
+import PloopJSON
 import Testing
 
 @testable import PloopHTTP

@@ -1,4 +1,5 @@
 import PloopControl
+import PloopJSON
 import Testing
 
 @testable import PloopHTTP
@@ -6,12 +7,12 @@ import Testing
 @Suite("Reading JSON")
 struct JSONParserTests {
   private static func parse(_ text: String) throws(Problem) -> JSON {
-    try JSONParser.parse(Array(text.utf8))
+    try JSON.read(Array(text.utf8))
   }
 
   private static func refusal(_ bytes: [UInt8]) -> Problem? {
     do throws(Problem) {
-      _ = try JSONParser.parse(bytes)
+      _ = try JSON.read(bytes)
       return nil
     } catch {
       return error

@@ -1,3 +1,5 @@
+import PloopJSON
+
 @testable import PloopHTTP
 
 /// As much of JSON Schema as openapi.yaml uses; a keyword that it does not know is a complaint.

@@ -1,5 +1,6 @@
 import PloopControl
 import PloopIO
+import PloopJSON
 import Testing
 
 @testable import PloopHTTP

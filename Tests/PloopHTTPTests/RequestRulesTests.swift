@@ -1,4 +1,5 @@
 import PloopControl
+import PloopJSON
 import Testing
 
 @testable import PloopHTTP

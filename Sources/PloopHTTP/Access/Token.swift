@@ -1,6 +1,7 @@
 internal import FoundationEssentials
 internal import PloopControl
 internal import PloopIO
+package import PloopJSON
 
 /// The secret that a client shows: 256 random bits, behind a prefix by which scanners find those that
 /// were published by mistake. It is kept nowhere.

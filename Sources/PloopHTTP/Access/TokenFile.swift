@@ -1,6 +1,7 @@
 internal import Glibc
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// The file in the state folder that has the tokens' hashes. The service only reads it, and `ploopd
 /// token` changes it while the service runs: it is replaced as a whole, by one such command at a time.
@@ -54,7 +55,7 @@ package struct TokenFile: Sendable {
   }
 
   private static func parse(_ bytes: [UInt8]) throws(Problem) -> [Token] {
-    var fields = try Fields(try JSONParser.parse(bytes))
+    var fields = try Fields(try JSON.read(bytes))
     guard try fields.number("version") == 1 else {
       throw Problem("invalid-value", "its version is not 1")
     }

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// Where a chain of lines has come to: each line has the hash of the one before, so none can be changed,
 /// left out or put in without all later ones being written anew.

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 // What is written down of a request: who, from where, what, and what became of it. Never a secret: of a
 // body there is its hash, of a query nothing.

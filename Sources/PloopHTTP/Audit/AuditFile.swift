@@ -1,5 +1,6 @@
 internal import Glibc
 internal import PloopIO
+internal import PloopJSON
 
 /// The file of an audit log, and the small one that says where its chain has come to (the head). One thread
 /// writes both.

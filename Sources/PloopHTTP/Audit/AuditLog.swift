@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// Writes down who has changed what, and who was refused: one line of JSON for each, chained
 /// (``AuditChain``). Whatever becomes of the log, requests are answered; what it lacks it says itself.

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopFormat
+internal import PloopJSON
 
 // The service's values as JSON: names, order and units of the contract.
 

@@ -1,5 +1,6 @@
 internal import FoundationEssentials
 package import PloopControl
+package import PloopJSON
 
 // Jobs as JSON, both ways.
 

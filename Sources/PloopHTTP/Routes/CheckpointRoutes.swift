@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopJSON
 
 /// Named bitmaps of what was written to a device since an instant.
 let checkpointRoutes: [Route] = [

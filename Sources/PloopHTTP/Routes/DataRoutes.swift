@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopJSON
 
 /// What exports show, over HTTP: the bytes, and which of them are worth being read.
 let dataRoutes: [Route] = [

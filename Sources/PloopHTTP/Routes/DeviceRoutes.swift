@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopJSON
 
 let deviceRoutes: [Route] = [
   Route(

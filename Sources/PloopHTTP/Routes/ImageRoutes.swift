@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopFormat
+internal import PloopJSON
 
 // What lies beneath the roots.
 

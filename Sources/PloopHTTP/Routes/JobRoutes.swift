@@ -1,6 +1,7 @@
 internal import PloopControl
 internal import PloopFormat
 internal import PloopIO
+internal import PloopJSON
 
 let jobRoutes: [Route] = [
   Route(

@@ -1,5 +1,6 @@
 internal import FoundationEssentials
 internal import PloopControl
+internal import PloopJSON
 
 /// A disk as it was at one instant, for a copier outside.
 let pushBackupRoutes: [Route] = [

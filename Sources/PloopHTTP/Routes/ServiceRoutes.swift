@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopJSON
 
 let serviceRoutes: [Route] = [
   Route("GET", "/healthz", "getHealth", nil) { call in

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopFormat
+internal import PloopJSON
 
 /// What is known of snapshots; the routes that change the chain are in `ChainRoutes.swift`.
 let snapshotRoutes: [Route] = [

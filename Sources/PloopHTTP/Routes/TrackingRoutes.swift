@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// Which clusters of a device are written while somebody copies it.
 let trackingRoutes: [Route] = [

@@ -3,6 +3,7 @@ internal import Glibc
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
+internal import PloopTerminal
 
 /// Does a command's work; what goes wrong is said on stderr in one line, and the status is 1.
 ///
@@ -52,9 +53,4 @@ private func advice(on code: FormatError.Code) -> String {
   case .geometryMismatch, .rawSizeMisaligned: "; name the images of one disk, oldest first"
   default: "; restore the header from a backup"
   }
-}
-
-func writeToStandardError(_ text: String) {
-  let bytes = Array(text.utf8)
-  _ = bytes.withUnsafeBytes { write(STDERR_FILENO, $0.baseAddress, $0.count) }
 }

@@ -2,6 +2,8 @@ internal import ArgumentParser
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopHTTP
+internal import PloopJSON
+internal import PloopTerminal
 
 struct ImageCreateCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

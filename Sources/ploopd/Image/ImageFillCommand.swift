@@ -1,6 +1,8 @@
 internal import ArgumentParser
 internal import PloopDevice
 internal import PloopHTTP
+internal import PloopJSON
+internal import PloopTerminal
 
 struct ImageFillCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -3,6 +3,8 @@ internal import PloopControl
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopHTTP
+internal import PloopJSON
+internal import PloopTerminal
 
 struct ImageInfoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

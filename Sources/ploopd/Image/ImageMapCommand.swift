@@ -1,6 +1,7 @@
 internal import ArgumentParser
 internal import PloopDevice
 internal import PloopHTTP
+internal import PloopJSON
 
 struct ImageMapCommand: ParsableCommand {
   static let configuration = CommandConfiguration(

@@ -1,4 +1,5 @@
 internal import PloopHTTP
+internal import PloopJSON
 
 /// Prints a value as one line.
 func printJSON(_ value: JSON) {

@@ -1,6 +1,8 @@
 internal import Glibc
 internal import PloopHTTP
 internal import PloopIO
+internal import PloopJSON
+internal import PloopTerminal
 
 /// Shows on stderr how far something has come, some times a second.
 struct ProgressBar {

@@ -3,6 +3,7 @@ internal import FoundationEssentials
 internal import PloopControl
 internal import PloopHTTP
 internal import PloopIO
+internal import PloopJSON
 
 /// `ploopd token`: who may come over TCP. The service sees each change with its next request.
 struct TokenCommand: ParsableCommand {

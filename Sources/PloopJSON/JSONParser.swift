@@ -1,30 +1,45 @@
-internal import PloopControl
-
 /// Reads JSON strictly: valid UTF-8, no key twice, bounded depth and lists, nothing behind the value.
-struct JSONParser {
-  static let depthLimit = 32
-  static let itemLimit = 65_536
+package struct JSONParser {
+  /// How much of a value is read before it is called too much.
+  package struct Limits: Sendable {
+    package let depth: Int
+    package let items: Int
+
+    package init(depth: Int, items: Int) {
+      self.depth = depth
+      self.items = items
+    }
+
+    /// Those of the contract, for what a client sends.
+    package static let request = Limits(depth: 32, items: 65_536)
+  }
 
   private let bytes: [UInt8]
+  private let limits: Limits
   private var position = 0
   /// Member names and indices on the way to where the parser is.
   private var path: [String] = []
 
-  static func parse(_ bytes: [UInt8]) throws(Problem) -> JSON {
+  package static func parse(
+    _ bytes: [UInt8], _ limits: Limits = .request
+  ) throws(JSONFault) -> JSON {
     guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw Problem("malformed-json", "the body is not UTF-8")
+      throw JSONFault(.malformed, "the body is not UTF-8")
     }
-    var parser = JSONParser(bytes: bytes)
+    var parser = JSONParser(bytes: bytes, limits: limits)
     let value = try parser.value()
     parser.skipSpace()
     guard parser.position == bytes.count else { throw parser.malformed("text behind the value") }
     return value
   }
 
-  private init(bytes: [UInt8]) { self.bytes = bytes }
+  private init(bytes: [UInt8], limits: Limits) {
+    self.bytes = bytes
+    self.limits = limits
+  }
 
-  private func malformed(_ what: String) -> Problem {
-    Problem("malformed-json", "\(what) at byte \(position)")
+  private func malformed(_ what: String) -> JSONFault {
+    JSONFault(.malformed, "\(what) at byte \(position)")
   }
 
   private var next: UInt8? { position < bytes.count ? bytes[position] : nil }
@@ -41,7 +56,7 @@ struct JSONParser {
     return true
   }
 
-  private mutating func value() throws(Problem) -> JSON {
+  private mutating func value() throws(JSONFault) -> JSON {
     skipSpace()
     switch next {
     case UInt8(ascii: "{"): return try object()
@@ -54,22 +69,20 @@ struct JSONParser {
     }
   }
 
-  private mutating func word(_ text: String, _ value: JSON) throws(Problem) -> JSON {
+  private mutating func word(_ text: String, _ value: JSON) throws(JSONFault) -> JSON {
     guard bytes[position...].starts(with: text.utf8) else { throw malformed("no JSON value") }
     position += text.utf8.count
     return value
   }
 
-  private func checkDepth() throws(Problem) {
-    guard path.count < JSONParser.depthLimit else {
-      throw Problem(
-        "nested-too-deeply",
-        "nested too deeply at byte \(position): \(JSONParser.depthLimit) levels"
-      )
+  private func checkDepth() throws(JSONFault) {
+    guard path.count < limits.depth else {
+      throw JSONFault(
+        .nestedTooDeeply, "nested too deeply at byte \(position): \(limits.depth) levels")
     }
   }
 
-  private mutating func object() throws(Problem) -> JSON {
+  private mutating func object() throws(JSONFault) -> JSON {
     try checkDepth()
     position += 1
     var members: [JSON.Member] = []
@@ -82,8 +95,7 @@ struct JSONParser {
       let name = try string()
       path.append(name)
       guard names.insert(name).inserted else {
-        throw Problem(
-          "duplicate-key", "the member \(name) is there twice", pointer: ServiceError.pointer(path))
+        throw JSONFault(.duplicateKey, "the member \(name) is there twice", path: path)
       }
       skipSpace()
       guard take(":") else { throw malformed("no colon") }
@@ -95,16 +107,15 @@ struct JSONParser {
     }
   }
 
-  private mutating func array() throws(Problem) -> JSON {
+  private mutating func array() throws(JSONFault) -> JSON {
     try checkDepth()
     position += 1
     var values: [JSON] = []
     skipSpace()
     if take("]") { return .array([]) }
     while true {
-      guard values.count < JSONParser.itemLimit else {
-        throw Problem(
-          "too-many-items", "too many items at byte \(position): \(JSONParser.itemLimit)")
+      guard values.count < limits.items else {
+        throw JSONFault(.tooManyItems, "too many items at byte \(position): \(limits.items)")
       }
       path.append(String(values.count))
       values.append(try value())
@@ -115,7 +126,7 @@ struct JSONParser {
     }
   }
 
-  private mutating func number() throws(Problem) -> JSON {
+  private mutating func number() throws(JSONFault) -> JSON {
     let start = position
     func isDigit(_ byte: UInt8?) -> Bool { byte.map { (0x30...0x39).contains($0) } ?? false }
     _ = take("-")
@@ -141,7 +152,7 @@ struct JSONParser {
     return .number(number)
   }
 
-  private mutating func string() throws(Problem) -> String {
+  private mutating func string() throws(JSONFault) -> String {
     position += 1
     var text: [UInt8] = []
     while let byte = next {
@@ -156,7 +167,7 @@ struct JSONParser {
     throw malformed("a string without end")
   }
 
-  private mutating func escape(into text: inout [UInt8]) throws(Problem) {
+  private mutating func escape(into text: inout [UInt8]) throws(JSONFault) {
     guard let byte = next else { throw malformed("a string without end") }
     position += 1
     switch byte {
@@ -180,7 +191,7 @@ struct JSONParser {
     }
   }
 
-  private mutating func hex() throws(Problem) -> UInt32 {
+  private mutating func hex() throws(JSONFault) -> UInt32 {
     guard bytes.count - position >= 4,
       let code = UInt32(
         String(decoding: bytes[position..<position + 4], as: UTF8.self), radix: 16),

@@ -9,11 +9,22 @@ package indirect enum JSON: Equatable, Sendable {
   case object([Member])
 
   /// The largest whole number that every reader of JSON keeps exactly.
-  static let largestNumber: Int64 = 9_007_199_254_740_991
+  package static let largestNumber: Int64 = 9_007_199_254_740_991
 
   package struct Member: Equatable, Sendable {
     package let name: String
     package let value: JSON
+
+    package init(name: String, value: JSON) {
+      self.name = name
+      self.value = value
+    }
+  }
+
+  /// - Returns: nil where there is none, or this is no object.
+  package func member(_ name: String) -> JSON? {
+    guard case .object(let members) = self else { return nil }
+    return members.first { $0.name == name }?.value
   }
 
   /// An object without the members that are nil.

@@ -1,12 +1,12 @@
 internal import ArgumentParser
 
 /// A size with an optional unit: 512, 64K, 1M, 10G, 2T.
-struct ByteSize: ExpressibleByArgument {
-  let bytes: UInt64
+package struct ByteSize: ExpressibleByArgument {
+  package let bytes: UInt64
 
-  init(bytes: UInt64) { self.bytes = bytes }
+  package init(bytes: UInt64) { self.bytes = bytes }
 
-  init?(argument: String) {
+  package init?(argument: String) {
     let units: [Character: UInt64] = ["K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40]
     let unit = argument.last.flatMap { units[Character($0.uppercased())] }
     guard let number = UInt64(unit == nil ? argument : String(argument.dropLast())) else {
@@ -17,10 +17,10 @@ struct ByteSize: ExpressibleByArgument {
     self.bytes = bytes
   }
 
-  var defaultValueDescription: String { rounded }
+  package var defaultValueDescription: String { rounded }
 
   /// For people: `1.5 GiB`, rounded down to a tenth.
-  var rounded: String {
+  package var rounded: String {
     let units: [(name: String, shift: UInt64)] = [
       ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10),
     ]
@@ -31,5 +31,5 @@ struct ByteSize: ExpressibleByArgument {
   }
 
   /// For people who count: `1.5 GiB (1610612736 bytes)`.
-  var exact: String { bytes < 1024 ? rounded : "\(rounded) (\(bytes) bytes)" }
+  package var exact: String { bytes < 1024 ? rounded : "\(rounded) (\(bytes) bytes)" }
 }
