@@ -1,10 +1,14 @@
 # The one entry point, for people and for CI.
-.PHONY: run test build crash faults kills damage contract bench bench-compare format lint clean
+.PHONY: run man test build crash faults kills damage contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
 	swift build -c release --product ploopd
+	swift build -c release --product ploopctl
 	.build/release/ploopd serve
+
+man: ## manual pages of ploopd and ploopctl, a page for each command, in .build/man
+	scripts/make-manuals .build/man
 
 test: ## install what the tests need, run all of them
 	scripts/install-packages test

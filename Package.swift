@@ -17,7 +17,10 @@ let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 /// The targets in reading order: arrows point only upward in this list (docs/architecture.md).
 let package = Package(
   name: "ploopd",
-  products: [.executable(name: "ploopd", targets: ["ploopd"])],
+  products: [
+    .executable(name: "ploopd", targets: ["ploopd"]),
+    .executable(name: "ploopctl", targets: ["ploopctl"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -60,6 +63,14 @@ let package = Package(
       swiftSettings: settings),
     .target(
       name: "PloopTerminal", dependencies: [argumentParser], swiftSettings: settings),
+    .target(
+      name: "PloopClient",
+      dependencies: [
+        "CLinux", "PloopIO", "PloopJSON", "PloopPeer", "PloopTerminal", argumentParser,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "ploopctl", dependencies: ["PloopClient"], swiftSettings: settings),
     .executableTarget(
       name: "ploopd",
       dependencies: [
@@ -109,6 +120,10 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "PloopPeerTests", dependencies: ["PloopIO", "PloopPeer", "TestSupport"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PloopClientTests",
+      dependencies: ["PloopClient", "PloopJSON", "TestSupport", argumentParser, yams],
       swiftSettings: settings),
     .testTarget(
       name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "TestSupport"],

@@ -12,12 +12,21 @@
 struct conversation {
   const struct ccurl_request *request;
   struct ccurl_reply *reply;
+  CURL *handle;
+  int is_ended; // by whoever receives
 };
 
 static size_t receive(char *bytes, size_t size, size_t count, void *context) {
   struct conversation *conversation = context;
   struct ccurl_reply *reply = conversation->reply;
   size_t added = size * count;
+  long status = 0;
+  if (conversation->request->receive) curl_easy_getinfo(conversation->handle, CURLINFO_RESPONSE_CODE, &status);
+  if (status >= 200 && status < 300) {
+    if (conversation->request->receive(conversation->request->context, bytes, added) == 0) return added;
+    conversation->is_ended = 1;
+    return CURL_WRITEFUNC_ERROR;
+  }
   if (added > conversation->request->limit - reply->length) {
     reply->is_too_long = 1;
     return CURL_WRITEFUNC_ERROR;
@@ -83,10 +92,12 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
     strcpy(reply->error, "libcurl");
     return 1;
   }
-  struct conversation conversation = {request, reply};
+  struct conversation conversation = {request, reply, handle, 0};
   char words[CURL_ERROR_SIZE] = "";
   struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
   if (request->body) headers = curl_slist_append(headers, "Content-Type: application/json");
+  for (const char *const *header = request->headers; header && *header; header++)
+    headers = curl_slist_append(headers, *header);
   curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle, CURLOPT_NOPROXY, "*");
@@ -120,7 +131,12 @@ int ccurl_perform(const struct ccurl_request *request, struct ccurl_reply *reply
     curl_easy_setopt(handle, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
     code = curl_easy_setopt(handle, CURLOPT_XOAUTH2_BEARER, request->token);
   }
+  if (request->receive) {
+    curl_easy_setopt(handle, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(handle, CURLOPT_LOW_SPEED_TIME, 60L);
+  }
   if (code == CURLE_OK) code = curl_easy_perform(handle);
+  if (conversation.is_ended) code = CURLE_OK;
   if (code == CURLE_OK) {
     curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &reply->status);
   } else {

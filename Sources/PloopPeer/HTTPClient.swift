@@ -2,50 +2,106 @@ internal import CCurl
 internal import PloopIO
 
 /// Asks an HTTP server, one request at a time, and waits for each answer; never longer than it may take.
-struct HTTPClient: Sendable {
-  struct Reply: Sendable {
-    var status: Int
-    var body: [UInt8]
+package struct HTTPClient: Sendable {
+  package struct Reply: Sendable {
+    package var status: Int
+    package var body: [UInt8]
   }
 
-  private static let replyLimitBytes = 1 << 20
+  /// As what whoever runs the program shows himself, and whom he takes for the server: files in PEM, and a token.
+  package struct Identity: Sendable {
+    /// Those that vouch for the server; nil for the system's.
+    package var authorities: String?
+    package var certificate: String?
+    package var key: String?
+    /// The bytes behind `Authorization: Bearer`; without TLS, too.
+    package var secret: String?
+
+    package init(
+      authorities: String? = nil, certificate: String? = nil, key: String? = nil,
+      secret: String? = nil
+    ) {
+      self.authorities = authorities
+      self.certificate = certificate
+      self.key = key
+      self.secret = secret
+    }
+  }
 
   let address: PeerAddress
-  /// Until there is a connection, and for all of a request.
+  /// Until there is a connection, and for all of a request; 0 for as long as it takes.
   var connectSeconds = 10
-  var seconds = 30
+  package var seconds = 30
   /// As ``SocketAddress/isLinkLocal``.
-  var allowsLinkLocal = false
+  package var allowsLinkLocal = false
+  package var replyLimitBytes = 1 << 20
+  /// Where the address has no credentials of its own.
+  package var identity = Identity()
 
-  /// - Parameter path: beginning with a slash, encoded.
-  func send(
-    _ method: String, _ path: String, _ body: [UInt8]? = nil
+  package init(address: PeerAddress) { self.address = address }
+
+  /// - Parameters:
+  ///   - path: beginning with a slash, encoded.
+  ///   - headers: each as it stands in the request.
+  package func send(
+    _ method: String, _ path: String, _ body: [UInt8]? = nil, headers: [String] = []
+  ) throws(PeerError) -> Reply {
+    try ask(method, path, body, headers, nil)
+  }
+
+  /// Asks for what comes bit by bit.
+  ///
+  /// - Parameter receive: is given each piece of a success as it comes; false ends it.
+  /// - Returns: when either side has ended it; the body is what an answer says that is no success.
+  package func stream(
+    _ path: String, headers: [String], _ receive: (UnsafeRawBufferPointer) -> Bool
+  ) throws(PeerError) -> Reply {
+    try withoutActuallyEscaping(receive) { receive throws(PeerError) in
+      try ask("GET", path, nil, headers, Receiver(receive))
+    }
+  }
+
+  private final class Receiver {
+    let receive: (UnsafeRawBufferPointer) -> Bool
+    init(_ receive: @escaping (UnsafeRawBufferPointer) -> Bool) { self.receive = receive }
+  }
+
+  private func ask(
+    _ method: String, _ path: String, _ body: [UInt8]?, _ headers: [String], _ receiver: Receiver?
   ) throws(PeerError) -> Reply {
     let socket = try address.socket?()
-    defer { withExtendedLifetime(socket) {} }
     let credentials = try address.credentials?()
-    defer { withExtendedLifetime(credentials) {} }
+    defer { withExtendedLifetime((socket, credentials, receiver)) {} }
     var text = ccurl_reply()
     defer { ccurl_free(&text) }
-    let isAnswered = perform(
-      method, path, socket?.path, credentials, body.map { $0 + [0] }, &text)
-    guard isAnswered else {
-      let words = HTTPClient.string(&text.error)
-      if text.is_untrusted != 0 {
-        throw PeerError(.unsuitable, "\(address.name): its certificate does not count: \(words)")
+    let words = Words()
+    var request = ccurl_request()
+    request.method = words.keep(method)
+    request.url = words.keep(address.base + path)
+    request.unix_socket = words.keep(socket?.path ?? address.socketPath)
+    request.body = words.keep(bytes: body)
+    request.headers = words.keep(list: headers)
+    let identity = credentials.map(Identity.init) ?? identity
+    request.authorities = words.keep(identity.authorities)
+    request.certificate = words.keep(identity.certificate)
+    request.key = words.keep(identity.key)
+    request.token = words.keep(identity.secret)
+    request.connect_milliseconds = connectSeconds * 1000
+    request.milliseconds = seconds * 1000
+    request.limit = replyLimitBytes
+    request.allows_link_local = allowsLinkLocal ? 1 : 0
+    if let receiver {
+      request.context = Unmanaged.passUnretained(receiver).toOpaque()
+      request.receive = { context, bytes, count in
+        guard let context else { return 1 }
+        let receiver = Unmanaged<Receiver>.fromOpaque(context).takeUnretainedValue()
+        return receiver.receive(UnsafeRawBufferPointer(start: bytes, count: count)) ? 0 : 1
       }
-      if text.is_unusable != 0 {
-        throw PeerError(
-          .unsuitable, "\(address.name): what is to be shown to it cannot be used: \(words)")
-      }
-      if text.is_refused != 0 {
-        throw PeerError(.unsuitable, "\(address.name): its address is one of the local link")
-      }
-      if text.is_too_long != 0 {
-        throw PeerError(.unsuitable, "\(address.name): the answer to \(path) is too long")
-      }
-      throw PeerError(.unreachable, "\(address.name): \(words)")
     }
+    // libcurl is asked through C memory, which lasts as long as this call; what it answers is copied before it is
+    // freed.
+    let isAnswered = withExtendedLifetime(words) { ccurl_perform(&request, &text) == 0 }
+    guard isAnswered else { throw fault(&text, path) }
     let bytes = text.body.map { Array(UnsafeRawBufferPointer(start: $0, count: text.length)) } ?? []
     // Its words are told to people, and written down.
     if let secret = credentials?.secret, bytes.firstRange(of: secret) != nil {
@@ -54,71 +110,64 @@ struct HTTPClient: Sendable {
     return Reply(status: text.status, body: bytes)
   }
 
-  /// libcurl is asked through C strings and C memory, which last as long as this call; what it answers is copied
-  /// before it is freed (``send(_:_:_:)``).
-  private func perform(
-    _ method: String, _ path: String, _ socket: String?, _ credentials: PeerCredentials?,
-    _ body: [UInt8]?, _ reply: inout ccurl_reply
-  ) -> Bool {
-    var request = ccurl_request()
-    request.connect_milliseconds = connectSeconds * 1000
-    request.milliseconds = seconds * 1000
-    request.limit = HTTPClient.replyLimitBytes
-    request.allows_link_local = allowsLinkLocal ? 1 : 0
-    return method.withCString { method in
-      (address.base + path).withCString { url in
-        HTTPClient.withOptionalCString(socket) { socket in
-          HTTPClient.withOptionalBytes(body) { body in
-            request.method = method
-            request.url = url
-            request.unix_socket = socket
-            request.body = body
-            return HTTPClient.with(credentials, of: &request) { ccurl_perform(&$0, &reply) == 0 }
-          }
-        }
-      }
+  private func fault(_ text: inout ccurl_reply, _ path: String) -> PeerError {
+    let words = withUnsafeBytes(of: &text.error) {
+      String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
     }
+    if text.is_untrusted != 0 {
+      return PeerError(.unsuitable, "\(address.name): its certificate does not count: \(words)")
+    }
+    if text.is_unusable != 0 {
+      return PeerError(
+        .unsuitable, "\(address.name): what is to be shown to it cannot be used: \(words)")
+    }
+    if text.is_refused != 0 {
+      return PeerError(.unsuitable, "\(address.name): its address is one of the local link")
+    }
+    if text.is_too_long != 0 {
+      return PeerError(.unsuitable, "\(address.name): the answer to \(path) is too long")
+    }
+    return PeerError(.unreachable, "\(address.name): \(words)")
   }
+}
 
-  private static func with(
-    _ credentials: PeerCredentials?, of request: inout ccurl_request,
-    _ body: (inout ccurl_request) -> Bool
-  ) -> Bool {
-    guard let credentials else { return body(&request) }
+extension HTTPClient.Identity {
+  /// What lies in a folder, by its descriptor.
+  fileprivate init(_ credentials: PeerCredentials) {
     let pair = credentials.hasCertificate ? credentials : nil
-    return withOptionalCString(credentials.path(of: PeerCredentials.authorities)) { authorities in
-      withOptionalCString(pair?.path(of: PeerCredentials.certificate)) { certificate in
-        withOptionalCString(pair?.path(of: PeerCredentials.key)) { key in
-          withOptionalBytes(credentials.secret.map { $0 + [0] }) { token in
-            request.authorities = authorities
-            request.certificate = certificate
-            request.key = key
-            request.token = token
-            return body(&request)
-          }
-        }
-      }
-    }
+    self.init(
+      authorities: credentials.path(of: PeerCredentials.authorities),
+      certificate: pair?.path(of: PeerCredentials.certificate),
+      key: pair?.path(of: PeerCredentials.key),
+      secret: credentials.secret.map { String(decoding: $0, as: UTF8.self) })
+  }
+}
+
+/// Strings in C memory, freed with this object.
+private final class Words {
+  private var kept: [UnsafeMutableRawPointer] = []
+
+  deinit { kept.forEach { $0.deallocate() } }
+
+  func keep(_ text: String?) -> UnsafePointer<CChar>? { keep(bytes: text.map { Array($0.utf8) }) }
+
+  /// A zero is put behind them.
+  func keep(bytes: [UInt8]?) -> UnsafePointer<CChar>? {
+    guard let bytes else { return nil }
+    let memory = UnsafeMutablePointer<CChar>.allocate(capacity: bytes.count + 1)
+    for (index, byte) in bytes.enumerated() { memory[index] = CChar(bitPattern: byte) }
+    memory[bytes.count] = 0
+    kept.append(memory)
+    return UnsafePointer(memory)
   }
 
-  private static func withOptionalCString<Result>(
-    _ text: String?, _ body: (UnsafePointer<CChar>?) -> Result
-  ) -> Result {
-    guard let text else { return body(nil) }
-    return text.withCString(body)
-  }
-
-  /// - Parameter bytes: with a zero at the end.
-  private static func withOptionalBytes<Result>(
-    _ bytes: [UInt8]?, _ body: (UnsafePointer<CChar>?) -> Result
-  ) -> Result {
-    guard let bytes else { return body(nil) }
-    return bytes.withUnsafeBufferPointer { buffer in
-      buffer.withMemoryRebound(to: CChar.self) { body($0.baseAddress) }
-    }
-  }
-
-  private static func string<Tuple>(_ characters: inout Tuple) -> String {
-    withUnsafeBytes(of: &characters) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+  /// - Returns: nil for none.
+  func keep(list texts: [String]) -> UnsafePointer<UnsafePointer<CChar>?>? {
+    guard !texts.isEmpty else { return nil }
+    let memory = UnsafeMutablePointer<UnsafePointer<CChar>?>.allocate(capacity: texts.count + 1)
+    for (index, text) in texts.enumerated() { memory[index] = keep(text) }
+    memory[texts.count] = nil
+    kept.append(memory)
+    return UnsafePointer(memory)
   }
 }

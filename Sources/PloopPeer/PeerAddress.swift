@@ -6,6 +6,8 @@ package struct PeerAddress: Sendable {
   let base: String
   /// Finds the socket that is connected to instead of the host.
   let socket: (@Sendable () throws(PeerError) -> PathHandle)?
+  /// The socket's path, where nobody has to find it.
+  let socketPath: String?
   /// Finds what we show to it, for each request anew: it may have been renewed.
   let credentials: (@Sendable () throws(PeerError) -> PeerCredentials)?
   /// What it is called in messages.
@@ -30,6 +32,7 @@ package struct PeerAddress: Sendable {
     base = scheme + authority
     name = base
     socket = nil
+    socketPath = nil
   }
 
   /// A Unix socket.
@@ -40,6 +43,16 @@ package struct PeerAddress: Sendable {
     self.name = name
     credentials = nil
     socket = find
+    socketPath = nil
+  }
+
+  /// A Unix socket that whoever runs the program has named.
+  package init(socket path: String) {
+    base = "http://localhost"
+    name = path
+    credentials = nil
+    socket = nil
+    socketPath = path
   }
 
   /// - Throws: what keeps the credentials from being read, if there are any.

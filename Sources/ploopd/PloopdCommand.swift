@@ -1,5 +1,5 @@
 internal import ArgumentParser
-internal import PloopControl
+internal import PloopIO
 
 /// The command line as a whole; each command has a file of its own.
 struct PloopdCommand: ParsableCommand {

@@ -12,11 +12,16 @@ struct ccurl_request {
   const char *authorities; // file with those that may vouch for the server; NULL for the system's
   const char *certificate; // file that the server is shown, with `key`; NULL for none
   const char *key;
+  const char *const *headers; // further ones, NULL behind the last; NULL for none
   const char *token; // bearer token that the server is shown; NULL for none
   long connect_milliseconds;
-  long milliseconds;     // for all of it
+  long milliseconds;     // for all of it; 0 for as long as it takes
   size_t limit;          // most bytes of a reply
   int allows_link_local; // whether 169.254.0.0/16 and fe80::/10 are connected to
+  // Is given what a successful answer says, as it comes, instead of the reply's body; whatever is not 0 ends it. NULL
+  // for a reply as a whole. A minute of silence is the end of it, too.
+  int (*receive)(void *context, const char *bytes, size_t count);
+  void *context;
 };
 
 struct ccurl_reply {

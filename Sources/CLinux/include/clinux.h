@@ -9,6 +9,9 @@
 #include <sys/types.h>
 
 // open.c: man 2 openat2, man 2 open
+// Columns of a terminal; 0 for none.
+int clinux_terminal_columns(int fd);
+
 int clinux_open(const char *path, int flags, mode_t mode);
 // Opens `path` beneath `directory`; no link of any kind is followed out of it or at all.
 int clinux_open_beneath(int directory, const char *path, uint64_t flags, mode_t mode);

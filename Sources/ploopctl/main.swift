@@ -1,0 +1,3 @@
+internal import PloopClient
+
+Ploopctl.start()
