@@ -4,7 +4,10 @@ internal import PloopJSON
 struct ServiceGroup: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "service", abstract: "The service itself: version, health, metrics.",
-    subcommands: [ServiceShow.self, ServiceHealth.self, ServiceReady.self, ServiceMetrics.self])
+    subcommands: [
+      ServiceShow.self, ServiceHealth.self, ServiceReady.self, ServiceMetrics.self,
+      ServiceDiagnostics.self,
+    ])
 }
 
 struct ServiceShow: RequestCommand {
@@ -45,4 +48,11 @@ struct ServiceMetrics: RequestCommand {
   @OptionGroup(title: "The service") var service: ServiceOptions
   var request: Request { Request(.getMetrics) }
   var view: View { .raw }
+}
+
+struct ServiceDiagnostics: RequestCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "diagnostics", abstract: "Show everything at once that helps to find a fault.")
+  @OptionGroup(title: "The service") var service: ServiceOptions
+  var request: Request { Request(.getDiagnostics) }
 }

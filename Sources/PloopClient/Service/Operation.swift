@@ -1,6 +1,6 @@
-/// The operations of the API, by the names of openapi.yaml; a test holds the two against each other.
+/// The operations of the API but for its pages and pictures, by the names of openapi.yaml; a test holds the two against each other.
 enum Operation: String, CaseIterable, Sendable {
-  case getHealth, getReadiness, getMetrics, getService, listEvents
+  case getHealth, getReadiness, getMetrics, getService, getDiagnostics, listEvents
   case listDevices, attachDevice, getDevice, changeDevice, detachDevice, getMap, getStatistics
   case listDeltas, addDelta, getDelta, changeDelta, flipUpperDeltas, notifyMerged
   case listSnapshots, addSnapshot, getSnapshot, changeSnapshot, removeSnapshot, switchSnapshot
@@ -21,6 +21,7 @@ enum Operation: String, CaseIterable, Sendable {
     case .getReadiness: ("GET", "/readyz")
     case .getMetrics: ("GET", "/metrics")
     case .getService: ("GET", "/v1")
+    case .getDiagnostics: ("GET", "/v1/diagnostics")
     case .listEvents: ("GET", "/v1/events")
     case .listDevices: ("GET", "/v1/devices")
     case .attachDevice: ("POST", "/v1/devices")
