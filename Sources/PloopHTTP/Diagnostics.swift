@@ -1,3 +1,5 @@
+internal import PloopJSON
+
 /// What the process knows of itself and the service does not.
 package struct DiagnosticsSource: Sendable {
   /// By the names that the file of settings has for them.

@@ -1,4 +1,5 @@
 internal import PloopIO
+internal import PloopJSON
 
 /// Lists that were made a moment ago, for who asks for the same again: with a thousand devices one takes tens of
 /// milliseconds, and everybody else waits meanwhile.

@@ -27,6 +27,24 @@ package indirect enum JSON: Equatable, Sendable {
     return members.first { $0.name == name }?.value
   }
 
+  /// Those of an object; none of anything else.
+  package var members: [Member] {
+    guard case .object(let members) = self else { return [] }
+    return members
+  }
+
+  /// Those of a list; none of anything else.
+  package var items: [JSON] {
+    guard case .array(let items) = self else { return [] }
+    return items
+  }
+
+  /// Nil for what is no string.
+  package var text: String? {
+    guard case .string(let text) = self else { return nil }
+    return text
+  }
+
   /// An object without the members that are nil.
   package static func members(_ pairs: KeyValuePairs<String, JSON?>) -> JSON {
     .object(pairs.compactMap { pair in pair.value.map { Member(name: pair.key, value: $0) } })
@@ -42,7 +60,7 @@ package indirect enum JSON: Equatable, Sendable {
   }
 
   /// Appends the text of the value.
-  func write(to out: inout [UInt8]) {
+  package func write(to out: inout [UInt8]) {
     switch self {
     case .null: out += "null".utf8
     case .bool(let value): out += (value ? "true" : "false").utf8

@@ -1,6 +1,7 @@
 import Foundation
 import PloopControl
 import PloopIO
+import PloopJSON
 import TestSupport
 import Testing
 

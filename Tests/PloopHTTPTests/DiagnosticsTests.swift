@@ -1,3 +1,4 @@
+import PloopJSON
 import Testing
 
 @testable import PloopHTTP

@@ -1,4 +1,5 @@
 import PloopIO
+import PloopJSON
 import TestSupport
 import Testing
 

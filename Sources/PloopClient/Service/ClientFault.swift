@@ -58,11 +58,6 @@ struct ClientFault: Error, Sendable {
 }
 
 extension JSON {
-  var text: String? {
-    guard case .string(let text) = self else { return nil }
-    return text
-  }
-
   var whole: Int64? {
     guard case .integer(let number) = self else { return nil }
     return number
@@ -71,12 +66,6 @@ extension JSON {
   var flag: Bool? {
     guard case .bool(let flag) = self else { return nil }
     return flag
-  }
-
-  /// Those of a list; none of anything else.
-  var items: [JSON] {
-    guard case .array(let items) = self else { return [] }
-    return items
   }
 
   /// What is at the end of a path as `progress.phase`; nil where it is missing or null.

@@ -90,21 +90,14 @@ package struct AuditVerifier: Sendable {
     head = chain
     lineCount += 1
     if chain.hash == noted { hasSeenNoted = true }
-    if case .integer(let lost)? = said?.told("lost") { lostCount += UInt64(clamping: lost) }
-    if said?.told("event") == .string("crash") { crashCount += 1 }
+    if case .integer(let lost)? = said?.member("lost") { lostCount += UInt64(clamping: lost) }
+    if said?.member("event") == .string("crash") { crashCount += 1 }
   }
 
   private static func missing(_ line: JSON?) -> ClosedRange<UInt64>? {
-    guard case .integer(let from)? = line?.told("missing_from"),
-      case .integer(let to)? = line?.told("missing_to"), from > 0, from <= to
+    guard case .integer(let from)? = line?.member("missing_from"),
+      case .integer(let to)? = line?.member("missing_to"), from > 0, from <= to
     else { return nil }
     return UInt64(from)...UInt64(to)
-  }
-}
-
-extension JSON {
-  fileprivate func told(_ name: String) -> JSON? {
-    guard case .object(let members) = self else { return nil }
-    return members.first { $0.name == name }?.value
   }
 }

@@ -1,4 +1,5 @@
 internal import CAssets
+internal import PloopJSON
 
 /// What openapi.yaml says, which was put into this program when it was built.
 struct Contract: Sendable {

@@ -1,3 +1,5 @@
+internal import PloopJSON
+
 // The reference of all operations: what the contract says, for people with curl.
 
 extension Contract {

@@ -1,3 +1,5 @@
+internal import PloopJSON
+
 // Schemas of the contract for people.
 
 extension Contract {

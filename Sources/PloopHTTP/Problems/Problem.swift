@@ -1,4 +1,5 @@
 package import PloopControl
+internal import PloopJSON
 
 /// An error as RFC 9457 has it.
 package struct Problem: Error, Sendable {

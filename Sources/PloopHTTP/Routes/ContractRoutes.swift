@@ -1,4 +1,5 @@
 internal import CAssets
+internal import PloopJSON
 
 /// The contract, for programs and for people; whoever reaches the service may read it.
 let contractRoutes: [Route] = [

@@ -1,5 +1,6 @@
 internal import PloopControl
 internal import PloopIO
+internal import PloopJSON
 
 /// Everything that somebody who has to find out what is wrong asks for first, in one answer.
 let diagnosticsRoutes: [Route] = [

@@ -1,31 +1,9 @@
+internal import PloopJSON
 internal import Yams
 
 // How documents of this program's own are read.
 
 extension JSON {
-  func member(_ name: String) -> JSON? {
-    guard case .object(let members) = self else { return nil }
-    return members.first { $0.name == name }?.value
-  }
-
-  /// Of an object; none of anything else.
-  var members: [Member] {
-    guard case .object(let members) = self else { return [] }
-    return members
-  }
-
-  /// Of a list; none of anything else.
-  var items: [JSON] {
-    guard case .array(let items) = self else { return [] }
-    return items
-  }
-
-  /// Nil for what is no string.
-  var text: String? {
-    guard case .string(let text) = self else { return nil }
-    return text
-  }
-
   /// - Throws: `internal` for what is no YAML, or has what JSON has not.
   init(yaml: String) throws(Problem) {
     let root: Node?
