@@ -209,6 +209,25 @@ struct CompactionTests {
     try bench.checkSnapshots()
   }
 
+  @Test("an order that is given up because somebody stays inside gives nobody's place away")
+  func givenUp() throws {
+    let bench = try ChainBench(Self.geometry)
+    let half = Self.clusters / 2
+    try Self.fill(bench, (0..<half).reversed())
+    try bench.device.flush()
+    let compaction = try Compaction(of: bench.device, [.defragment])
+    _ = try compaction.begin(until: .after(seconds: 3600))
+    let pass = try #require(bench.device.gate.enterNow())
+    #expect(throws: DeviceError.self) {
+      try compaction.step(limit: 5, until: .after(milliseconds: 1))
+    }
+    bench.device.gate.leave(pass)
+    try Self.fill(bench, half..<Self.clusters)
+    try bench.check("written after it was given up")
+    try Self.compact(bench.device, Self.all)
+    try bench.check("in order at last")
+  }
+
   @Test("can be given up between any two steps, and begun again")
   func interrupted() throws {
     for steps in 1..<12 {

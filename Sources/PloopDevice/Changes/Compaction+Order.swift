@@ -48,9 +48,15 @@ final class Ordering: Compaction.Work {
   ) throws(DeviceError) -> UInt64 {
     let allocator = mover.writing.allocator
     let used = try allocator.hold(places)
-    defer { allocator.letGo(owned: Set(places.filter { known(at: $0) != nil })) }
-    // Whoever was inside may have taken a place before it was held.
+    var (haveLeft, isOrdered) = (false, false)
+    defer {
+      // Given up on the way: the map alone tells who lies where by now.
+      if haveLeft, !isOrdered { look() }
+      allocator.letGo(owned: haveLeft ? Set(places.filter { known(at: $0) != nil }) : Set(used))
+    }
+    // Whoever was inside may have taken a place before it was held, and may not have written it down yet.
     try mover.awaitLeavers(until: deadline)
+    haveLeft = true
     let belonging = Dictionary(uniqueKeysWithValues: zip(clusters, places))
     let strangers = used.compactMap { place -> UInt64? in
       guard let cluster = owner(of: place) else { return nil }
@@ -65,6 +71,7 @@ final class Ordering: Compaction.Work {
       return ClusterAllocator.Allocation(physical: own, isZero: false)
     }
     for (cluster, place) in belonging { note(cluster, at: place) }
+    isOrdered = true
     return copied
   }
 
