@@ -127,8 +127,7 @@ final class IndexWriter: Sendable {
       failure = write(last)
     }
     if let failure { condition.degrade("\(failure); a snapshot could not be made durable") }
-    end(last, failure)
-    retire()
+    end(last, failure, isLast: true)
     if let failure { throw failure }
   }
 
@@ -183,10 +182,15 @@ final class IndexWriter: Sendable {
       number: number, freed: freed, hadWrites: hadWrites, pages: pages, copies: copies.region)
   }
 
-  private func end(_ round: Round, _ failure: DeviceError?) {
+  private func end(_ round: Round, _ failure: DeviceError?, isLast: Bool = false) {
     allocator.roundEnded(round.freed, succeeded: failure == nil)
     state.update { state in
       state.isRunning = false
+      if isLast {
+        // One step with the end: a round in between would write what the map says of the new top.
+        state.isRetired = true
+        state.dirtyPages = []
+      }
       state.ended = round.number
       state.failures[round.number] = failure
       if state.failures.count > IndexWriter.failuresKept {
