@@ -58,7 +58,7 @@ struct ResizeRouteTests {
   func dryRun() async {
     let plan = await send(#"{"size":21474836480}"#, "?dry_run=true")
     #expect(plan.status == 200 && plan.member("dry_run") == .bool(true))
-    #expect(await send(#"{"autostart":true}"#, "?dry_run=true").status == 400)
+    #expect(await send(#"{"autostart":true}"#, "?dry_run=true").status == 422)
     #expect(service.state.withLock { $0.changes.isEmpty })
   }
 }

@@ -82,16 +82,17 @@ extension Contract {
     let slugs = operation.problems.filter {
       String(ProblemCatalogue.entry($0).status) == response.status
     }
+    let problems = slugs.sorted().map(WebPage.problem).joined(separator: ", ")
     if !slugs.isEmpty, response.value.member("content")?.members.count == 1 {
-      return [response.status, slugs.sorted().map(WebPage.problem).joined(separator: ", ")]
+      return [response.status, problems]
     }
     let kinds = (response.value.member("content")?.members ?? []).map { content in
       "\(WebPage.code(WebPage.escaped(content.name))) \(kind(of: content.value.member("schema") ?? .null))"
     }
     return [
       response.status,
-      ([WebPage.line(response.value.member("description")?.text ?? "")] + kinds)
-        .joined(separator: "<br>"),
+      ([WebPage.line(response.value.member("description")?.text ?? "")] + kinds
+        + (slugs.isEmpty ? [] : [problems])).joined(separator: "<br>"),
     ]
   }
 
