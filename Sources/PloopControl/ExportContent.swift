@@ -76,7 +76,7 @@ struct DoorContent: ExportContent {
     }
     guard offset <= sizeBytes else {
       throw ServiceError(
-        .invalidValue, "the offset \(offset) is beyond the export's \(sizeBytes) bytes")
+        .valueImpossible, "the offset \(offset) is beyond the export's \(sizeBytes) bytes")
     }
     let end = offset + min(length, sizeBytes - offset)
     var page = ExtentPage(context: context, contexts: names, extents: [], nextOffset: nil)

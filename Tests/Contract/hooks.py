@@ -1,35 +1,10 @@
 """What schemathesis is to know of this service (schemathesis.toml names this file)."""
 
 import json
-import random
 
 import schemathesis
-import urllib3
-import urllib3.util.connection
 
 LONGEST_WAIT_SECONDS = 1
-
-
-# Whoever shows wrong credentials often is slowed down, by his address. That is tested elsewhere; here each
-# request comes from another address of this machine.
-
-_connect = urllib3.util.connection.create_connection
-_put_back = urllib3.HTTPConnectionPool._put_conn
-
-
-def _connect_from_anywhere(address, timeout=None, source_address=None, socket_options=None):
-    source = (f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}", 0)
-    return _connect(address, timeout, source, socket_options)
-
-
-def _put_back_closed(pool, connection):
-    if connection:
-        connection.close()
-    _put_back(pool, connection)
-
-
-urllib3.util.connection.create_connection = _connect_from_anywhere
-urllib3.HTTPConnectionPool._put_conn = _put_back_closed
 
 
 # Requests may ask to wait for up to a minute, which is right and slow.

@@ -111,7 +111,7 @@ struct DataPlaneTests {
     #expect(
       try service.get("/v1/exports/vm/extents?context=dirty:no").code == "checkpoint-not-found")
     #expect(try service.get("/v1/exports/vm/extents?context=bass").code == "invalid-value")
-    #expect(try service.get("/v1/exports/vm/extents?offset=16777217").code == "invalid-value")
+    #expect(try service.get("/v1/exports/vm/extents?offset=16777217").code == "value-impossible")
     #expect(try service.get("/v1/exports/no/extents").code == "export-not-found")
   }
 

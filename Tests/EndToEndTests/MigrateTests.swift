@@ -211,7 +211,7 @@ struct MigrateTests {
     #expect(try code(#""to":{}"#) == "invalid-value")
     #expect(try code(#""to":{"nbd":"http://x/"}"#) == "invalid-value")
     #expect(try code(#""to":{"nbd":"nbd+unix:///?socket=/etc/x"}"#) == "path-outside-root")
-    #expect(try code(#""to":{"nbd":"nbd://10.0.0.9/","tls":{}}"#) == "invalid-value")
+    #expect(try code(#""to":{"nbd":"nbd://10.0.0.9/","tls":{}}"#) == "value-impossible")
     #expect(try code(#""to":{"nbd":"nbd://10.0.0.9/","x":1}"#) == "unknown-field")
     #expect(try code(#""to":{"nbd":"nbd://10.0.0.9/"},"max_downtime_ms":0"#) == "invalid-value")
     #expect(try code(#""to":{"nbd":"nbd://10.0.0.9/"},"source":"x""#) == "invalid-value")

@@ -296,7 +296,7 @@ struct OneShotBackupTests {
       (["type": .text("directory")], [:], "invalid-value", "/params/to/path"),
       (folder("x"), ["target": .text("nas")], "invalid-value", "/params/target"),
       (folder("../x"), [:], "path-outside-root", "/params/to/path"),
-      (folder("none:x"), [:], "invalid-value", "/params/to/path"),
+      (folder("none:x"), [:], "value-impossible", "/params/to/path"),
       (folder("backups/vm"), [:], "target-exists", "/params/to"),
       (file("x", "qcow2"), [:], "invalid-value", "/params/to/format"),
       (
@@ -311,7 +311,7 @@ struct OneShotBackupTests {
         [
           "type": .text("nbd"), "uri": .text("nbd://host/"),
           "tls": .object(["verify": .flag(false)]),
-        ], [:], "invalid-value", "/params/to/tls"
+        ], [:], "value-impossible", "/params/to/tls"
       ),
       (
         folder("x").merging(["slots": .number(2)]) { $1 }, [:], "unknown-field",

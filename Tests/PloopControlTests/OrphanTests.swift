@@ -139,7 +139,7 @@ struct OrphanTests {
     #expect(
       try await fixture.code {
         _ = try await $0.images(root: "none", state: nil, after: nil, limit: 1)
-      } == "invalid-value")
+      } == "value-impossible")
     let metric = service.imageMetrics().first { $0.name == "ploopd_images_disk_bytes" }
     let sample = metric?.samples.first { $0.labels.contains { $0.value == "orphan" } }
     guard case .number(let value)? = sample?.value else {

@@ -188,7 +188,7 @@ struct ContractTests {
     ("switchSnapshot", "/v1/devices/vm1/snapshots/x/switch", #"{"discard_top":true}"#, 404),
     (
       "switchSnapshot", "/v1/devices/vm1/snapshots/6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01/switch",
-      "{}", 400
+      "{}", 422
     ),
     ("removeSnapshot", "/v1/devices/vm1/snapshots/6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01", "", 202),
     (

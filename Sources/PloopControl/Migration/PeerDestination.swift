@@ -52,7 +52,7 @@ struct PeerDestination: Equatable, Sendable {
     let address = try pinned.address(service)
     do throws(PeerError) { try address.requireCredentials() } catch {
       throw ServiceError(
-        .invalidValue, "credentials: \(error.detail)", pointer: Self.credentialsPointer)
+        .valueImpossible, "credentials: \(error.detail)", pointer: Self.credentialsPointer)
     }
     return pinned
   }

@@ -99,7 +99,7 @@ let chainRoutes: [Route] = [
     try body.finish()
     guard (keep == nil) == discards else {
       throw Problem(
-        "invalid-value", "say keep_top_as, a name for the state so far, or \"discard_top\":true",
+        "value-impossible", "say keep_top_as, a name for the state so far, or \"discard_top\":true",
         pointer: "/keep_top_as")
     }
     let revision = try call.ifRevision()
