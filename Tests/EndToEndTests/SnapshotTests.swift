@@ -103,7 +103,8 @@ struct SnapshotTests {
     let path = "/v1/devices/vm/snapshots/\(one.filter { !"{}".contains($0) })/switch"
     #expect(try service.post(path, "{}").code == "invalid-value")
     #expect(
-      try service.post(path, "{\"keep_top_as\":\"x\",\"discard_top\":true}").code == "value-impossible"
+      try service.post(path, "{\"keep_top_as\":\"x\",\"discard_top\":true}").code
+        == "value-impossible"
     )
     #expect(
       try service.post(
