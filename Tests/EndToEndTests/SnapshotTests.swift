@@ -101,7 +101,7 @@ struct SnapshotTests {
     try write("vm", 2, "2M 4M")
     try save("vm", "two")
     let path = "/v1/devices/vm/snapshots/\(one.filter { !"{}".contains($0) })/switch"
-    #expect(try service.post(path, "{}").code == "invalid-value")
+    #expect(try service.post(path, "{}").code == "value-impossible")
     #expect(
       try service.post(path, "{\"keep_top_as\":\"x\",\"discard_top\":true}").code
         == "value-impossible"
