@@ -146,7 +146,7 @@ package struct JSONParser {
     if let integer = Int64(text) { return .integer(integer) }
     guard let number = Double(text), number.isFinite else { throw malformed("a number too large") }
     // JSON Schema: 66.0 is an integer.
-    if let integer = Int64(exactly: number), abs(integer) <= JSON.largestNumber {
+    if let integer = Int64(exactly: number), integer.magnitude <= JSON.largestNumber.magnitude {
       return .integer(integer)
     }
     return .number(number)
