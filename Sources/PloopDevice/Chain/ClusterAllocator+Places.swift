@@ -114,23 +114,25 @@ extension ClusterAllocator {
         state.zero[Int(place)] = false
       }
       state.held = places
+      state.heldFree = Set(places).subtracting(used)
       return used
     }
   }
 
-  /// Nobody's order any more.
-  ///
-  /// - Parameter owned: the held places that an entry names.
-  func letGo(owned: Set<UInt64>) {
+  /// A cluster is about to be put into a place. Call it before any entry names the place.
+  func placed(_ physical: UInt64) { state.withLock { _ = $0.heldFree.remove(physical) } }
+
+  /// Nobody's order any more. What became free meanwhile is free: the map is not asked, since an entry may have left
+  /// a place that is not given back yet, and a request may have a place that no entry names yet.
+  func letGo() {
     state.withLock { state in
-      let awaited = Set(state.awaited.map(\.physical))
-      for place in state.held where !owned.contains(place) && !awaited.contains(place) {
+      for place in state.heldFree {
         state.used[Int(place)] = false
         // A part of something may have been copied there.
         state.zero[Int(place)] = false
         state.hint = min(state.hint, Int(place))
       }
-      state.held = 0..<0
+      (state.held, state.heldFree) = (0..<0, [])
     }
   }
 

@@ -35,6 +35,8 @@ final class ClusterAllocator: Sendable {
     var reserved: Range<UInt64>
     /// Places that are being put in order: used, but for those who put them in order.
     var held: Range<UInt64> = 0..<0
+    /// Those of them that nothing references: free but for those who put them in order.
+    var heldFree: Set<UInt64> = []
     /// No cluster below is free.
     var hint: Int
     /// Unmapped; no round has begun since.
@@ -140,7 +142,10 @@ final class ClusterAllocator: Sendable {
   /// - Parameter isZero: whether all of it is known to read as zero; else its bytes may be anything.
   func abandon(_ allocation: Allocation, isZero: Bool) {
     state.withLock { state in
-      guard !state.isKept(allocation.physical) else { return }
+      guard !state.isKept(allocation.physical) else {
+        if state.held.contains(allocation.physical) { state.heldFree.insert(allocation.physical) }
+        return
+      }
       state.zero[Int(allocation.physical)] = isZero
       state.used[Int(allocation.physical)] = false
       state.hint = min(state.hint, Int(allocation.physical))
@@ -239,7 +244,10 @@ final class ClusterAllocator: Sendable {
       for cluster in clusters {
         // What a longer index will take is not for anybody else.
         state.used[Int(cluster)] = state.isKept(cluster)
-        state.zero[Int(cluster)] = punched
+        let isHeld = state.held.contains(cluster)
+        if isHeld { state.heldFree.insert(cluster) }
+        // Whoever is put there takes it as it is.
+        state.zero[Int(cluster)] = punched && !isHeld
       }
       state.hint = min(state.hint, Int(clusters.lowerBound))
     }

@@ -85,6 +85,7 @@ struct ClusterMover: Sendable {
       throw error
     }
     for copy in copies {
+      writing.allocator.placed(copy.to.physical)
       device.map[copy.cluster] = Place(delta: writing.number, physical: copy.to.physical)
       writing.index.markDirty(Geometry.position(of: copy.cluster).page)
       writing.allocator.unmapped(copy.from)

@@ -48,15 +48,9 @@ final class Ordering: Compaction.Work {
   ) throws(DeviceError) -> UInt64 {
     let allocator = mover.writing.allocator
     let used = try allocator.hold(places)
-    var (haveLeft, isOrdered) = (false, false)
-    defer {
-      // Given up on the way: the map alone tells who lies where by now.
-      if haveLeft, !isOrdered { look() }
-      allocator.letGo(owned: haveLeft ? Set(places.filter { known(at: $0) != nil }) : Set(used))
-    }
-    // Whoever was inside may have taken a place before it was held, and may not have written it down yet.
+    defer { allocator.letGo() }
+    // Whoever was inside may have taken a place before it was held.
     try mover.awaitLeavers(until: deadline)
-    haveLeft = true
     let belonging = Dictionary(uniqueKeysWithValues: zip(clusters, places))
     let strangers = used.compactMap { place -> UInt64? in
       guard let cluster = owner(of: place) else { return nil }
@@ -71,7 +65,6 @@ final class Ordering: Compaction.Work {
       return ClusterAllocator.Allocation(physical: own, isZero: false)
     }
     for (cluster, place) in belonging { note(cluster, at: place) }
-    isOrdered = true
     return copied
   }
 
