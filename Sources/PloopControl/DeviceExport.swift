@@ -107,6 +107,12 @@ package final class DeviceExport: Export {
     }
   }
 
+  package func requireFastZero(offset: UInt64, length: UInt64) throws(NBDError) {
+    try serving { () throws(DeviceError) in
+      try device.requireFastZero(offset: offset, length: length)
+    }
+  }
+
   package func cache(offset: UInt64, length: UInt64) throws(NBDError) {
     try serving { () throws(DeviceError) in try device.cache(offset: offset, length: length) }
   }

@@ -70,6 +70,9 @@ package protocol Export: AnyObject, Sendable {
     offset: UInt64, length: UInt64, mode: ZeroMode, durable: Bool
   ) throws(NBDError)
 
+  /// What ``writeZeroes(offset:length:mode:durable:)`` would refuse of a whole range that is to be zeroed fast.
+  func requireFastZero(offset: UInt64, length: UInt64) throws(NBDError)
+
   /// Reads the range into the page cache.
   func cache(offset: UInt64, length: UInt64) throws(NBDError)
 
@@ -114,6 +117,8 @@ extension Export {
   package func takeBack(_ ticket: UInt64, count: UInt64) {}
 
   package func stopLending() {}
+
+  package func requireFastZero(offset: UInt64, length: UInt64) throws(NBDError) {}
 
   package var contexts: [Context] { [.allocation] }
 

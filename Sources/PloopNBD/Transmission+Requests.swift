@@ -24,7 +24,6 @@ extension Transmission {
   /// What the engine does, and what is answered with its success alone.
   private func change(_ request: Request) {
     let door = self.door
-    let length = request.length
     switch request.type {
     case Command.flush:
       slow(request) { () throws(NBDError) in
@@ -32,25 +31,51 @@ extension Transmission {
         return nil
       }
     case Command.trim:
-      slow(request) { () throws(NBDError) in
-        try door.trim(offset: request.offset, length: length, durable: request.isDurable)
-        return nil
+      inParts(request) { (part) throws(NBDError) in
+        try door.trim(
+          offset: part.offset, length: part.length, durable: request.isDurable && part.isLast)
       }
     case Command.cache:
-      slow(request) { () throws(NBDError) in
-        try door.cache(offset: request.offset, length: length)
-        return nil
+      inParts(request) { (part) throws(NBDError) in
+        try door.cache(offset: part.offset, length: part.length)
       }
     default:  // WRITE_ZEROES, the only one left that a request without a fault can be
       var mode: ZeroMode = []
       if request.flags & CommandFlags.noHole != 0 { mode.insert(.keepAllocated) }
       if request.flags & CommandFlags.fastZero != 0 { mode.insert(.onlyIfFast) }
-      slow(request) { [mode] () throws(NBDError) in
+      inParts(request) { [mode] (part) throws(NBDError) in
+        // Nothing is changed where the last part could not be fast.
+        if part.isFirst, !part.isLast, mode.contains(.onlyIfFast) {
+          try door.requireFastZero(offset: request.offset, length: request.length)
+        }
         try door.writeZeroes(
-          offset: request.offset, length: length, mode: mode, durable: request.isDurable)
-        return nil
+          offset: part.offset, length: part.length, mode: mode,
+          durable: request.isDurable && part.isLast)
       }
     }
+  }
+
+  /// Has the engine carry a request out part by part, each when requests are admitted: one for a whole disk neither
+  /// keeps everybody waiting who waits for those inside, nor holds a thread while the disk is suspended.
+  private func inParts(
+    _ request: Request, _ body: @escaping @Sendable (RequestPart) throws(NBDError) -> Void
+  ) {
+    let (mailbox, format, door, engine) = (self.mailbox, self.format, self.door, connection.engine)
+    mailbox.begin()
+    @Sendable func begin(_ part: RequestPart) {
+      door.perform(on: engine) {
+        let reply: ByteRegion
+        do throws(NBDError) {
+          try body(part)
+          if let next = part.next { return begin(next) }
+          reply = format.success(request)
+        } catch {
+          reply = format.failure(request, error)
+        }
+        mailbox.end(Reply(region: reply, charge: 0))
+      }
+    }
+    begin(RequestPart(firstOf: request))
   }
 
   // MARK: Reading
@@ -240,4 +265,29 @@ extension Transmission {
       mailbox.end(Reply(region: reply, charge: charge))
     }
   }
+}
+
+/// A part of a request that may be for a whole disk.
+struct RequestPart: Sendable {
+  /// Parts end at multiples of it, so that no cluster is cut.
+  private static let bytes: UInt64 = 1 << 30
+
+  private let request: Request
+  private let start: UInt64
+  private let end: UInt64
+
+  init(firstOf request: Request) { self.init(request, from: request.offset) }
+
+  private init(_ request: Request, from start: UInt64) {
+    self.request = request
+    self.start = start
+    // The request lies within the export, whose size is far from 2^64.
+    end = min(request.offset + request.length, (start / RequestPart.bytes + 1) * RequestPart.bytes)
+  }
+
+  var offset: UInt64 { start }
+  var length: UInt64 { end - start }
+  var isFirst: Bool { start == request.offset }
+  var isLast: Bool { end == request.offset + request.length }
+  var next: RequestPart? { isLast ? nil : RequestPart(request, from: end) }
 }

@@ -54,10 +54,23 @@ struct ExtendedHeaderTests {
   @Test("what has no payload may be longer than 4 GiB, and a status tells 64 bits")
   func wideLengths() throws {
     let client = try client(["base:allocation"])
+    let part: UInt64 = 1 << 30
+    for (type, name): (UInt16, String) in [(4, "trim"), (5, "cache"), (6, "zero")] {
+      disk.calls.withLock { $0 = [] }
+      #expect(client.call(type, offset: 512, length: 4 * part, flags: 1).error == 0)
+      // A part at a time, and durable when all of it is.
+      let durable = name == "cache" ? "" : " durable"
+      #expect(
+        disk.calls.withLock { $0 } == [
+          "\(name) 512 \(part - 512)", "\(name) \(part) \(part)", "\(name) \(2 * part) \(part)",
+          "\(name) \(3 * part) \(part)", "\(name) \(4 * part) 512\(durable)",
+        ])
+    }
     for type: UInt16 in [4, 5, 6] { #expect(client.call(type, length: Self.wide).error == 0) }
-    #expect(
-      disk.calls.withLock { $0 }
-        == ["trim 0 \(Self.wide)", "cache 0 \(Self.wide)", "zero 0 \(Self.wide)"])
+    // One that cannot be fast changes nothing.
+    disk.calls.withLock { $0 = [] }
+    #expect(client.call(6, length: 2 * part, flags: 16).error == 95)
+    #expect(disk.calls.withLock { $0 } == ["fast 0 \(2 * part)"])
     #expect(client.call(1, length: 512, payload: [UInt8](repeating: 1, count: 512)).error == 0)
     let cluster = UInt64(MemoryExport.clusterBytes)
     let status = try #require(client.call(7, length: Self.wide).chunks.first)

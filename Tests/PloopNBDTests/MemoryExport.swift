@@ -153,6 +153,11 @@ final class MemoryExport: Export {
     memory.region.slice(Int(offset), count).zero()
   }
 
+  func requireFastZero(offset: UInt64, length: UInt64) throws(NBDError) {
+    try begin("fast \(offset) \(length)")
+    throw NBDError(.notSupported, "not fast")
+  }
+
   func cache(offset: UInt64, length: UInt64) throws(NBDError) {
     try begin("cache \(offset) \(length)")
   }

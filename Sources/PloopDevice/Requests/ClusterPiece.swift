@@ -25,6 +25,16 @@ struct ClusterPieces: Sequence, IteratorProtocol {
     self.length = length
   }
 
+  /// The first piece of a range, and the last one: all others are whole clusters.
+  static func ends(_ geometry: Geometry, offset: UInt64, length: UInt64) -> [ClusterPiece] {
+    var pieces = ClusterPieces(geometry, offset: offset, length: length)
+    guard let first = pieces.next() else { return [] }
+    guard first.length < length else { return [first] }
+    let inLast = (offset + length - 1) & (geometry.clusterBytes - 1)
+    pieces.done = Swift.max(first.length, length - 1 - Swift.min(inLast, length - 1))
+    return [first] + (pieces.next().map { [$0] } ?? [])
+  }
+
   mutating func next() -> ClusterPiece? {
     guard done < length else { return nil }
     let position = offset + done

@@ -40,14 +40,18 @@ extension Device {
     }
   }
 
-  private func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
+  /// What ``writeZeroes(offset:length:keepAllocated:onlyIfFast:durable:)`` looks at first, for whoever makes a long
+  /// range zero a part at a time and is not to find out in the middle.
+  ///
+  /// - Throws: `.slow` where bytes would have to be copied or written one by one.
+  package func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
     let chain = self.chain
     guard let writing = chain.writing else { return }
     guard writing.canPunch else {
       throw DeviceError(.slow, "the file system cannot punch holes")
     }
-    for piece in ClusterPieces(chain.geometry, offset: offset, length: length) where !piece.isWhole
-    {
+    for piece in ClusterPieces.ends(chain.geometry, offset: offset, length: length)
+    where !piece.isWhole {
       guard let place = map[piece.cluster], place.delta != writing.number else { continue }
       throw DeviceError(.slow, "a part of a cluster in a lower delta would have to be copied")
     }

@@ -211,7 +211,8 @@ extension Device {
     let end = offset + min(length, chain.geometry.sizeBytes - min(offset, chain.geometry.sizeBytes))
     while position < end, runs.count < limit {
       let cluster = position >> clusterShift
-      let found = map.run(from: cluster, limit: chain.geometry.clusterCount - cluster)
+      // Not beyond what is asked: a run may be as long as the disk.
+      let found = map.run(from: cluster, limit: ((end - 1) >> clusterShift) - cluster + 1)
       let next = min(end, (cluster + found.count) << clusterShift)
       runs.append(
         Run(
