@@ -36,6 +36,13 @@ extension Service {
     guard let before = controller.now.record else { return }
     try Service.require(ifRevision, is: before.revision)
     if change.isForced { try tellings.requireNone(of: id) }
+    if change.noresume == false, !change.isForced, let job = before.handedOverBy {
+      // It would be used here again, while the other side is told that it has it, or was told.
+      throw ServiceError(
+        .resumeProhibited, "the job \(job) has handed \(id) over",
+        remedy: "where it is to be here again, say {\"suspended\":false,\"force\":true}, and look at the other side first",
+        errno: "EAGAIN", holder: ServiceError.Holder(kind: "job", id: job))
+    }
     let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart

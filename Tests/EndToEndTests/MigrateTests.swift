@@ -69,6 +69,11 @@ struct MigrateTests {
     service.kill()
     try service.start()
     #expect(try service.get("/v1/devices/vm").json["suspended"] as? Bool == true)
+    // Not without that word: the other side has it.
+    for body in [#"{"noresume":false}"#, #"{"noresume":false,"suspended":false}"#] {
+      let refused = try service.patch("/v1/devices/vm", body)
+      #expect(refused.code == "resume-prohibited", "\(refused.text)")
+    }
     #expect(
       try service.patch("/v1/devices/vm", #"{"suspended":false,"force":true}"#).status == 200)
     try expectInUse()
