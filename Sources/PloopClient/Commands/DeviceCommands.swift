@@ -178,10 +178,13 @@ struct DeviceSet: RequestCommand {
   var autostart: Bool?
   @Flag(inversion: .prefixedNo, help: "Let nobody resume it, nor any time limit.")
   var noresume: Bool?
-  @Flag(help: "It is a disk like any other from now on, no longer the copy of somebody else's.")
+  @Flag(
+    help:
+      "It is a disk like any other from now on, no longer the copy of somebody else's; asks first.")
   var takeOver = false
   @Option(help: ArgumentHelp("As whose 'noresume' is set.", valueName: "name")) var holder: String?
   @OptionGroup var labels: LabelChanges
+  @OptionGroup var consent: Consent
   @OptionGroup var change: ChangeOptions
   @OptionGroup(title: "The service") var service: ServiceOptions
 
@@ -195,6 +198,10 @@ struct DeviceSet: RequestCommand {
       guard body != .object([]) else { throw ValidationError("what is to be changed?") }
       return Request(.changeDevice, [name.device], headers: change.headers, body: body)
     }
+  }
+  var question: (text: String, isAnswered: Bool)? {
+    takeOver
+      ? ("Take \(name.device) over? Nobody else may have this disk any more.", consent.yes) : nil
   }
 }
 
@@ -227,7 +234,8 @@ struct DeviceResume: RequestCommand {
   static let configuration = CommandConfiguration(
     commandName: "resume", abstract: "Let the clients of a suspended disk go on.")
   @OptionGroup var name: DeviceName
-  @Flag(help: "Whoever has suspended it, and 'noresume' too.") var force = false
+  @Flag(help: "Whoever has suspended it, and 'noresume' too; asks first.") var force = false
+  @OptionGroup var consent: Consent
   @OptionGroup var change: ChangeOptions
   @OptionGroup(title: "The service") var service: ServiceOptions
 
@@ -235,6 +243,13 @@ struct DeviceResume: RequestCommand {
     Request(
       .changeDevice, [name.device], headers: change.headers,
       body: .members(["suspended": .bool(false), "force": force ? .bool(true) : nil]))
+  }
+  var question: (text: String, isAnswered: Bool)? {
+    force
+      ? (
+        "Resume \(name.device) by force? A disk that was handed over is then there and here.",
+        consent.yes
+      ) : nil
   }
 }
 

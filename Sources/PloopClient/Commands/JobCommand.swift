@@ -117,6 +117,27 @@ struct JobOptions: ParsableArguments {
   }
 }
 
+/// The options of every command that begins a job by its type.
+struct RunOptions: ParsableArguments {
+  @OptionGroup(title: "Any job") var job: JobOptions
+  @OptionGroup(title: "Course") var course: JobCourse
+  @OptionGroup(title: "The service") var service: ServiceOptions
+
+  func request(_ type: String, device: String? = nil, _ params: JSON? = nil) throws -> Request {
+    try job.request(type, device: device, params)
+  }
+}
+
+/// One of `ploopctl run`.
+protocol RunCommand: PlannedCommand {
+  var options: RunOptions { get }
+}
+
+extension RunCommand {
+  var course: JobCourse { options.course }
+  var service: ServiceOptions { options.service }
+}
+
 extension View {
   /// What a job would do.
   static let plan = View.summary(of: "plan", leavingOut: [])

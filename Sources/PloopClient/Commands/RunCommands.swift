@@ -15,7 +15,7 @@ struct RunGroup: ParsableCommand {
     ])
 }
 
-struct RunMerge: PlannedCommand {
+struct RunMerge: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "merge", abstract: "Give a snapshot up: its delta and the one above it become one."
   )
@@ -28,9 +28,7 @@ struct RunMerge: PlannedCommand {
       "Which file receives, forward or backward; otherwise the cheaper way.", valueName: "direction"
     ))
   var direction: Direction?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -45,14 +43,12 @@ struct RunMerge: PlannedCommand {
   var question: String? { "Merge a snapshot of \(name.device) away?" }
 }
 
-struct RunResize: PlannedCommand {
+struct RunResize: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "resize", abstract: "Make a disk larger while it is used.")
   @OptionGroup var name: DeviceName
   @Argument(help: "How large it shall be, as 20G.") var size: ByteSize
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -64,14 +60,12 @@ struct RunResize: PlannedCommand {
   }
 }
 
-struct RunHash: PlannedCommand {
+struct RunHash: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "hash", abstract: "Compute the SHA-256 of a disk, or find bit rot in its deltas.")
   @OptionGroup var name: DeviceName
   @Flag(help: "Of each read-only delta, held against what it was the last time.") var deltas = false
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -81,7 +75,7 @@ struct RunHash: PlannedCommand {
   }
 }
 
-struct RunCheck: PlannedCommand {
+struct RunCheck: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "check", abstract: "Look whether images are in order, or mend them.",
     discussion: """
@@ -104,9 +98,7 @@ struct RunCheck: PlannedCommand {
   @Option(
     help: ArgumentHelp("Do what this plan of a check says; asks first.", valueName: "plan"))
   var forcePlan: String?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -124,7 +116,7 @@ struct RunCheck: PlannedCommand {
   var question: String? { forcePlan.map { "Repair by plan \($0)? Content may be lost." } }
 }
 
-struct RunCompact: PlannedCommand {
+struct RunCompact: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "compact", abstract: "Make the newest file of a disk smaller while it is used.")
   @OptionGroup var name: DeviceName
@@ -134,9 +126,7 @@ struct RunCompact: PlannedCommand {
       "zeroes, defragment, shrink or holes; several may be given, otherwise all but defragment.",
       valueName: "way"))
   var ways: [String] = []
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -147,14 +137,12 @@ struct RunCompact: PlannedCommand {
   }
 }
 
-struct RunClean: PlannedCommand {
+struct RunClean: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "clean", abstract: "Remove files that nobody names any more.",
     discussion: "'ploopctl images list --state orphaned' lists them; each is named here.")
   @Argument(help: "Files, as they are listed.") var paths: [String]
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -166,7 +154,7 @@ struct RunClean: PlannedCommand {
   }
 }
 
-struct RunOther: PlannedCommand {
+struct RunOther: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "other", abstract: "Begin a job of any type, its parameters one by one.",
     discussion: """
@@ -181,9 +169,7 @@ struct RunOther: PlannedCommand {
     name: .customLong("param"),
     help: ArgumentHelp("A parameter; several may be given.", valueName: "path=value"))
   var params: [String] = []
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws { try options.request(type, device: device, try Parameters.json(params)) }

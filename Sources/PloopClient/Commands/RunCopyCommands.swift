@@ -3,7 +3,7 @@ internal import PloopJSON
 internal import PloopTerminal
 
 /// Jobs that copy a disk: to a target and back, to a new disk, elsewhere.
-struct RunBackup: PlannedCommand {
+struct RunBackup: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "backup", abstract: "Copy a disk, as it is at one instant, to a target.")
   @OptionGroup var name: DeviceName
@@ -18,9 +18,7 @@ struct RunBackup: PlannedCommand {
   var mode: String?
   @Option(help: ArgumentHelp("A snapshot instead of the disk as it is now.", valueName: "guid"))
   var snapshot: String?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -34,7 +32,7 @@ struct RunBackup: PlannedCommand {
   }
 }
 
-struct RunRestore: PlannedCommand {
+struct RunRestore: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "restore", abstract: "Make a disk of a backup, or give one its content back.",
     discussion:
@@ -46,9 +44,7 @@ struct RunRestore: PlannedCommand {
   @Option(
     help: ArgumentHelp("The DiskDescriptor.xml of a disk; asks first.", valueName: "path"))
   var into: String?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -88,7 +84,7 @@ struct NewCopyOptions: ParsableArguments {
   }
 }
 
-struct RunVerify: PlannedCommand {
+struct RunVerify: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "verify", abstract: "Read what is stored on a target again, and check it.")
   @Argument(help: "The target.", completion: .names(of: .listTargets, by: "name")) var target:
@@ -96,9 +92,7 @@ struct RunVerify: PlannedCommand {
   @Option(help: ArgumentHelp("Only this point, and what it builds on.", valueName: "id"))
   var backup: String?
   @Option(help: ArgumentHelp("Only those of this device.", valueName: "name")) var device: String?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -112,7 +106,7 @@ struct RunVerify: PlannedCommand {
   }
 }
 
-struct RunPrune: PlannedCommand {
+struct RunPrune: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "prune", abstract: "Remove snapshots, or backups, that no rule keeps.",
     discussion: """
@@ -132,9 +126,7 @@ struct RunPrune: PlannedCommand {
   @Option(help: ArgumentHelp("Keep one of each week.", valueName: "count")) var weekly: UInt64?
   @Option(help: ArgumentHelp("Keep one of each month.", valueName: "count")) var monthly: UInt64?
   @Option(help: ArgumentHelp("Keep one of each year.", valueName: "count")) var yearly: UInt64?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -184,7 +176,7 @@ struct CopyOrigin: ParsableArguments {
   }
 }
 
-struct RunClone: PlannedCommand {
+struct RunClone: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "clone", abstract: "Make a new disk of one, of a snapshot, of a backup or a file.")
   @Option(
@@ -193,9 +185,7 @@ struct RunClone: PlannedCommand {
   @OptionGroup var origin: CopyOrigin
   @OptionGroup var copy: NewCopyOptions
   @Flag(help: "Copy nothing: lie over a snapshot's files.") var linked = false
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -211,14 +201,12 @@ struct RunClone: PlannedCommand {
   }
 }
 
-struct RunImport: PlannedCommand {
+struct RunImport: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "import", abstract: "Make a new disk of a file, or of what an NBD server exports.")
   @OptionGroup var origin: CopyOrigin
   @OptionGroup var copy: NewCopyOptions
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -229,7 +217,7 @@ struct RunImport: PlannedCommand {
   }
 }
 
-struct RunExport: PlannedCommand {
+struct RunExport: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "export", abstract: "Copy a disk to a file, or to what an NBD server exports.",
     discussion:
@@ -242,9 +230,7 @@ struct RunExport: PlannedCommand {
   @Option(help: ArgumentHelp("Its format: raw or ploop1.", valueName: "format"))
   var toFormat: String?
   @Option(help: ArgumentHelp("An export of an NBD server.", valueName: "uri")) var toNbd: String?
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {
@@ -266,7 +252,7 @@ struct RunExport: PlannedCommand {
   var question: String? { toNbd.map { "Write over \($0)?" } }
 }
 
-struct RunMigrate: PlannedCommand {
+struct RunMigrate: RunCommand {
   static let configuration = CommandConfiguration(
     commandName: "migrate", abstract: "Move a disk elsewhere while it is used; asks first.",
     discussion: """
@@ -289,9 +275,7 @@ struct RunMigrate: PlannedCommand {
   var maxDowntime: UInt64?
   @Flag(help: "Detach the device here when it was moved, instead of leaving it suspended.")
   var detach = false
-  @OptionGroup(title: "Any job") var options: JobOptions
-  @OptionGroup(title: "Course") var course: JobCourse
-  @OptionGroup(title: "The service") var service: ServiceOptions
+  @OptionGroup var options: RunOptions
 
   var request: Request {
     get throws {

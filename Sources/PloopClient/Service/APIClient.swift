@@ -37,8 +37,13 @@ struct APIClient: Sendable {
   /// - Throws: for an answer that is no success, too.
   func send(_ request: Request) throws(ClientFault) -> Answer {
     let answer = try answer(request)
-    guard answer.status < 400 else { throw APIClient.fault(answer) }
+    guard APIClient.isSuccess(answer.status) else { throw APIClient.fault(answer) }
     return answer
+  }
+
+  /// A proxy that answers with another address has done nothing. 304 is an answer to a condition.
+  private static func isSuccess(_ status: Int) -> Bool {
+    (200..<300).contains(status) || status == 304
   }
 
   /// Sends it, and returns whatever is answered.
@@ -70,7 +75,7 @@ struct APIClient: Sendable {
     do throws(PeerError) {
       reply = try http.stream(request.target, headers: request.headers, receive)
     } catch { throw ClientFault(.unreachable, error.detail) }
-    guard reply.status < 400 else {
+    guard APIClient.isSuccess(reply.status) else {
       throw APIClient.fault(
         Answer(
           status: reply.status, bytes: reply.body,
