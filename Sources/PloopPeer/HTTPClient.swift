@@ -132,13 +132,12 @@ package struct HTTPClient: Sendable {
 }
 
 extension HTTPClient.Identity {
-  /// What lies in a folder, by its descriptor.
+  /// What lies in a folder, by the descriptors of its files.
   fileprivate init(_ credentials: PeerCredentials) {
-    let pair = credentials.hasCertificate ? credentials : nil
     self.init(
-      authorities: credentials.path(of: PeerCredentials.authorities),
-      certificate: pair?.path(of: PeerCredentials.certificate),
-      key: pair?.path(of: PeerCredentials.key),
+      authorities: PeerCredentials.path(of: credentials.authorities),
+      certificate: credentials.pair.map { PeerCredentials.path(of: $0.certificate) },
+      key: credentials.pair.map { PeerCredentials.path(of: $0.key) },
       secret: credentials.secret.map { String(decoding: $0, as: UTF8.self) })
   }
 }

@@ -6,31 +6,39 @@ package import PloopIO
 /// Whatever is shown is shown to a server alone for which `ca-cert.pem` vouches, so whoever chooses the address cannot
 /// send it to somebody else.
 package struct PeerCredentials: Sendable {
-  static let authorities = "ca-cert.pem"
-  static let certificate = "client-cert.pem"
-  static let key = "client-key.pem"
-  static let token = "token"
+  private static let authorities = "ca-cert.pem"
+  private static let certificate = "client-cert.pem"
+  private static let key = "client-key.pem"
+  private static let token = "token"
   private static let tokenBytesLimit = 4_096
 
-  /// libcurl opens the other files by this folder's descriptor.
-  let folder: ImageFolder
-  let hasCertificate: Bool
+  /// libcurl reads these by their descriptors: nobody leads it out of the folder, or has it wait for a pipe.
+  let authorities: ImageFile
+  let pair: (certificate: ImageFile, key: ImageFile)?
   /// The bytes behind `Authorization: Bearer`; nil where there is no such file.
   let secret: [UInt8]?
 
   /// - Throws: `.unsuitable` for a folder without authorities, with one half of a certificate and its key, or with a
   ///   token that is none.
   package init(in folder: ImageFolder) throws(PeerError) {
-    self.folder = folder
     guard folder.contains(PeerCredentials.authorities) else {
       throw PeerError(.unsuitable, "\(folder.path) has no \(PeerCredentials.authorities)")
     }
-    hasCertificate = folder.contains(PeerCredentials.certificate)
+    let hasCertificate = folder.contains(PeerCredentials.certificate)
     guard hasCertificate == folder.contains(PeerCredentials.key) else {
       throw PeerError(
         .unsuitable,
         "\(folder.path) has one of \(PeerCredentials.certificate) and \(PeerCredentials.key) only")
     }
+    func file(_ name: String) throws(PeerError) -> ImageFile {
+      do throws(IOError) { return try folder.open(name, writable: false) } catch {
+        throw PeerError(.unsuitable, "\(folder.path)/\(name) cannot be read: \(error.description)")
+      }
+    }
+    authorities = try file(PeerCredentials.authorities)
+    pair =
+      hasCertificate
+      ? (try file(PeerCredentials.certificate), try file(PeerCredentials.key)) : nil
     secret = try PeerCredentials.secret(in: folder)
   }
 
@@ -50,8 +58,8 @@ package struct PeerCredentials: Sendable {
     return bytes
   }
 
-  /// Where a file of the folder is, for as long as this is there.
-  func path(of name: String) -> String {
-    folder.withDescriptor { "/proc/self/fd/\($0)/\(name)" }
+  /// Where a file is, for as long as this is there.
+  static func path(of file: ImageFile) -> String {
+    file.withDescriptor { "/proc/self/fd/\($0)" }
   }
 }

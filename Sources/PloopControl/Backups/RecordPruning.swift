@@ -130,7 +130,8 @@ struct RecordPruning {
     guard parts.count == 2, let location = try? roots.locate(String(parts[1]), pointer: ""),
       let folder = try? roots.folder(of: location, pointer: ""), let names = try? folder.names()
     else { return false }
-    return !names.contains { name in
+    // An empty folder may be one beneath which something is not mounted yet.
+    return !names.isEmpty && !names.contains { name in
       name == location.name || FilePointTarget.isPart(name, of: location.name)
     }
   }
