@@ -48,6 +48,9 @@ struct DoorContent: ExportContent {
   let device: String
   let door: DeviceExport
   let engine: IOEngine
+  /// Whether the export is there still, and is this one.
+  let isThere: @Sendable () -> Bool
+  let waiting: WaitingQuestions
 
   var sizeBytes: UInt64 { door.size }
 
@@ -55,6 +58,10 @@ struct DoorContent: ExportContent {
     guard count > 0, offset <= sizeBytes, UInt64(count) <= sizeBytes - offset else {
       throw ServiceError(.rangeInvalid, "the export has \(sizeBytes) bytes")
     }
+    guard isThere() else {
+      throw ServiceError(.exportNotFound, "the export was closed meanwhile", errno: "ENOENT")
+    }
+    if let frozen = door.frozen { return try await frozen.bytes(at: offset, count, on: engine) }
     return try await asking { [door] () throws(NBDError) in
       let buffer = AlignedBuffer(unfilled: count)
       var holes = HoleList()
@@ -99,8 +106,14 @@ struct DoorContent: ExportContent {
   ) async throws(ServiceError) -> Answer {
     let question = Question<Result<Answer, NBDError>>(
       withoutAnswer: .failure(NBDError(.shuttingDown, "nobody waits for it any more")))
-    let result = await question.answer { [door, engine] in
+    // What waits for a suspended disk waits on although its asker may have gone.
+    guard waiting.begin() else {
+      throw ServiceError(
+        .deviceBusy, "too many requests wait for disks that are suspended", errno: "EBUSY")
+    }
+    let result = await question.answer { [door, engine, waiting] in
       door.perform(on: engine) {
+        waiting.end()
         guard question.isOpen else { return }
         do throws(NBDError) { question.close(with: .success(try work())) } catch {
           question.close(with: .failure(error))
@@ -116,6 +129,24 @@ struct DoorContent: ExportContent {
       }
     }
   }
+}
+
+/// How many questions have not been taken up, of all exports together.
+final class WaitingQuestions: Sendable {
+  private static let most = 1_024
+
+  private let count = Locked(0)
+
+  /// - Returns: false when there are too many.
+  func begin() -> Bool {
+    count.withLock { count in
+      guard count < WaitingQuestions.most else { return false }
+      count += 1
+      return true
+    }
+  }
+
+  func end() { count.withLock { $0 -= 1 } }
 }
 
 extension Context {
@@ -157,9 +188,14 @@ extension Service {
         .exportNotFound, "there is no export \(export.prefix(80))", errno: "ENOENT")
     }
     guard entry.isOpen, let door = entry.door else {
+      // A device that has failed says so.
+      _ = try controller(entry.device).device()
       throw ServiceError(
         .deviceBusy, "the export \(export) takes no clients now", errno: "ESHUTDOWN")
     }
-    return DoorContent(device: entry.device, door: door, engine: engine)
+    return DoorContent(
+      device: entry.device, door: door, engine: engine,
+      isThere: { [table] in table.entry(export)?.number == entry.number },
+      waiting: waitingQuestions)
   }
 }

@@ -1,10 +1,13 @@
 internal import PloopIO
 package import PloopNBD
+internal import Synchronization
 
 /// The doors to the disks, by name. NBD clients find them here.
 package final class ExportTable: ExportDirectory {
   struct Entry: Sendable {
     let device: String
+    /// Of no other one that ever had a name.
+    let number: UInt64
     var record: DeviceRecord.Export
     /// Nil until the device is attached.
     var door: DeviceExport?
@@ -13,6 +16,7 @@ package final class ExportTable: ExportDirectory {
   }
 
   private let entries = Locked<[String: Entry]>([:])
+  private let lastNumber = Atomic<UInt64>(0)
 
   // MARK: For NBD clients
 
@@ -55,7 +59,8 @@ package final class ExportTable: ExportDirectory {
           remedy: "make this one readonly, or say \"shared_writers\":true",
           holder: .init(kind: "export", id: writer.record.name))
       }
-      entries[record.name] = Entry(device: device, record: record, door: nil)
+      let number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
+      entries[record.name] = Entry(device: device, number: number, record: record, door: nil)
     }
   }
 

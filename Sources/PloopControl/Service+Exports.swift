@@ -4,13 +4,14 @@ internal import PloopIO
 
 extension Service {
   package func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
+    let revision = store.shownRevision
     let all = table.entries().filter { entry in after.map { entry.record.name > $0 } ?? true }
     let items = all.prefix(limit).compactMap { entry in
       record(of: entry.device).map { info(of: entry.record, $0) }
     }
     return Page(
       items: items, next: all.count > limit ? items.last?.name : nil,
-      revision: store.lastRevision)
+      revision: revision)
   }
 
   package func export(_ name: String) async throws(ServiceError) -> ExportInfo {

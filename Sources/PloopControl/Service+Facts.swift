@@ -66,6 +66,8 @@ extension Service {
   package func devices(
     after: String?, limit: Int, state wanted: DeviceState?, labels: [String: String]
   ) async -> Page<DeviceInfo> {
+    // Before anything is looked at: whoever hears of changes from here on misses none.
+    let revision = store.shownRevision
     let all = state.withLock { Array($0.devices.values) }
       .filter { controller in after.map { controller.id > $0 } ?? true }
       .sorted { $0.id < $1.id }
@@ -78,11 +80,11 @@ extension Service {
       else { continue }
       // One more than asked for tells whether there is a next page.
       guard items.count < limit else {
-        return Page(items: items, next: items.last?.id, revision: store.lastRevision)
+        return Page(items: items, next: items.last?.id, revision: revision)
       }
       items.append(info(of: controller))
     }
-    return Page(items: items, next: nil, revision: store.lastRevision)
+    return Page(items: items, next: nil, revision: revision)
   }
 
   package func device(_ id: String) async throws(ServiceError) -> DeviceInfo {

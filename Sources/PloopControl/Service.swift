@@ -62,6 +62,7 @@ package final class Service: ServiceAPI {
   let table = ExportTable()
   let descriptorLocks = DescriptorLocks()
   let tellings = Tellings()
+  let waitingQuestions = WaitingQuestions()
   let server: Server<ExportTable>
   let state = Monitor(State())
   let startedAt = wallClockSeconds()
@@ -218,6 +219,7 @@ package final class Service: ServiceAPI {
   func forget(_ id: String) {
     table.removeAll(of: id)
     suspensions.forget(id)
+    slowOperations.forget(id)
     shortages.withLock { $0[id] = nil }
     state.update { state in
       state.files.releaseAll(of: id)

@@ -13,16 +13,28 @@ enum ByteRange: Equatable {
   /// - Throws: `range-invalid` for what the standard does not know, and for several ranges.
   init?(of request: HTTPRequest) throws(Problem) {
     guard request.method == "GET", request.values(of: "if-range").isEmpty else { return nil }
+    try self.init(headerOf: request)
+  }
+
+  /// The range that the header names, whatever the method; nil where there is none, or none of bytes.
+  ///
+  /// - Throws: as ``init(of:)``.
+  init?(headerOf request: HTTPRequest) throws(Problem) {
     let value = request.values(of: "range").joined(separator: ",")
     guard let equals = value.firstIndex(of: "="), value[..<equals].lowercased() == "bytes" else {
       return nil
     }
     let ranges = value[value.index(after: equals)...].split(separator: ",")
-      .map { $0.filter { $0 != " " && $0 != "\t" } }.filter { !$0.isEmpty }
+      .map(ByteRange.trimmed).filter { !$0.isEmpty }
     guard ranges.count == 1, let range = ByteRange(ranges[0]) else {
       throw Problem("range-invalid", "one range is expected, as in Range: bytes=0-1048575")
     }
     self = range
+  }
+
+  private static func trimmed(_ text: Substring) -> String {
+    func isSpace(_ letter: Character) -> Bool { letter == " " || letter == "\t" }
+    return String(text.drop(while: isSpace).reversed().drop(while: isSpace).reversed())
   }
 
   private init?(_ text: String) {

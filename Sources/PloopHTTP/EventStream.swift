@@ -106,6 +106,8 @@ struct EventStream: Sendable {
     position.cursor.transient = number
     guard await tell(fleeting, &position, body) else { return false }
     while !position.isKnown || call.service.eventCursor.revision > position.cursor.revision {
+      // Who reads more slowly than things happen never comes to wait.
+      guard call.isStillAllowed else { return false }
       let page = try await call.service.events(
         after: position.cursor.revision, matching: filter, limit: EventStream.page)
       position.isKnown = true

@@ -56,8 +56,6 @@ package struct HTTPRequest: Sendable {
 package struct HTTPReply: Sendable {
   package var status: Int
   package var body: JSON?
-  /// The text of the body, where somebody has it already.
-  var text: [UInt8]?
   /// One value a line, instead of a body.
   package var lines: [JSON]?
   /// Bytes as they are, instead of a body.
@@ -82,6 +80,16 @@ package struct HTTPReply: Sendable {
     if bytes != nil { return bytesType }
     guard body != nil else { return nil }
     return isProblem ? "application/problem+json" : "application/json"
+  }
+
+  /// With the text of its body instead of the value, which is many times as large.
+  var encoded: HTTPReply {
+    guard let body else { return self }
+    var reply = self
+    reply.bytes = body.encoded + [UInt8(ascii: "\n")]
+    reply.bytesType = contentType ?? reply.bytesType
+    reply.body = nil
+    return reply
   }
 
   package func with(_ name: String, _ value: String) -> HTTPReply {

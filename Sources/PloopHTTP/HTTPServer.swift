@@ -189,7 +189,8 @@ package final class HTTPServer: Sendable {
     let request = exchange.request
     exchange.isMade(
       by: Task(executorPreference: executor) { [router] in
-        let reply = await router.answer(request, requestID: exchange.requestID)
+        // Its text is made here, and not by the daemon's thread, which all others need.
+        let reply = await router.answer(request, requestID: exchange.requestID).encoded
         if exchange.finish(with: reply), let stream = reply.stream { await stream.run() }
       })
     return true

@@ -32,9 +32,7 @@ final class ListCache: Sendable {
     {
       return entry.reply
     }
-    var reply = try await make()
-    // Here, and not by the daemon's thread, which others need.
-    reply.text = reply.body?.encoded
+    let reply = try await make().encoded
     let entry = Entry(reply: reply, changes: changes, madeAt: now)
     entries.withLock { entries in
       if entries.count >= ListCache.mostKept { entries = [:] }

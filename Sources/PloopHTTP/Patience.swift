@@ -4,6 +4,9 @@ internal import PloopIO
 // Every request that waits for something waits here.
 
 extension Call {
+  /// Whether the caller would be served as before: a token may have been revoked since.
+  var isStillAllowed: Bool { (try? access.caller(of: request)) == caller }
+
   /// Waits for a change of the topic since an instant, for as long as the caller may hear of it.
   ///
   /// - Throws: what the caller hears whose token was revoked meanwhile, or who may do something else by now.

@@ -212,9 +212,8 @@ private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Resul
 
 private func buffer(_ reply: HTTPReply) -> OpaquePointer? {
   let newline = UInt8(ascii: "\n")
-  var bytes = reply.text ?? reply.bytes ?? []
-  if reply.text != nil { bytes.append(newline) }
-  for value in reply.lines ?? reply.body.map({ reply.text == nil ? [$0] : [] }) ?? [] {
+  var bytes = reply.bytes ?? []
+  for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] {
     value.write(to: &bytes)
     bytes.append(newline)
   }

@@ -63,12 +63,16 @@ enum RequestRules {
     if withBody.contains(request.method) { try checkType(request) }
   }
 
-  /// Somebody follows a link of another site to the page for people: it holds nothing, and no other page
+  /// Somebody follows a link of another site to a page for people: they hold nothing of anybody's, and no other page
   /// sees what comes of it.
   private static func isLink(_ request: HTTPRequest) -> Bool {
-    request.method == "GET" && request.path == "/"
+    request.method == "GET" && isPage(request.path)
       && request.values(of: "sec-fetch-mode") == ["navigate"]
       && request.values(of: "sec-fetch-dest") == ["document"]
+  }
+
+  private static func isPage(_ path: String) -> Bool {
+    ["/", "/docs", "/problems"].contains(path) || path.hasPrefix("/problems/")
   }
 
   private static func checkType(_ request: HTTPRequest) throws(Problem) {

@@ -146,6 +146,25 @@ struct DataPlaneTests {
         == String(repeating: "\u{7}", count: 10))
   }
 
+  @Test("an export that is closed ends what is being read of it, also where another one takes its name")
+  func closed() throws {
+    #expect(try service.create("large", sizeBytes: 64 << 30).status == 201)
+    #expect(try service.create("other", sizeBytes: 64 << 30).status == 201)
+    #expect(try service.delete("/v1/exports/other").status == 204)
+    // More than sockets hold, at a speed that it does not come to its end by.
+    let reader = try ChildProcess(
+      [
+        "/usr/bin/curl", "-sS", "--limit-rate", "1M", "--unix-socket", service.httpSocket, "-o",
+        "/dev/null", "http://localhost/v1/exports/large/data",
+      ], output: "\(folder.path)/none", errors: "\(folder.path)/errors")
+    try Tool.awaitText("path=/v1/exports/large/data", in: service.logFile)
+    #expect(try service.delete("/v1/exports/large").status == 204)
+    let again = try service.post("/v1/exports", #"{"name":"large","device":"other"}"#)
+    #expect(again.status == 201, "\(again.text)")
+    // CURLE_PARTIAL_FILE
+    #expect(try reader.wait(seconds: 120) == 18)
+  }
+
   private func resident() throws -> Int {
     let line = try #require(
       try service.get("/metrics").text.split(separator: "\n").first {

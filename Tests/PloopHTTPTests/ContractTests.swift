@@ -376,7 +376,7 @@ struct ContractTests {
     let content = response.member("content")
     #expect((content == nil) == type.isEmpty, "\(what)")
     let lines = reply.lines?.map { JSON.string(text($0)) }
-    for body in lines ?? reply.body.map({ [$0] }) ?? [] {
+    for body in lines ?? reply.json.map({ [$0] }) ?? [] {
       let wanted = content?.member(type)?.member("schema") ?? .null
       #expect(schema.complaints(about: body, by: wanted) == [], "\(what)")
     }

@@ -43,7 +43,7 @@ struct DrainTests {
       headers: [("Host", "localhost"), ("Content-Type", "application/json")], body: Array(body.utf8)
     )
     let reply = await router.answer(request, requestID: "r1")
-    guard case .object(let members)? = reply.body,
+    guard case .object(let members)? = reply.json,
       case .string(let code)? = members.first(where: { $0.name == "code" })?.value
     else { return (reply.status, nil) }
     return (reply.status, code)

@@ -26,21 +26,21 @@ struct ListCacheTests {
     "are given again for so long as nothing has changed, and not for longer than they may be old")
   func fresh() async throws {
     let limit = ListCache.milliseconds * 1_000_000
-    #expect(try await ask().body == .integer(1))
+    #expect(try await ask().json == .integer(1))
     let again = try await ask(now: limit - 1)
-    #expect(again.body == .integer(1))
-    #expect(again.text == Array("1".utf8))
-    #expect(try await ask("/v1/devices?limit=1").body == .integer(2))
-    #expect(try await ask(changes: 2).body == .integer(3))
-    #expect(try await ask(changes: 2, now: limit).body == .integer(4))
-    #expect(try await ask(changes: 2, now: 2 * limit - 1).body == .integer(4))
+    #expect(again.bytes == Array("1\n".utf8) && again.contentType == "application/json")
+    #expect(again.body == nil)
+    #expect(try await ask("/v1/devices?limit=1").json == .integer(2))
+    #expect(try await ask(changes: 2).json == .integer(3))
+    #expect(try await ask(changes: 2, now: limit).json == .integer(4))
+    #expect(try await ask(changes: 2, now: 2 * limit - 1).json == .integer(4))
   }
 
   @Test("are not kept without end")
   func few() async throws {
     for number in 0..<50 { _ = try await ask("/v1/devices?cursor=\(number)") }
-    #expect(try await ask("/v1/devices?cursor=49").body == .integer(50))
-    #expect(try await ask("/v1/devices?cursor=0").body == .integer(51))
+    #expect(try await ask("/v1/devices?cursor=49").json == .integer(50))
+    #expect(try await ask("/v1/devices?cursor=0").json == .integer(51))
   }
 
   @Test("reach the client as others do, with the end of their last line")

@@ -53,7 +53,7 @@ struct WatchTests {
       let reply = await ask(service, "/v1/devices/vm1", method, ifNoneMatch: tags)
       #expect(reply.status == status)
       #expect(reply.header("ETag") == "\"41\"")
-      #expect((reply.body == nil) == (status == 304))
+      #expect((reply.json == nil) == (status == 304))
     }
     #expect(await ask(service, "/v1/devices/none", ifNoneMatch: "*").status == 404)
     #expect(await ask(service, "/v1/devices", ifNoneMatch: "*").status == 200)

@@ -8,6 +8,7 @@ extension Service {
     on target: String, of device: String?, after: String?, limit: Int
   ) async throws(ServiceError) -> Page<BackupInfo> {
     try await clerk(of: target).run { () throws(ServiceError) in
+      let revision = self.store.shownRevision
       var found = try self.backups(on: target, of: device)
       if let after {
         guard let place = found.firstIndex(where: { $0.id == after }) else {
@@ -18,7 +19,7 @@ extension Service {
       let items = Array(found.prefix(limit))
       return Page(
         items: items, next: found.count > limit ? items.last?.id : nil,
-        revision: self.store.lastRevision)
+        revision: revision)
     }
   }
 

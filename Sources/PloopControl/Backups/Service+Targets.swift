@@ -7,13 +7,14 @@ internal import PloopIO
 
 extension Service {
   package func targets(after: String?, limit: Int) async -> Page<TargetInfo> {
+    let revision = store.shownRevision
     let found = targets.targets.filter { target in after.map { target.name > $0 } ?? true }
     let looks = found.prefix(limit).map { target in Task { await self.look(patientlyAt: target) } }
     var items: [TargetInfo] = []
     for look in looks { items.append(await look.value) }
     return Page(
       items: items, next: found.count > limit ? items.last?.target.name : nil,
-      revision: store.lastRevision)
+      revision: revision)
   }
 
   package func target(_ name: String) async throws(ServiceError) -> TargetInfo {

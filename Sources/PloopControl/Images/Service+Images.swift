@@ -42,6 +42,7 @@ extension Service {
         .valueImpossible, "there is no root \(root.prefix(80))",
         remedy: "the roots are: \(roots.names.joined(separator: ", "))")
     }
+    let revision = store.shownRevision
     let known = await rootsClerk.look { self.knownImages(fresh: after == nil) }
     let found = known.images.filter { image in
       (root.map { image.path.hasPrefix("\($0):") } ?? true)
@@ -51,7 +52,7 @@ extension Service {
     return ImageListing(
       page: Page(
         items: items, next: found.count > limit ? items.last?.path : nil,
-        revision: store.lastRevision),
+        revision: revision),
       diskBytes: known.diskBytes, problems: known.problems)
   }
 

@@ -217,8 +217,7 @@ final class JobEngine: Sendable {
     return (wasQueued, job)
   }
 
-  /// Jobs that may wait or run at the same time.
-  /// Jobs that are not over; that many there may be.
+  /// Jobs that are not over; so many there may be.
   private let openLimit: Int
 
   /// Puts a job into the queue; it is durable when this returns, and so is what `more` writes.

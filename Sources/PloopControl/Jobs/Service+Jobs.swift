@@ -150,13 +150,14 @@ extension Service {
     before: String?, limit: Int, _ filter: JobFilter
   ) async throws(ServiceError) -> Page<JobInfo> {
     try await clerk.run { () throws(ServiceError) in
+      let revision = self.store.shownRevision
       let found = try self.store.read { transaction throws(ServiceError) in
         try transaction.jobs(before: before, limit: limit + 1, filter)
       }
       let items = found.prefix(limit).map(self.info)
       return Page(
         items: items, next: found.count > limit ? items.last?.record.id : nil,
-        revision: self.store.lastRevision)
+        revision: revision)
     }
   }
 

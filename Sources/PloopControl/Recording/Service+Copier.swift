@@ -54,16 +54,9 @@ extension Service {
       throw ServiceError(
         .rangeInvalid, "the disk has \(size) bytes, and a part at most \(PushBackupInfo.mostBytes)")
     }
-    let result: Result<[UInt8], PushBackup.Refusal> = await withCheckedContinuation { answer in
-      engine.submit {
-        let buffer = AlignedBuffer(count: range.count)
-        do throws(PushBackup.Refusal) {
-          try session.backup.read(into: buffer.region, at: range.lowerBound)
-          answer.resume(returning: .success(buffer.region.bytes))
-        } catch { answer.resume(returning: .failure(error)) }
-      }
-    }
-    return (try answering { () throws(PushBackup.Refusal) in try result.get() }, size)
+    return (
+      try await session.backup.bytes(at: range.lowerBound, range.count, on: engine), size
+    )
   }
 
   func session(
@@ -77,6 +70,24 @@ extension Service {
     throw ServiceError(
       .pushBackupUUIDMismatch, "the push backup of \(id) is \(session.backup.uuid)",
       errno: "EINVAL")
+  }
+}
+
+extension PushBackup {
+  /// Bytes of the frozen disk, read by one of the engine's threads.
+  func bytes(
+    at offset: UInt64, _ count: Int, on engine: IOEngine
+  ) async throws(ServiceError) -> [UInt8] {
+    let result: Result<[UInt8], PushBackup.Refusal> = await withCheckedContinuation { answer in
+      engine.submit {
+        let buffer = AlignedBuffer(count: count)
+        do throws(PushBackup.Refusal) {
+          try self.read(into: buffer.region, at: offset)
+          answer.resume(returning: .success(buffer.region.bytes))
+        } catch { answer.resume(returning: .failure(error)) }
+      }
+    }
+    return try answering { () throws(PushBackup.Refusal) in try result.get() }
   }
 }
 

@@ -1,4 +1,5 @@
 internal import PloopControl
+internal import PloopIO
 internal import PloopJSON
 
 /// What exports show, over HTTP: the bytes, and which of them are worth being read.
@@ -19,7 +20,7 @@ let dataRoutes: [Route] = [
       reply.stream = ReplyStream(headOf: kind)
       return reply
     }
-    let data = DataStream(content: content, range: range)
+    let data = DataStream(call: call, content: content, range: range)
     // What cannot be read at all is a problem, and no reply that breaks off.
     let first = try await converting { () async throws(ServiceError) in
       try await data.piece(at: range.lowerBound)
@@ -44,16 +45,12 @@ let dataRoutes: [Route] = [
   },
 ]
 
-/// Another caller's is as good as not there.
+/// Whose it is comes first: how it is is nobody else's business.
 private func ownContent(_ call: Call) async throws(Problem) -> any ExportContent {
-  let name = call.arguments[0]
-  let content = try await converting { () async throws(ServiceError) in
-    try await call.service.content(of: name)
+  if call.caller.grant.devices != nil { _ = try await ownExport(call) }
+  return try await converting { () async throws(ServiceError) in
+    try await call.service.content(of: call.arguments[0])
   }
-  guard call.caller.mayUse(device: content.device) else {
-    throw .foreign("export-not-found", "there is no export \(name)")
-  }
-  return content
 }
 
 private func wantedPart(
@@ -76,6 +73,7 @@ private func wantedPart(
 private struct DataStream: Sendable {
   private static let pieceBytes: UInt64 = 128 << 10
 
+  let call: Call
   let content: any ExportContent
   let range: Range<UInt64>
 
@@ -84,10 +82,20 @@ private struct DataStream: Sendable {
       at: offset, count: Int(min(DataStream.pieceBytes, range.upperBound - offset)))
   }
 
+  private var nextReview: Deadline {
+    .after(milliseconds: call.watchers.reviewMilliseconds)
+  }
+
   func run(_ body: StreamBody, beginningWith first: [UInt8]) async {
     var piece = first
     var position = range.lowerBound
+    var review = nextReview
     while true {
+      if review.hasPassed {
+        // As who waits for changes: a token that is revoked ends what it has begun.
+        guard call.isStillAllowed else { return body.fail() }
+        review = nextReview
+      }
       position += UInt64(piece.count)
       guard position < range.upperBound else {
         _ = await body.send(piece)

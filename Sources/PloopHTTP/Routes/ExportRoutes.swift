@@ -50,7 +50,7 @@ let exportRoutes: [Route] = [
 ]
 
 /// Another caller's is as good as not there.
-private func ownExport(_ call: Call) async throws(Problem) -> ExportInfo {
+func ownExport(_ call: Call) async throws(Problem) -> ExportInfo {
   let export = try await converting { () async throws(ServiceError) in
     try await call.service.export(call.arguments[0])
   }

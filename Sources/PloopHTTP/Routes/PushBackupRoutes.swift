@@ -105,7 +105,7 @@ let pushBackupRoutes: [Route] = [
 extension Call {
   /// The one range that the request names, `bytes=0-1048575`.
   fileprivate func byteRange() throws(Problem) -> ClosedRange<UInt64> {
-    guard case .between(let first, let last?)? = try ByteRange(of: request),
+    guard case .between(let first, let last?)? = try ByteRange(headerOf: request),
       last <= UInt64(JSON.largestNumber)
     else {
       throw Problem("range-invalid", "the header Range names the bytes: bytes=0-1048575")
