@@ -40,7 +40,8 @@ extension Service {
       // It would be used here again, while the other side is told that it has it, or was told.
       throw ServiceError(
         .resumeProhibited, "the job \(job) has handed \(id) over",
-        remedy: "where it is to be here again, say {\"suspended\":false,\"force\":true}, and look at the other side first",
+        remedy:
+          "where it is to be here again, say {\"suspended\":false,\"force\":true}, and look at the other side first",
         errno: "EAGAIN", holder: ServiceError.Holder(kind: "job", id: job))
     }
     let now = wallClockSeconds()

@@ -157,7 +157,7 @@ struct BackupPhaseTests {
     #expect(found.count == 1 && found.first?["id"] as? String == id, "\(note): \(found)")
     #expect(found.first?["state"] as? String == "complete", "\(note): \(found)")
     let names = try bench.names()
-    var known = Set(["\(id).json", "\(id).sums", "out", "lock"])
+    var known = Set(["\(id).json", "\(id).sums", "out", "lock", "place"])
     if bench.kind == .directory {
       known.formUnion(["\(id).hds", "DiskDescriptor.xml", "DiskDescriptor.xml.lck"])
     }
@@ -166,7 +166,8 @@ struct BackupPhaseTests {
     #expect(try bench.service.delete("/v1/targets/to/backups/\(id)").status == 204)
     #expect(try bench.backups().isEmpty, "\(note)")
     let left = try bench.names()
-    #expect(Set(left).isSubset(of: ["lock", "DiskDescriptor.xml.lck"]), "\(note): \(left)")
+    #expect(
+      Set(left).isSubset(of: ["lock", "place", "DiskDescriptor.xml.lck"]), "\(note): \(left)")
   }
 
   /// The disk is as a backup has it.

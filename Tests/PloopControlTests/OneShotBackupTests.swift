@@ -140,15 +140,15 @@ struct OneShotBackupTests {
     try bench.write(0..<64)
     let id = try await begin(bench, file("vm.out"), [:], BackupServiceBench.halting)
     try await bench.halfway(id)
-    // What it notes its steps in is away, so it opens its file anew.
+    // What it notes its steps in cannot be opened, so it opens its file anew, until it can be.
     let images = bench.fixture.images
     let journal =
       try Tool.shell("find '\(images)/..' -name '\(id).sums'").output
       .split(separator: "\n").first.map(String.init) ?? ""
-    try Tool.shell("mv '\(journal)' '\(images)/sums'")
+    try Tool.shell("mv '\(journal)' '\(images)/sums' && ln -s nowhere '\(journal)'")
     try await bench.release(id)
     _ = try await bench.await(id) { !$0.waitingFor.isEmpty }
-    try Tool.shell("echo theirs > '\(images)/copies/vm.out' && mv '\(images)/sums' '\(journal)'")
+    try Tool.shell("echo theirs > '\(images)/copies/vm.out' && mv -f '\(images)/sums' '\(journal)'")
     let job = try await bench.end(of: id)
     #expect(job.state == .failed && job.error?.code == "image-exists")
     #expect(try Tool.shell("cat '\(images)/copies/vm.out'").output == "theirs\n")

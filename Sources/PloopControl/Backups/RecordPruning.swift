@@ -131,9 +131,10 @@ struct RecordPruning {
       let folder = try? roots.folder(of: location, pointer: ""), let names = try? folder.names()
     else { return false }
     // An empty folder may be one beneath which something is not mounted yet.
-    return !names.isEmpty && !names.contains { name in
-      name == location.name || FilePointTarget.isPart(name, of: location.name)
-    }
+    return !names.isEmpty
+      && !names.contains { name in
+        name == location.name || FilePointTarget.isPart(name, of: location.name)
+      }
   }
 
   private func remove(_ candidate: Candidate) throws(IOError) {
