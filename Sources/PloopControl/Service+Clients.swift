@@ -1,3 +1,4 @@
+internal import PloopDevice
 internal import PloopIO
 internal import PloopNBD
 
@@ -49,5 +50,21 @@ extension Service {
         receivedBytes: $0.receivedBytes,
         sentBytes: $0.sentBytes)
     }
+  }
+
+  package func activity(of device: String) -> UInt64? {
+    guard let facts = state.withLock({ $0.devices[device] })?.now else { return nil }
+    var activity: UInt64 = 0
+    if case .attached(let open) = facts.phase { activity = open.mappedClusters }
+    let names = (facts.record?.exports ?? []).map { Array($0.name.utf8) }
+    // A sum, since they come in no order.
+    server.forEachClient(of: names) { id, received, sent in
+      var hasher = Hasher()
+      hasher.combine(id)
+      hasher.combine(received)
+      hasher.combine(sent)
+      activity &+= UInt64(bitPattern: Int64(hasher.finalize()))
+    }
+    return activity
   }
 }

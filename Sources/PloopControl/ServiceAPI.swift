@@ -128,6 +128,11 @@ package protocol ServiceAPI: Sendable {
   func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim
   func release(_ key: RequestKey)
 
+  /// What stays the same for as long as no client of a device sends or is sent anything; asks no disk.
+  ///
+  /// - Returns: nil where there is no such device.
+  func activity(of device: String) -> UInt64?
+
   /// How often anything has changed; ask before looking at what is to be waited for.
   var changes: UInt64 { get }
   func change(of topic: Topic, since changes: UInt64, milliseconds: Int) async -> WaitingRoom.End

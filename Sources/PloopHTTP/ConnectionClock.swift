@@ -9,11 +9,17 @@ internal import PloopIO
 final class ConnectionClock: Sendable {
   private struct Connection {
     let descriptor: Int32
+    let peer: SocketPeer
     let source: ConnectionCensus.Source
     let isSurplus: Bool
     var deadline: Deadline
     /// What to do when the client hangs up, while a reply is waited for.
     var hungUp: (@Sendable () -> Void)?
+
+    mutating func ended(deadline: Deadline) {
+      self.deadline = deadline
+      hungUp = nil
+    }
   }
 
   private struct State {
@@ -66,23 +72,28 @@ final class ConnectionClock: Sendable {
 
   func opened(_ connection: OpaquePointer, descriptor: Int32) {
     guard descriptor >= 0 else { return }
-    let source = source(of: descriptor)
+    let peer = SocketPeer(of: descriptor)
+    let source = source(of: peer)
     state.update { state in
       let isSurplus = state.census.enter(source)
       let seconds = isSurplus ? limits.surplusSeconds : limits.headerSeconds
       state.connections[connection] = Connection(
-        descriptor: descriptor, source: source, isSurplus: isSurplus,
+        descriptor: descriptor, peer: peer, source: source, isSurplus: isSurplus,
         deadline: .after(seconds: seconds))
     }
   }
 
-  private func source(of descriptor: Int32) -> ConnectionCensus.Source {
-    let peer = SocketPeer(of: descriptor)
+  private func source(of peer: SocketPeer) -> ConnectionCensus.Source {
     switch peer {
     case .tcp(let host, _): return .address(Network.party(of: host))
     case .unix(_, let user, _): return isStranger(peer) ? .stranger(user) : .known
     case .unknown: return .known
     }
+  }
+
+  /// Who is at the other end, as it was when the connection was made.
+  func peer(of connection: OpaquePointer) -> SocketPeer {
+    state.withLock { $0.connections[connection]?.peer ?? .unknown }
   }
 
   /// Whether there were as many connections as may be before this one.
@@ -105,8 +116,10 @@ final class ConnectionClock: Sendable {
   }
 
   func replyEnded(_ connection: OpaquePointer) {
-    state.withLock { $0.connections[connection]?.hungUp = nil }
-    set(.after(seconds: limits.idleSeconds + limits.headerSeconds), of: connection)
+    state.withLock {
+      $0.connections[connection]?.ended(
+        deadline: .after(seconds: limits.idleSeconds + limits.headerSeconds))
+    }
   }
 
   func closed(_ connection: OpaquePointer) {

@@ -25,9 +25,18 @@ package struct HTTPRequest: Sendable {
   ) {
     self.peer = peer
     self.method = method
-    self.target = PercentEncoding.encode(target) { (0x21...0x7E).contains($0) }
+    self.target = HTTPRequest.visible(target)
     self.headers = headers
     self.body = body
+  }
+
+  /// Most targets are as they are to be.
+  private static func visible(_ target: some Sequence<UInt8>) -> String {
+    let isVisible: (UInt8) -> Bool = { (0x21...0x7E).contains($0) }
+    let known: String?? = target.withContiguousStorageIfAvailable { bytes in
+      bytes.allSatisfy(isVisible) ? String(decoding: bytes, as: UTF8.self) : nil
+    }
+    return (known ?? nil) ?? PercentEncoding.encode(target, keeping: isVisible)
   }
 
   /// The target without its query.

@@ -176,6 +176,14 @@ package final class HTTPServer: Sendable {
     }
   }
 
+  /// - Returns: whether there is a reply: one that was made a moment ago.
+  func answerAtOnce(_ exchange: Exchange) -> Bool {
+    guard let reply = router.kept(for: exchange.request, requestID: exchange.requestID) else {
+      return false
+    }
+    return exchange.finish(with: reply)
+  }
+
   /// Lets the router answer while the connection is suspended.
   ///
   /// - Returns: false when there is a reply already.
@@ -197,14 +205,14 @@ package final class HTTPServer: Sendable {
   }
 
   func completed(_ exchange: Exchange) {
-    let milliseconds = (monotonicNanoseconds() - exchange.began) / 1_000_000
     let status = exchange.reply?.status
     let isRead = ["GET", "HEAD", "OPTIONS"].contains(exchange.request.method)
     logger.log(
       level: isRead && status.map { $0 < 400 } ?? false ? .debug : .info, "request",
       metadata: [
         "method": "\(exchange.request.method)", "path": "\(exchange.request.path)",
-        "status": "\(status.map(String.init) ?? "none")", "ms": "\(milliseconds)",
+        "status": "\(status.map(String.init) ?? "none")",
+        "ms": "\((monotonicNanoseconds() - exchange.began) / 1_000_000)",
         "peer": "\(exchange.request.peer)", "actor": "\(exchange.request.actor)",
         "request_id": "\(exchange.requestID)",
       ])

@@ -26,11 +26,15 @@ final class Exchange: @unchecked Sendable {
   fileprivate(set) var request: HTTPRequest
   fileprivate(set) var requestID: String
   fileprivate var hasHead = false
-  private var isSuspended = false
   private let connection: OpaquePointer
-  private let answer = Locked<HTTPReply?>(nil)
-  /// What makes the reply, and goes on with it if it is a stream.
-  private let task = Locked<Task<Void, Never>?>(nil)
+  private let state = Locked(State())
+
+  private struct State {
+    var isSuspended = false
+    var reply: HTTPReply?
+    /// What makes the reply, and goes on with it if it is a stream.
+    var task: Task<Void, Never>?
+  }
 
   fileprivate init(_ number: UInt64, _ request: HTTPRequest, on connection: OpaquePointer) {
     self.number = number
@@ -39,14 +43,14 @@ final class Exchange: @unchecked Sendable {
     requestID = "r\(number)"
   }
 
-  var reply: HTTPReply? { answer.withLock { $0 } }
+  var reply: HTTPReply? { state.withLock { $0.reply } }
 
   /// - Returns: false when there is a reply already, which can be sent at once: the server may have
   ///   been told to stop a moment ago.
   func suspend() -> Bool {
-    answer.withLock { answer in
-      guard answer == nil else { return false }
-      isSuspended = true
+    state.withLock { state in
+      guard state.reply == nil else { return false }
+      state.isSuspended = true
       MHD_suspend_connection(connection)
       return true
     }
@@ -58,18 +62,18 @@ final class Exchange: @unchecked Sendable {
   /// - Returns: whether it was the first.
   @discardableResult
   func finish(with reply: HTTPReply) -> Bool {
-    answer.withLock { answer in
-      guard answer == nil else { return false }
-      answer = reply
-      if isSuspended { MHD_resume_connection(connection) }
+    state.withLock { state in
+      guard state.reply == nil else { return false }
+      state.reply = reply
+      if state.isSuspended { MHD_resume_connection(connection) }
       return true
     }
   }
 
-  func isMade(by task: Task<Void, Never>) { self.task.withLock { $0 = task } }
+  func isMade(by task: Task<Void, Never>) { state.withLock { $0.task = task } }
 
   /// Nobody waits for the reply any more: whatever only waits is not to wait longer.
-  func abandon() { task.withLock { $0 }?.cancel() }
+  func abandon() { state.withLock { $0.task }?.cancel() }
 
   /// The client's own id where it is fit to be logged.
   fileprivate func adoptID() {
@@ -88,10 +92,11 @@ private func beginRequest(
   context: UnsafeMutableRawPointer?, target: UnsafePointer<CChar>?, connection: OpaquePointer?
 ) -> UnsafeMutableRawPointer? {
   guard let context, let target, let connection else { return nil }
+  let server = server(context)
   let request = HTTPRequest(
-    from: SocketPeer(of: cmicrohttpd_descriptor(connection)), method: "",
+    from: server.clock.peer(of: connection), method: "",
     target: UnsafeRawBufferPointer(start: target, count: strlen(target)))
-  let exchange = Exchange(server(context).nextNumber(), request, on: connection)
+  let exchange = Exchange(server.nextNumber(), request, on: connection)
   return Unmanaged.passRetained(exchange).toOpaque()
 }
 
@@ -120,7 +125,7 @@ private func receiveRequest(
     uploadSize.pointee = 0
     return MHD_Result.YES
   }
-  if exchange.reply == nil {
+  if exchange.reply == nil, !server.answerAtOnce(exchange) {
     server.clock.requestEnded(connection) { exchange.abandon() }
     if server.answer(exchange) { return MHD_Result.YES }
   }

@@ -91,14 +91,18 @@ enum RequestRules {
 
   /// The host without its port; nil when something else stands there.
   private static func name(of host: String) -> String? {
+    let bytes = host.utf8
     let end =
-      host.hasPrefix("[")
-      ? host.firstIndex(of: "]").map(host.index(after:)) : host.firstIndex(of: ":")
-    let port = end.map { host[$0...] } ?? ""
-    guard port.isEmpty || port.hasPrefix(":") && port.dropFirst().allSatisfy(\.isASCIIDigit) else {
-      return nil
-    }
-    return host.dropLast(port.count).lowercased()
+      (bytes.first == UInt8(ascii: "[")
+        ? bytes.firstIndex(of: UInt8(ascii: "]")).map(bytes.index(after:))
+        : bytes.firstIndex(of: UInt8(ascii: ":"))) ?? bytes.endIndex
+    let port = bytes[end...]
+    let isPort =
+      port.isEmpty
+      || port.first == UInt8(ascii: ":")
+        && port.dropFirst().allSatisfy { (0x30...0x39).contains($0) }
+    guard isPort else { return nil }
+    return host[..<end].lowercased()
   }
 }
 

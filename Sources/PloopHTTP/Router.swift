@@ -14,6 +14,9 @@ package struct Route: Sendable {
   package let scope: Scope?
   let reach: Reach
   package let parameters: Set<String>
+  /// Whether its replies are the same for all who see every device, or for all who see its device
+  /// (``ReplyCache``).
+  let isKept: Bool
   /// What callers can wait to see changed, where the route shows one thing that has a revision.
   let topic: (@Sendable ([String]) -> Topic)?
   let handle: @Sendable (Call) async throws(Problem) -> HTTPReply
@@ -31,7 +34,7 @@ package struct Route: Sendable {
   /// - Parameter reach: that of its device where the path names one, else `all`.
   init(
     _ method: String, _ template: String, _ operationID: String, _ scope: Scope?,
-    reach: Reach? = nil, parameters: Set<String> = [],
+    reach: Reach? = nil, parameters: Set<String> = [], isKept: Bool = false,
     watching topic: (@Sendable ([String]) -> Topic)? = nil,
     _ handle: @escaping @Sendable (Call) async throws(Problem) -> HTTPReply
   ) {
@@ -43,6 +46,7 @@ package struct Route: Sendable {
     self.operationID = operationID
     self.scope = scope
     self.reach = reach ?? (template.hasPrefix("/v1/devices/{id}") ? .device : .all)
+    self.isKept = isKept
     self.parameters = topic == nil ? parameters : parameters.union(Watch.parameters)
     self.topic = topic
     self.handle = handle
@@ -63,7 +67,6 @@ struct Call: Sendable {
   /// The longest that a request may wait, in seconds.
   var longestPatience = Int(Watch.longest)
   var diagnostics = DiagnosticsSource()
-  var lists = ListCache()
 
   func parameter(_ name: String) -> String? {
     target.query.first { $0.name == name }?.value
@@ -117,6 +120,7 @@ package struct Router: Sendable {
     serviceRoutes + diagnosticsRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
     + targetRoutes + imageRoutes + dashboardRoutes + contractRoutes
+  private static let index = RouteIndex(routes)
 
   private let service: any ServiceAPI
   private let access: AccessControl
@@ -124,7 +128,7 @@ package struct Router: Sendable {
   private let audit: AuditLog?
   let watchers: EventWatchers
   private let traffic = Traffic()
-  private let lists = ListCache()
+  private let cache = ReplyCache()
   private let longestPatience: Int
   private let diagnostics: DiagnosticsSource
 
@@ -206,7 +210,7 @@ package struct Router: Sendable {
 
   /// The routes of a path, one for each method, and what stands in their places.
   private static func matches(_ target: RequestTarget) -> [(route: Route, arguments: [String])] {
-    routes.compactMap { route in match(route, target.segments).map { (route, $0) } }
+    index.matches(target.segments)
   }
 
   private func route(
@@ -240,14 +244,56 @@ package struct Router: Sendable {
     let call = Call(
       service: service, watchers: watchers, traffic: traffic, audit: audit, access: access,
       request: request, caller: caller, target: target, arguments: arguments,
-      longestPatience: longestPatience, diagnostics: diagnostics,
-      lists: lists)
+      longestPatience: longestPatience, diagnostics: diagnostics)
     return try await Requester.$name.withValue(caller.actor) {
       () async -> Result<HTTPReply, Problem> in
-      do throws(Problem) { return .success(try await Router.answer(call, by: route)) } catch {
+      do throws(Problem) { return .success(try await keeping(call, by: route)) } catch {
         return .failure(caller.hearing(error))
       }
     }.get()
+  }
+
+  /// Answers, and keeps the answer where others may be given it too.
+  private func keeping(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {
+    guard route.isKept, call.request.method == "GET", call.target.authority == nil,
+      route.reach == .device || call.caller.grant.devices == nil,
+      call.parameter("after_revision") == nil,
+      let stamp = stamp(of: route, call.arguments)
+    else { return try await Router.answer(call, by: route) }
+    let now = monotonicNanoseconds()
+    let reply = try await route.handle(call).encoded
+    if reply.status == 200 {
+      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp, now: now)
+    }
+    return reply.unlessKnown(to: call.request)
+  }
+
+  /// - Returns: nil where there is nothing to be shown.
+  private func stamp(of route: Route, _ arguments: [String]) -> ReplyCache.Stamp? {
+    let changes = service.changes
+    guard route.reach == .device else { return ReplyCache.Stamp(changes: changes, activity: 0) }
+    return service.activity(of: arguments[0]).map {
+      ReplyCache.Stamp(changes: changes, activity: $0)
+    }
+  }
+
+  /// The reply where it was made a moment ago, and may be given to who asks; it takes no time.
+  ///
+  /// - Parameter request: one whose caller has been asked for.
+  func kept(for request: HTTPRequest, requestID: String) -> HTTPReply? {
+    guard request.method == "GET", case .success(let caller)? = request.caller,
+      let kept = cache.kept(for: request.target, stamp: { stamp(of: $0.route, $0.arguments) }),
+      kept.route.reach == .device || caller.grant.devices == nil
+    else { return nil }
+    let start = monotonicNanoseconds()
+    // Whoever is refused is refused where that is written down.
+    do throws(Problem) {
+      try RequestRules.check(request, authority: nil, hosts: hosts)
+      try admit(caller, to: kept.route, kept.arguments)
+    } catch { return nil }
+    let reply = common(kept.reply.unlessKnown(to: request), requestID)
+    traffic.count(request.method, kept.route.template, reply.status, since: start)
+    return reply
   }
 
   private static func answer(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {
@@ -262,30 +308,23 @@ package struct Router: Sendable {
   private func admit(
     _ request: HTTPRequest, to route: Route, _ arguments: [String]
   ) throws(Problem) -> Caller {
-    guard let scope = route.scope else { return Caller(actor: "anonymous", grant: Grant([])) }
+    guard route.scope != nil else { return Caller(actor: "anonymous", grant: Grant([])) }
     guard let caller = try request.caller?.get() else {
       throw Problem("unauthorized", "nobody has asked who this is")
     }
-    try caller.require(scope)
+    try admit(caller, to: route, arguments)
+    return caller
+  }
+
+  private func admit(
+    _ caller: Caller, to route: Route, _ arguments: [String]
+  ) throws(Problem) {
+    if let scope = route.scope { try caller.require(scope) }
     switch route.reach {
     case .device: try caller.require(device: arguments.first ?? "")
     case .own: break
     case .all: try caller.requireAllDevices()
     }
-    return caller
-  }
-
-  private static func match(_ route: Route, _ segments: [String]) -> [String]? {
-    guard route.segments.count == segments.count else { return nil }
-    var arguments: [String] = []
-    for (part, segment) in zip(route.segments, segments) {
-      if part == nil, !segment.isEmpty {
-        arguments.append(segment)
-      } else if part != segment {
-        return nil
-      }
-    }
-    return arguments
   }
 }
 

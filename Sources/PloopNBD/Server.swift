@@ -104,6 +104,21 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     }
   }
 
+  /// Tells of the clients of exports, without what they are, in no order.
+  package func forEachClient(
+    of names: [[UInt8]],
+    _ body: (_ id: UInt64, _ receivedBytes: UInt64, _ sentBytes: UInt64) -> Void
+  ) {
+    state.withLock { state in
+      for connection in state.connections.values
+      where connection.export.map(names.contains) ?? false {
+        body(
+          connection.id, connection.received.load(ordering: .relaxed),
+          connection.sent.load(ordering: .relaxed))
+      }
+    }
+  }
+
   private func connections(of name: [UInt8]) -> [Connection<Directory>] {
     state.withLock { $0.connections.values.filter { $0.export == name } }.sorted { $0.id < $1.id }
   }

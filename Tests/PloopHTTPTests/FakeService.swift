@@ -608,6 +608,9 @@ final class FakeService: ServiceAPI {
   let waiting: WaitingRoom
   var changes: UInt64 { waiting.changes }
 
+  /// Nobody's device ever rests here.
+  func activity(of device: String) -> UInt64? { nil }
+
   func change(
     of topic: Topic, since changes: UInt64, milliseconds: Int
   ) async -> WaitingRoom.End {

@@ -4,13 +4,23 @@ internal import PloopJSON
 let deviceRoutes: [Route] = [
   Route(
     "GET", "/v1/devices", "listDevices", .read, reach: .own,
-    parameters: ["limit", "cursor", "state", "label.*"]
+    parameters: ["limit", "cursor", "state", "label.*"], isKept: true
   ) { call throws(Problem) in
-    // Of who sees some only, each has a list of their own.
-    guard call.caller.grant.devices == nil else { return try await listed(call) }
-    return try await call.lists.reply(to: call.request.target, changes: call.service.changes) {
-      () async throws(Problem) in try await listed(call)
+    var state: DeviceState?
+    if let text = call.parameter("state") {
+      state = DeviceState(rawValue: text)
+      if state == nil { throw Problem("invalid-value", "unknown state \(text)") }
     }
+    var labels: [String: String] = [:]
+    for (name, value) in call.target.query where name.hasPrefix("label.") {
+      labels[String(name.dropFirst("label.".count))] = value
+    }
+    let page = try await call.ownPart(
+      isOwn: { call.caller.mayUse(device: $0.id) }, id: \.id
+    ) { [state, labels] (cursor, limit) async throws(Problem) in
+      await call.service.devices(after: cursor, limit: limit, state: state, labels: labels)
+    }
+    return list(page, of: call) { $0.json }
   },
   Route(
     creating: "/v1/devices", "attachDevice", .admin,
@@ -21,8 +31,9 @@ let deviceRoutes: [Route] = [
       try await call.service.attach(request, keeping: keeper)
     }
   },
-  Route("GET", "/v1/devices/{id}", "getDevice", .read, watching: { .device($0[0]) }) {
-    call throws(Problem) in
+  Route(
+    "GET", "/v1/devices/{id}", "getDevice", .read, isKept: true, watching: { .device($0[0]) }
+  ) { call throws(Problem) in
     reply(200, try await device(call))
   },
   Route("PATCH", "/v1/devices/{id}", "changeDevice", .operate, parameters: ["dry_run"]) {
@@ -107,24 +118,6 @@ let deviceRoutes: [Route] = [
       }.json)
   },
 ]
-
-private func listed(_ call: Call) async throws(Problem) -> HTTPReply {
-  var state: DeviceState?
-  if let text = call.parameter("state") {
-    state = DeviceState(rawValue: text)
-    if state == nil { throw Problem("invalid-value", "unknown state \(text)") }
-  }
-  var labels: [String: String] = [:]
-  for (name, value) in call.target.query where name.hasPrefix("label.") {
-    labels[String(name.dropFirst("label.".count))] = value
-  }
-  let page = try await call.ownPart(
-    isOwn: { call.caller.mayUse(device: $0.id) }, id: \.id
-  ) { [state, labels] (cursor, limit) async throws(Problem) in
-    await call.service.devices(after: cursor, limit: limit, state: state, labels: labels)
-  }
-  return list(page, of: call) { $0.json }
-}
 
 /// Seconds for which a request for a larger disk waits, if it says nothing else.
 private let resizePatience = 30

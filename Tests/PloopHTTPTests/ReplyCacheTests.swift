@@ -1,0 +1,66 @@
+import PloopIO
+import PloopJSON
+import TestSupport
+import Testing
+
+@testable import PloopHTTP
+
+@Suite("Replies that were made a moment ago")
+struct ReplyCacheTests {
+  private let cache = ReplyCache()
+  private let route = Router.routes[0]
+  private let limit = ReplyCache.milliseconds * 1_000_000
+
+  private func keep(
+    _ text: String, to target: String = "/v1/devices", changes: UInt64 = 1, activity: UInt64 = 0
+  ) {
+    cache.keep(
+      HTTPReply(200, .string(text)).encoded, to: target, by: route, ["vm"],
+      ReplyCache.Stamp(changes: changes, activity: activity), now: 1_000)
+  }
+
+  private func ask(
+    _ target: String = "/v1/devices", changes: UInt64 = 1, activity: UInt64 = 0, after: UInt64 = 0
+  ) -> JSON? {
+    cache.kept(for: target, now: 1_000 + after) { kept in
+      #expect(kept.arguments == ["vm"] && kept.route.operationID == route.operationID)
+      return ReplyCache.Stamp(changes: changes, activity: activity)
+    }?.reply.json
+  }
+
+  @Test(
+    "are given again for so long as nothing has changed, and not for longer than they may be old")
+  func fresh() {
+    #expect(ask() == nil)
+    keep("first")
+    #expect(ask(after: limit - 1) == .string("first"))
+    #expect(ask("/v1/devices?limit=1") == nil)
+    #expect(ask(changes: 2) == nil)
+    #expect(ask(activity: 1) == nil)
+    #expect(ask(after: limit) == nil)
+    #expect(cache.kept(for: "/v1/devices", now: 1_000) { _ in nil } == nil)
+    keep("second", changes: 2)
+    #expect(ask(changes: 2) == .string("second"))
+  }
+
+  @Test("are not kept without end")
+  func few() {
+    for number in 0..<1_025 { keep("it", to: "/\(number)") }
+    #expect(ask("/1024") == .string("it"))
+    #expect((0..<1_024).allSatisfy { ask("/\($0)") == nil })
+    let large = String(repeating: "x", count: 6 << 20)
+    for number in 0..<3 { keep(large, to: "/large/\(number)") }
+    #expect(ask("/large/0") == nil && ask("/1024") == nil)
+    #expect(ask("/large/2") != nil)
+    keep(String(repeating: "x", count: 17 << 20), to: "/too/large")
+    #expect(ask("/too/large") == nil && ask("/large/2") != nil)
+  }
+
+  @Test("reach the client as others do, with the end of their last line")
+  func live() throws {
+    let live = try LiveServer()
+    let first = try live.curl("", "/v1/devices")
+    #expect(first.hasSuffix("}\n") && first.contains("\"vm1\""))
+    #expect(try live.curl("", "/v1/devices") == first)
+  }
+}
