@@ -110,7 +110,9 @@ package final class Service: ServiceAPI {
     self.engine = engine
     self.log = log
     self.configuration = configuration
-    slowOperations = SlowOperations(from: configuration.slowOperationMilliseconds, log: log)
+    slowOperations = SlowOperations(from: configuration.slowOperationMilliseconds, log: log) {
+      (work) in engine.submit { engine.aside(work) }
+    }
     do throws(IOError) {
       var executors: [ThreadExecutor] = []
       for _ in 0..<Service.executorCount {

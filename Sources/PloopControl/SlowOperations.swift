@@ -37,17 +37,26 @@ final class SlowOperations: Sendable {
   private struct State {
     /// The last ones, oldest first, those that were not logged included.
     var kept: [SlowOperation] = []
+    /// Whether a line is on its way: a log may be slower than what it tells of.
+    var isWriting = false
     var lines: [String: Lines] = [:]
   }
 
   private let state = Locked(State())
   private let log: Logger
   private let milliseconds: Int
+  private let elsewhere: @Sendable (@escaping @Sendable () -> Void) -> Void
 
-  /// - Parameter milliseconds: how long a slow request takes; 0 when none is told of.
-  init(from milliseconds: Int, log: Logger) {
+  /// - Parameters:
+  ///   - milliseconds: how long a slow request takes; 0 when none is told of.
+  ///   - elsewhere: has somebody else do what may wait: requests are noted by who carries them out.
+  init(
+    from milliseconds: Int, log: Logger,
+    elsewhere: @escaping @Sendable (@escaping @Sendable () -> Void) -> Void
+  ) {
     self.milliseconds = milliseconds
     self.log = log
+    self.elsewhere = elsewhere
   }
 
   /// Oldest first.
@@ -67,15 +76,23 @@ final class SlowOperations: Sendable {
       state.kept.append(slow)
       var lines = state.lines[slow.device] ?? Lines()
       defer { state.lines[slow.device] = lines }
-      guard now >= lines.next else {
+      guard now >= lines.next, !state.isWriting else {
         lines.left += 1
         return nil
       }
+      state.isWriting = true
       lines.next = now + SlowOperations.secondsBetweenLines * 1_000_000_000
       defer { lines.left = 0 }
       return lines.left
     }
     guard let left else { return }
+    elsewhere { [self] in
+      write(slow, left: left)
+      state.withLock { $0.isWriting = false }
+    }
+  }
+
+  private func write(_ slow: SlowOperation, left: UInt64) {
     var metadata: Logger.Metadata = [
       "device": "\(slow.device)", "operation": "\(slow.operation)", "offset": "\(slow.offset)",
       "length": "\(slow.length)", "ms": "\(slow.milliseconds)",

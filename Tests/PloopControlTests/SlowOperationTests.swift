@@ -30,7 +30,7 @@ struct SlowOperationTests {
 
   @Test("one line a second for each disk, and the others are counted")
   func lineLimit() {
-    let operations = SlowOperations(from: 1_000, log: Logger(label: "t") { _ in lines })
+    let operations = SlowOperations(from: 1_000, log: Logger(label: "t") { _ in lines }) { $0() }
     let second: UInt64 = 1_000_000_000
     for number in 0..<5 { operations.note(slow("vm1", offset: UInt64(number)), now: 7) }
     operations.note(slow("vm2"), now: 8)
@@ -46,8 +46,26 @@ struct SlowOperationTests {
 
   @Test("the last hundred are kept")
   func kept() {
-    let operations = SlowOperations(from: 1_000, log: Logger(label: "t") { _ in lines })
+    let operations = SlowOperations(from: 1_000, log: Logger(label: "t") { _ in lines }) { $0() }
     for number in 0..<250 { operations.note(slow("vm1", offset: UInt64(number)), now: 0) }
     #expect(operations.last.map(\.offset) == Array(150..<250))
+  }
+
+  @Test("a log that takes its time keeps no request, and has one line on its way")
+  func slowLog() {
+    let waiting = Locked<[@Sendable () -> Void]>([])
+    let operations = SlowOperations(from: 1_000, log: Logger(label: "t") { _ in lines }) { work in
+      waiting.withLock { $0.append(work) }
+    }
+    for number in 0..<4 { operations.note(slow("vm\(number % 2)"), now: 0) }
+    #expect(lines.entries.withLock { $0.isEmpty } && operations.last.count == 4)
+    let first = waiting.withLock { $0 }
+    #expect(first.count == 1)
+    for work in first { work() }
+    operations.note(slow("vm1"), now: 1)
+    for work in waiting.withLock({ $0 }).dropFirst() { work() }
+    let entries = lines.entries.withLock { $0 }
+    #expect(entries.map { $0["device"] } == ["vm0", "vm1"])
+    #expect(entries.map { $0["not_logged_before"] } == [nil, "2"])
   }
 }
