@@ -54,7 +54,7 @@ struct HandOverTests {
     let (isTelling, mayEnd) = (Monitor(false), Monitor(false))
     let limit = Deadline.after(seconds: 300)
     async let told: Void = onThread {
-      try handOver.whileKept { () throws(ServiceError) in
+      try handOver.telling { () throws(ServiceError) in
         isTelling.update { $0 = true }
         guard mayEnd.wait(until: limit, { $0 ? true : nil }) != nil else {
           throw ServiceError(.targetUnreachable, "nobody has let it end")
@@ -72,14 +72,14 @@ struct HandOverTests {
     async let back = service.change("vm", forcedResume, ifRevision: nil)
     while !service.tellings.isWanted("vm"), !limit.hasPassed { await Task.yield() }
     // Nobody begins to tell it again, and it is not taken back before the first is done.
-    #expect(await code { try handOver.whileKept {} } == "device-busy")
+    #expect(await code { try handOver.telling {} } == "device-busy")
     #expect(service.isHandedOver("vm", by: id))
     #expect(throws: ServiceError.self) { try service.tellings.requireNone(of: "vm") }
     mayEnd.update { $0 = true }
     try await told
     _ = try await back
     #expect(!service.isHandedOver("vm", by: id) && !service.tellings.isWanted("vm"))
-    #expect(await code { try handOver.whileKept {} } == "precondition-failed")
+    #expect(await code { try handOver.telling {} } == "precondition-failed")
     _ = try await service.cancelJob(id, ifRevision: nil)
     _ = try await bench.end(of: id)
   }
@@ -114,6 +114,24 @@ struct HandOverTests {
     try await bench.fixture.restart()
     let gone = try await bench.fixture.code { _ = try await $0.device("vm") }
     #expect(gone == "device-not-found")
+  }
+
+  @Test("is told of to nobody once it was taken back, also where it is gone since")
+  func gone() async throws {
+    let bench = try await BackupServiceBench()
+    var change = DeviceChange()
+    change.autostart = false
+    _ = try await bench.fixture.service.change("vm", change, ifRevision: nil)
+    let id = try await handedOver(bench).job
+    _ = try await bench.fixture.service.change("vm", forcedResume, ifRevision: nil)
+    try bench.fixture.stop()
+    try await bench.fixture.restart()
+    let code = try await bench.fixture.code { _ = try await $0.device("vm") }
+    #expect(code == "device-not-found")
+    let handOver = HandOver(device: "vm", job: id, try bench.fixture.service)
+    let isTold = Locked(false)
+    let refusal = await self.code { try handOver.telling { isTold.withLock { $0 = true } } }
+    #expect(refusal == "precondition-failed" && !isTold.withLock { $0 })
   }
 
   private var forcedResume: DeviceChange {

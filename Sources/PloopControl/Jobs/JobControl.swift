@@ -39,6 +39,8 @@ final class JobControl: Sendable {
     case committed(Bool)
     /// Whether what lies where it makes something is known for its own.
     case owning(Bool)
+    /// Whether the other side knows that a disk is its own.
+    case told(Bool)
     /// It waits between two steps, since that is wanted.
     case resting
   }
@@ -241,6 +243,9 @@ final class JobControl: Sendable {
   /// Whether what lies where the work makes something is its own is written down, and stays so, whatever
   /// becomes of the commit, until the job is over.
   func own(_ isOwn: Bool) { note(.owning(isOwn)) }
+
+  /// Whether the other side has been told that a disk is its own is written down, until the job is over.
+  func tell(_ isTold: Bool) { note(.told(isTold)) }
 
   /// What could not be stopped is done; the rest of the job can be.
   func reopen() { withdrawCommit() }

@@ -131,6 +131,7 @@ extension JobEngine {
       case .committed(let isCommitted):
         try update(id, event: false) { $0.isCommitted = isCommitted }
       case .owning(let isOwn): try update(id, event: false) { $0.ownsWhatItMakes = isOwn }
+      case .told(let isTold): try update(id, event: false) { $0.hasTold = isTold ? true : nil }
       case .log(let level, let message):
         if level == "warning" { try update(id) { $0.warn(message) } }
         try store.write { transaction throws(ServiceError) in

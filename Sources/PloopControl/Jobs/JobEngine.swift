@@ -359,6 +359,7 @@ extension JobRecord {
   mutating func finish(_ final: JobState) {
     state = final
     ownsWhatItMakes = nil
+    hasTold = nil
     finishedAt = wallClockSeconds()
   }
 }

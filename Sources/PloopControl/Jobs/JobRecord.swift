@@ -132,6 +132,8 @@ package struct JobRecord: Codable, Sendable, Equatable {
   package var isCommitted = false
   /// What lies where it makes something is its own, whatever else says so; nil where that was never known.
   var ownsWhatItMakes: Bool?
+  /// Whether the other side knows that a disk is its own now; nil where there is none, or where it may not know.
+  var hasTold: Bool?
   /// What somebody wants, whatever it is doing now.
   package var isPaused = false
   package var attempt = 1

@@ -72,21 +72,20 @@ struct HandOver {
     }
   }
 
-  /// Tells the other side something, as long as nobody has resumed the disk here: whoever does that by force
-  /// takes it back, and both sides must not have it.
+  /// Tells the other side that the disk is its own, unless it knows, as long as nobody has resumed the disk here:
+  /// whoever does that by force takes it back, and both sides must not have it.
   ///
   /// - Throws: `precondition-failed` where it was taken back; `device-busy` where somebody is about to.
-  func whileKept(_ body: () throws(ServiceError) -> Void) throws(ServiceError) {
+  func telling(_ body: () throws(ServiceError) -> Void) throws(ServiceError) {
     let (job, device, service) = (job, device, service)
-    guard let controller = service.state.withLock({ $0.devices[device] }) else {
-      return try body()
-    }
+    guard try service.existing(job).hasTold != true else { return }
+    let takenBack = ServiceError(
+      .preconditionFailed, "\(device) was resumed by force since it was handed over",
+      remedy: "it is used here: remove what was copied, and move it anew")
+    // Nobody detaches it while it is the job's: whoever did has taken it back before.
+    guard let controller = service.state.withLock({ $0.devices[device] }) else { throw takenBack }
     try controller.runAndWait { () throws(ServiceError) in
-      guard controller.now.record?.handedOverBy == job else {
-        throw ServiceError(
-          .preconditionFailed, "\(device) was resumed by force since it was handed over",
-          remedy: "it is used here: remove what was copied, and move it anew")
-      }
+      guard controller.now.record?.handedOverBy == job else { throw takenBack }
       guard service.tellings.begin(device) else {
         throw ServiceError(
           .deviceBusy, "somebody is about to resume \(device) by force", errno: "EBUSY")

@@ -76,6 +76,7 @@ struct MigrateJob: JobWork {
     } else {
       // What was committed was not handed over: it begins anew.
       if job.isCommitted { control.reopen() }
+      if job.hasTold == true { control.tell(false) }
       if control.hasProgressedBefore {
         control.log("everything is copied again: what was written since is lost", level: "warning")
       }
@@ -119,8 +120,9 @@ struct MigrateJob: JobWork {
         ? JobBlocker(kind: .target, id: place.words, detail: error.detail) : place.blocker(error)
     }
     try MigrateJob.insisting(control, refusal) { () throws(ServiceError) in
-      try handOver.whileKept { () throws(ServiceError) in try place.takeOver() }
+      try handOver.telling { () throws(ServiceError) in try place.takeOver() }
     }
+    control.tell(true)
     guard source == .detached else { return }
     let blocker = { (error: ServiceError) -> JobBlocker? in
       error.code == .drainTimeout
