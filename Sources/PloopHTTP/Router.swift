@@ -260,6 +260,10 @@ package struct Router: Sendable {
       call.parameter("after_revision") == nil,
       let stamp = stamp(of: route, call.arguments)
     else { return try await Router.answer(call, by: route) }
+    // Many may have stood in line for the same: the first of them has made it.
+    if let kept = cache.kept(for: call.request.target, stamp: { _ in stamp }) {
+      return kept.reply.unlessKnown(to: call.request)
+    }
     let now = monotonicNanoseconds()
     let reply = try await route.handle(call).encoded
     if reply.status == 200 {

@@ -43,5 +43,6 @@ struct WebFile: Sendable {
 }
 
 extension Asset {
+  /// A copy: C knows only where it begins (CAssets).
   var array: [UInt8] { Array(UnsafeBufferPointer(start: bytes, count: count)) }
 }
