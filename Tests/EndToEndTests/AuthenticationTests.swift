@@ -109,6 +109,24 @@ struct AuthenticationTests {
     #expect(try service.end() == 0)
   }
 
+  @Test("A download ends once its token is revoked")
+  func download() throws {
+    let service = try RunningService(in: folder.path, httpListen: "127.0.0.1:0")
+    // At a megabyte a second nobody sees its end.
+    #expect(try service.create("vm", sizeBytes: 64 << 30).status == 201)
+    let secret = try token("add reader --scope data")
+    let reader = try ChildProcess(
+      [
+        "/usr/bin/curl", "-sSN", "--limit-rate", "1M", "-H", "Authorization: Bearer \(secret)",
+        "http://\(try service.httpAddress())/v1/exports/vm/data",
+      ], output: "\(folder.path)/part", errors: "\(folder.path)/errors")
+    try Tool.shell("until [ -s '\(folder.path)/part' ]; do sleep 0.02; done", seconds: 120)
+    _ = try token("revoke reader")
+    // CURLE_PARTIAL_FILE: not all of it has come.
+    #expect(try reader.wait(seconds: 120) == 18)
+    #expect(try service.end() == 0)
+  }
+
   @Test("Tokens survive the service, and its database too")
   func survival() throws {
     var service = try RunningService(in: folder.path, httpListen: "127.0.0.1:0")

@@ -54,6 +54,13 @@ struct PloopctlTests {
     #expect(try ctl.run("devices show vm1").contains("resumes_at:"))
     try ctl.run("devices resume vm1")
     try ctl.run("devices detach vm1")
+    // Nobody asks for a disk that stays where it is; one that a move has begun here goes with its files.
+    let incoming =
+      #"{"id":"in","create":{"directory":"in","size":16777216},"incoming":"somebody"}"#
+    #expect(try ctl.service.post("/v1/devices", incoming).status == 201)
+    let kept = try ctl.shell("ploopctl devices detach in < /dev/null", check: false)
+    #expect(kept.status == 9 && kept.output.contains("files go with it"), "\(kept.output)")
+    #expect(try ctl.run("devices detach in --yes") == "in: detached\n")
     // Lists have all parts, whatever their number.
     for number in 0..<3 { try ctl.run("devices create d\(number) --size 16M") }
     #expect((try ctl.json("devices list")["items"] as? [Any])?.count == 3)

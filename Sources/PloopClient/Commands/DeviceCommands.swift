@@ -168,6 +168,20 @@ struct DeviceDetach: RequestCommand {
   var question: (text: String, isAnswered: Bool)? {
     hard ? ("Cut off all clients of \(name.device)?", consent.yes) : nil
   }
+
+  func perform(_ request: Request, _ client: APIClient) throws(ClientFault) {
+    // Nobody else misses the copy that somebody's move is making, and nobody could name it afterwards.
+    if !consent.yes,
+      try client.send(Request(.getDevice, [name.device])).json.at("incoming")?.text != nil
+    {
+      try Question.ask(
+        "\(name.device) is a copy that a move has begun here: its files go with it. Detach it?",
+        isAnswered: false)
+    } else if let question {
+      try Question.ask(question.text, isAnswered: question.isAnswered)
+    }
+    try show(try client.send(request), view)
+  }
 }
 
 struct DeviceSet: RequestCommand {
