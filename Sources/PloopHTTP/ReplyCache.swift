@@ -53,7 +53,8 @@ final class ReplyCache: Sendable {
 
   /// - Parameters:
   ///   - reply: to all who may ask for the target, and that has no stream.
-  ///   - now: nanoseconds of the monotonic clock, before it was made.
+  ///   - now: nanoseconds of the monotonic clock, when it had been made: however long that takes, those who stood in
+  ///     line for it are to have it.
   func keep(
     _ reply: HTTPReply, to target: String, by route: Route, _ arguments: [String], _ stamp: Stamp,
     now: UInt64 = monotonicNanoseconds()

@@ -264,10 +264,9 @@ package struct Router: Sendable {
     if let kept = cache.kept(for: call.request.target, stamp: { _ in stamp }) {
       return kept.reply.unlessKnown(to: call.request)
     }
-    let now = monotonicNanoseconds()
     let reply = try await route.handle(call).encoded
     if reply.status == 200 {
-      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp, now: now)
+      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp)
     }
     return reply.unlessKnown(to: call.request)
   }
