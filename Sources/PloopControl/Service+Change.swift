@@ -133,18 +133,18 @@ extension DeviceRecord {
     }
   }
 
-  /// - Throws: `resume-prohibited`; `invalid-value` for members that do not go together.
+  /// - Throws: `resume-prohibited`; `value-impossible` for members that do not go together.
   fileprivate mutating func suspend(_ change: DeviceChange, now: Double) throws(ServiceError) {
     let wanted = change.suspended ?? suspended
     guard !change.isForced || change.suspended == false,
       !(change.isForced && change.noresume == true)
     else {
       throw ServiceError(
-        .invalidValue, "only {\"suspended\":false} can be forced", pointer: "/force")
+        .valueImpossible, "only {\"suspended\":false} can be forced", pointer: "/force")
     }
     guard change.suspendSeconds == nil || wanted else {
       throw ServiceError(
-        .invalidValue, "a time limit is for a disk that is suspended",
+        .valueImpossible, "a time limit is for a disk that is suspended",
         pointer: "/suspend_timeout_seconds")
     }
     guard wanted else {

@@ -47,10 +47,10 @@ extension Service {
     guard request.after.isEmpty, jobs.isIdle(device: request.device),
       jobs.canLackRoom(request.type)
     else { return }
+    var request = request
+    request.parameters = parameters
     // Whatever else keeps it from being planned is told when its turn comes, or was told already.
-    guard
-      let plan = try? jobs.work(request.type, parameters, device: request.device).plan(self)
-    else { return }
+    guard let plan = try? jobs.registry.work(request).plan(self) else { return }
     try Service.requireSpace(plan.leastBytes, of: plan.freeBytes, for: "the job \(request.type)")
   }
 

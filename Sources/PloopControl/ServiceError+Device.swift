@@ -50,7 +50,7 @@ extension ServiceError {
     case .locked:
       self.init(
         .imageInUse, error.detail, cause: "another program holds a lock on it", errno: "EBUSY")
-    case .sameFileTwice: self.init(.invalidValue, error.detail, pointer: "/deltas")
+    case .sameFileTwice: self.init(.valueImpossible, error.detail, pointer: "/deltas")
     case .tooManyDeltas:
       self.init(.tooManyDeltas, error.detail, errno: "EMFILE", pointer: "/deltas")
     case .rawNotBase: self.init(.rawNotBase, error.detail, errno: "EMFILE", pointer: "/deltas")

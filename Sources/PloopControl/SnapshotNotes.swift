@@ -104,7 +104,7 @@ struct SnapshotNotes {
     let text: [UInt8]
     do { text = try encoded() } catch { throw ServiceError(storing: error) }
     guard text.count <= SnapshotNotes.limit else {
-      throw ServiceError(.invalidValue, "the notes on all snapshots are too long together")
+      throw ServiceError(.valueImpossible, "the notes on all snapshots are too long together")
     }
     return ImageFolder.Replacement(of: name, with: text)
   }

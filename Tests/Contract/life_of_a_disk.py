@@ -17,6 +17,9 @@ from client.api.jobs import add_job, get_job, get_job_log
 from client.api.service import get_service
 from client.models import (
     AttachedExport,
+    BackupJobRequest,
+    BackupJobRequestType,
+    BackupParameters,
     CreateRequest,
     CreatingAttachRequest,
     Device,
@@ -24,9 +27,13 @@ from client.models import (
     DirectoryTargetRequestType,
     Export,
     Job,
-    JobParameters,
-    JobRequest,
+    MergeJobRequest,
+    MergeJobRequestType,
+    NewDisk,
     Problem,
+    RestoreJobRequest,
+    RestoreJobRequestType,
+    RestoreParameters,
     Slug,
     SnapshotMade,
     SnapshotRequest,
@@ -76,10 +83,7 @@ def created(device_id):
     return device
 
 
-def done(kind, device=None, **params):
-    request = JobRequest(type_=kind, params=JobParameters.from_dict(params))
-    if device:
-        request.device = device
+def done(request):
     job = add_job.sync(client=client, body=request, prefer="wait=60")
     assert isinstance(job, Job), job
     while job.finished_at is None:
@@ -106,13 +110,23 @@ add_target.sync(
         name="nas", type_=DirectoryTargetRequestType.DIRECTORY, path="main:backups"
     ),
 )
-backup = done("backup", "disk", target="nas").result["backup"]
+backup = done(
+    BackupJobRequest(
+        type_=BackupJobRequestType.BACKUP, device="disk", params=BackupParameters(target="nas")
+    )
+).result["backup"]
 assert [point.id for point in list_backups.sync("nas", client=client).items] == [backup]
-to = {"id": "copy", "directory": "copy", "export": "copy"}
-done("restore", target="nas", backup=backup, to=to)
+done(
+    RestoreJobRequest(
+        type_=RestoreJobRequestType.RESTORE,
+        params=RestoreParameters(
+            target="nas", backup=backup, to=NewDisk(id="copy", directory="copy", export="copy")
+        ),
+    )
+)
 assert content(uri("copy")) == bytes([9]) * SIZE
 
-done("merge", "disk")
+done(MergeJobRequest(type_=MergeJobRequestType.MERGE, device="disk"))
 assert len(list_snapshots.sync("disk", client=client).items) == 0
 assert content(uri("disk")) == bytes([9]) * SIZE
 

@@ -45,7 +45,7 @@ struct ImportTests {
     let body =
       #"{"type":"import","params":{"from":{"image":"foreign.raw"},"to":{"id":"new","directory":"new"}}}"#
     let refused = try service.post("/v1/jobs", body)
-    #expect(refused.code == "invalid-value", "\(refused.text)")
+    #expect(refused.code == "value-impossible", "\(refused.text)")
     let done = try take(
       #""image":"foreign.raw","format":"raw","cluster_size":65536"#, ",\"version\":\(version)")
     #expect(done["state"] as? String == "succeeded", "\(done)")

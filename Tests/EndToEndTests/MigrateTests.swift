@@ -192,7 +192,12 @@ struct MigrateTests {
     try fixture.await(id) { !($0["warnings"] as? [Any] ?? []).isEmpty }
     try expectInUse()
     let wrong = try service.patch("/v1/jobs/\(id)", #"{"params":{"source":"detached"}}"#)
-    #expect(wrong.code == "invalid-value", "\(wrong.text)")
+    #expect(wrong.code == "unknown-field", "\(wrong.text)")
+    let other = try service.post("/v1/jobs", #"{"type":"hash","device":"vm"}"#)
+    let path = "/v1/jobs/\(try #require(other.json["id"] as? String))"
+    let without = try service.patch(path, #"{"params":{"max_downtime_ms":5}}"#)
+    #expect(without.code == "value-impossible", "\(without.text)")
+    #expect(try service.post("\(path)/cancel", "{}").status == 200)
     #expect(
       try service.patch("/v1/jobs/\(id)", #"{"params":{"max_downtime_ms":0}}"#).code
         == "invalid-value")

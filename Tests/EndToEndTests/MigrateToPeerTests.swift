@@ -127,13 +127,13 @@ struct MigrateToPeerTests {
     #expect(try code("\(nbd),\"directory\":\"vm\"") == "invalid-value")
     #expect(try code("\(nbd),\"api\":\"ftp://x\",\"directory\":\"vm\"") == "invalid-value")
     #expect(
-      try code("\(nbd),\"api\":\"http://10.0.0.9/x\",\"directory\":\"vm\"") == "invalid-value")
+      try code("\(nbd),\"api\":\"http://10.0.0.9/x\",\"directory\":\"vm\"") == "value-impossible")
     #expect(
       try code("\(nbd),\"api\":\"http+unix:///?socket=/etc/x\",\"directory\":\"vm\"")
         == "path-outside-root")
     #expect(
       try code(#""nbd":"nbd://10.0.0.9/x","api":"http://10.0.0.9","directory":"vm""#)
-        == "invalid-value")
+        == "value-impossible")
     #expect(
       try code("\(nbd),\"api\":\"http://10.0.0.9\",\"directory\":\"vm\",\"id\":\"É\"")
         == "invalid-value")

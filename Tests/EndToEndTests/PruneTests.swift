@@ -189,8 +189,8 @@ struct PruneTests {
   @Test("are refused rules that keep nothing")
   func refusals() throws {
     func code(_ body: String) throws -> String? { try service.post("/v1/jobs", body).code }
-    #expect(try code(#"{"type":"prune","device":"vm","params":{}}"#) == "invalid-value")
-    #expect(try code(#"{"type":"prune","device":"vm","params":{"daily":0}}"#) == "invalid-value")
+    #expect(try code(#"{"type":"prune","device":"vm","params":{}}"#) == "value-impossible")
+    #expect(try code(#"{"type":"prune","device":"vm","params":{"daily":0}}"#) == "value-impossible")
     #expect(try code(#"{"type":"prune","params":{"daily":1}}"#) == "invalid-value")
     #expect(
       try code(#"{"type":"prune","device":"vm","params":{"daily":1,"x":2}}"#) == "unknown-field")

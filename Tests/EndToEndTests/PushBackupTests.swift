@@ -171,7 +171,9 @@ struct PushBackupTests {
         "{\"on_deadline\":\"spill\",\"spill\":{\"path\":\"../x\",\"max_bytes\":16777216}}",
         "path-outside-root"
       ),
-      ("{\"on_deadline\":\"spill\",\"spill\":{\"path\":\"x\",\"max_bytes\":9}}", "invalid-value"),
+      (
+        "{\"on_deadline\":\"spill\",\"spill\":{\"path\":\"x\",\"max_bytes\":9}}", "value-impossible"
+      ),
     ] {
       if body.contains("bitmap") { try service.attach("vm", ["vm/root.hds"]) }
       let reply = try service.post(path, body)

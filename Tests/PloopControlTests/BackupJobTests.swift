@@ -186,12 +186,15 @@ struct BackupJobTests {
     #expect(try bench.manifest(job.id).snapshot == guid.description)
     #expect(try bench.disk.checkpoints.isEmpty)
     #expect(try await bench.fixture.service.job(job.id).isResumable)
+    // Until the backup is durable it has a longer one.
+    let long = String(repeating: "x", count: Names.lengthLimit)
     for (parameters, code) in [
       (["snapshot": .text("00000000-0000-0000-0000-000000000001")], "snapshot-not-found"),
       (["snapshot": .text(guid.description), "new_checkpoint": .text("x")], "invalid-value"),
       (["target": .text("none")], "target-not-found"),
       (["mode": .text("some")], "invalid-value"),
-      (["spill": .object(["max_bytes": .number(1)])], "invalid-value"),
+      (["spill": .object(["max_bytes": .number(1)])], "value-impossible"),
+      (["base_checkpoint": .text(long), "new_checkpoint": .text(long)], "value-impossible"),
       (["spill": .object(["path": .text("../x")])], "path-outside-root"),
       (["spill": .object(["bytes": .number(1)])], "unknown-field"),
     ] as [([String: JobValue], String)] {

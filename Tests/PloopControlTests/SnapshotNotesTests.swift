@@ -163,7 +163,7 @@ struct SnapshotNotesTests {
     let refusal = #expect(throws: ServiceError.self) {
       try notes.write(longer, on: many.topGUID, of: many)
     }
-    #expect(refusal?.code == .invalidValue)
+    #expect(refusal?.code == .valueImpossible)
     #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == text)
   }
 

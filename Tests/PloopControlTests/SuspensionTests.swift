@@ -191,7 +191,7 @@ struct SuspensionTests {
         change.suspendSeconds = 5
       },
     ]
-    #expect(wrong.map { $0?.code } == Array(repeating: .invalidValue, count: 4))
+    #expect(wrong.map { $0?.code } == Array(repeating: .valueImpossible, count: 4))
     #expect(
       wrong.map { $0?.pointer }.prefix(3) == ["/force", "/force", "/suspend_timeout_seconds"])
     bench.end()

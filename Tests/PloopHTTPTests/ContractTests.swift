@@ -426,7 +426,7 @@ struct ContractTests {
         count += 1
       }
     }
-    #expect(count == 57)
+    #expect(count == 65)
   }
 
   @Test("bodies that the router refuses as wrong do not fit the schema either")

@@ -56,6 +56,8 @@ struct JSONSchema {
     case ("maximum", .integer(let most), .integer(let number)): return check(number <= most)
     case ("minItems", .integer(let least), .array(let items)): return check(items.count >= least)
     case ("maxItems", .integer(let most), .array(let items)): return check(items.count <= most)
+    case ("uniqueItems", .bool(true), .array(let items)):
+      return check(items.indices.allSatisfy { !items[..<$0].contains(items[$0]) })
     case ("items", _, .array(let items)):
       return items.enumerated().flatMap {
         complaints(about: $0.element, by: rule, at: "\(place)/\($0.offset)")
@@ -95,8 +97,8 @@ struct JSONSchema {
             : complaints(about: $0.value, by: rule, at: "\(place)/\($0.name)")
       }
     case ("pattern", _, _), ("minLength", _, _), ("maxLength", _, _), ("minimum", _, _),
-      ("maximum", _, _), ("minItems", _, _), ("maxItems", _, _), ("items", _, _),
-      ("required", _, _),
+      ("maximum", _, _), ("minItems", _, _), ("maxItems", _, _), ("uniqueItems", _, _),
+      ("items", _, _), ("required", _, _),
       ("dependentRequired", _, _), ("dependentSchemas", _, _), ("maxProperties", _, _),
       ("propertyNames", _, _),
       ("properties", _, _),

@@ -53,11 +53,7 @@ struct BackupDestination: Equatable, Sendable {
     case .nbd(let uri): to["uri"] = .text(uri)
     }
     to["mark"] = place.mark.map(JobValue.text)
-    if let tls = place.tls {
-      var members: [String: JobValue] = ["verify": .flag(tls.verify)]
-      members["certificates"] = tls.certificates.map(JobValue.text)
-      to["tls"] = .object(members)
-    }
+    to["tls"] = place.tls?.value
     return [BackupDestination.member: .object(to)]
   }
 }
@@ -69,8 +65,11 @@ extension Target {
   fileprivate init(of to: JobParameters) throws(ServiceError) {
     var to = to
     let place: TargetPlace
+    var (mark, tls) = (String?.none, TargetTLS?.none)
     switch TargetPlace.Kind(rawValue: try to.requiredText("type")) {
-    case .directory?: place = .directory(path: try to.requiredText("path"))
+    case .directory?:
+      place = .directory(path: try to.requiredText("path"))
+      mark = try to.text("mark")
     case .file?:
       let path = try to.requiredText("path")
       let format = try to.text("format") ?? TargetPlace.FileFormat.raw.rawValue
@@ -78,18 +77,17 @@ extension Target {
         throw to.wrong("format", "raw or ploop1 is expected")
       }
       place = .file(path: path, format: format)
-    case .nbd?: place = .nbd(uri: try to.requiredText("uri"))
+      mark = try to.text("mark")
+    case .nbd?:
+      place = .nbd(uri: try to.requiredText("uri"))
+      tls = try to.tls()
     case nil: throw to.wrong("type", "directory, file or nbd is expected")
     }
     self.init(name: place.words, place: place, createdAt: 0)
     // Nobody has said how many jobs may work with it.
     slots = 1
-    mark = try to.text("mark")
-    if var tls = try to.object("tls") {
-      self.tls = TargetTLS(
-        certificates: try tls.text("certificates"), verify: try tls.flag("verify") ?? true)
-      try tls.finish()
-    }
+    self.mark = mark
+    self.tls = tls
     try to.finish()
   }
 }

@@ -165,7 +165,7 @@ extension Service {
     let device = try controller.device()
     guard let limit = spill.limitBytes, limit < device.geometry.clusterBytes else { return }
     throw ServiceError(
-      .invalidValue,
+      .valueImpossible,
       "a cluster has \(device.geometry.clusterBytes) bytes; there is no room for one",
       pointer: "/params/spill/max_bytes")
   }

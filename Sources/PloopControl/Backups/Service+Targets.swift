@@ -128,7 +128,7 @@ extension Service {
       let location = try roots.locate(path, pointer: "/path")
       guard location.name.utf8.count <= FilePointTarget.nameLimitBytes else {
         throw ServiceError(
-          .invalidValue,
+          .valueImpossible,
           "path: the file's name has more than \(FilePointTarget.nameLimitBytes) bytes",
           pointer: "/path")
       }

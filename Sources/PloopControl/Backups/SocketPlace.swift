@@ -9,7 +9,7 @@ extension TargetPlace {
   /// The path of the socket of an `nbd+unix://`, `nbds+unix://` or `http+unix://` address; nil of any other.
   ///
   /// - Parameter pointer: to the member of a request that has it.
-  /// - Throws: `invalid-value` for one with no socket, or with several.
+  /// - Throws: `value-impossible` for one with no socket, or with several.
   static func socketPath(
     of uri: String, pointer: String = "/uri"
   ) throws(ServiceError) -> String? {
@@ -26,7 +26,7 @@ extension TargetPlace {
       let path = PercentEncoding.decode(value), !path.isEmpty
     else {
       throw ServiceError(
-        .invalidValue, "uri: ?socket= with the path of one socket is expected", pointer: pointer)
+        .valueImpossible, "uri: ?socket= with the path of one socket is expected", pointer: pointer)
     }
     return path
   }
@@ -35,7 +35,7 @@ extension TargetPlace {
 extension Service {
   /// Where a target's server has its socket, if it has one with a path.
   ///
-  /// - Throws: `invalid-value`; `path-outside-root` for one that lies beneath no root.
+  /// - Throws: `value-impossible`; `path-outside-root` for one that lies beneath no root.
   func socket(
     of uri: String, pointer: String = "/uri"
   ) throws(ServiceError) -> Roots.Location? {
@@ -46,14 +46,18 @@ extension Service {
 
   private static let uriLengthLimit = 1_024
 
-  /// - Throws: `invalid-value` for what is no address of an NBD server; as ``socket(of:pointer:)``.
+  /// - Throws: `invalid-value` for what is no address of an NBD server, `value-impossible` for one that can be none of
+  ///   a file of this machine; as ``socket(of:pointer:)``.
   func requireAddress(_ uri: String, pointer: String) throws(ServiceError) {
-    guard uri.utf8.count <= Service.uriLengthLimit, !uri.utf8.contains(0),
+    guard uri.characterCount <= Service.uriLengthLimit,
       ["nbd://", "nbds://", "nbd+unix://", "nbds+unix://"].contains(where: uri.hasPrefix)
     else {
       throw ServiceError(
         .invalidValue, "uri: one of nbd://, nbds://, nbd+unix:// or nbds+unix:// is expected",
         pointer: pointer)
+    }
+    guard !uri.utf8.contains(0) else {
+      throw ServiceError(.valueImpossible, "uri: it has a byte 0", pointer: pointer)
     }
     _ = try socket(of: uri, pointer: pointer)
   }

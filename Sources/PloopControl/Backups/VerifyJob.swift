@@ -27,7 +27,7 @@ struct VerifyJob: QueuedWork {
     var parameters = JobParameters(parameters)
     let job = VerifyJob(
       target: try parameters.requiredText("target"), backup: try parameters.text("backup"),
-      device: try parameters.text("device"))
+      device: try parameters.name("device"))
     try parameters.finish()
     guard job.backup == nil || job.device == nil else {
       throw parameters.wrong("device", "only one of backup and device is expected")

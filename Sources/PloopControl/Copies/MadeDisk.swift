@@ -16,13 +16,11 @@ struct MadeDisk: Equatable, Sendable {
 
   init(_ to: JobParameters) throws(ServiceError) {
     var to = to
-    id = try to.requiredText("id")
+    id = try to.requiredName("id")
     directory = try to.requiredText("directory")
-    export = try to.text("export")
+    export = try to.name("export")
     version = try to.version()
     try to.finish()
-    try Names.require(id, as: "the id", pointer: to.pointer("id"))
-    if let export { try Names.require(export, as: "the export", pointer: to.pointer("export")) }
   }
 
   var value: JobValue {

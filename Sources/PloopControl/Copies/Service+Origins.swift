@@ -101,7 +101,7 @@ extension Service {
     }
     guard image.snapshot == nil else {
       throw ServiceError(
-        .invalidValue, "\(location.path) is no descriptor, and has no snapshots",
+        .valueImpossible, "\(location.path) is no descriptor, and has no snapshots",
         pointer: "/params/from/snapshot")
     }
     let folder = try roots.folder(of: location, pointer: pointer)
@@ -197,7 +197,7 @@ extension OriginImage {
 
   /// What a file says that it is, unless the request knows better.
   ///
-  /// - Throws: `invalid-value` for one that may be anything: it is taken for raw only where it is said to be.
+  /// - Throws: `value-impossible` for one that may be anything: it is taken for raw only where it is said to be.
   fileprivate func format(of file: ImageFile) throws(ServiceError) -> Format {
     if let format { return format }
     let buffer = AlignedBuffer(count: Header.byteCount)
@@ -208,7 +208,7 @@ extension OriginImage {
     if (try? Header(parsing: bytes)) != nil { return .ploop }
     if bytes.starts(with: OriginImage.qcow2Magic) { return .qcow2 }
     throw ServiceError(
-      .invalidValue, "\(file.path) does not say what it is",
+      .valueImpossible, "\(file.path) does not say what it is",
       remedy: "if it is a disk's bytes as they are, say so: \"format\":\"raw\"",
       pointer: "/params/from/format")
   }

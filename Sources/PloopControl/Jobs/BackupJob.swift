@@ -43,19 +43,20 @@ struct BackupJob: JobWork {
     mode = try parameters.backupMode()
     snapshot = try parameters.guid("snapshot")
     let (base, new) = (
-      try parameters.text("base_checkpoint"), try parameters.text("new_checkpoint")
+      try parameters.name("base_checkpoint"), try parameters.name("new_checkpoint")
     )
     checkpoints =
       base == nil && new == nil
       ? BackupCheckpoints(keptFor: destination) : BackupCheckpoints(base: base, kept: new)
     var spill = BackupSpill()
-    if var fields = try parameters.object("spill") {
+    let own = try parameters.object("spill")
+    if var fields = own {
       spill.path = try fields.text("path")
       spill.limitBytes = try fields.number("max_bytes")
       try fields.finish()
     }
     self.spill = spill
-    if snapshot != nil, base != nil || new != nil || spill != BackupSpill() {
+    if snapshot != nil, base != nil || new != nil || own != nil {
       throw parameters.wrong("snapshot", "a snapshot needs no checkpoint and no spill")
     }
     try parameters.finish()
@@ -123,12 +124,15 @@ struct BackupJob: JobWork {
   private func requireCheckpoints(
     _ disk: Device, _ service: Service
   ) throws(ServiceError) {
-    for (name, pointer) in [
-      (checkpoints.base, "/params/base_checkpoint"), (checkpoints.kept, "/params/new_checkpoint"),
-      (checkpoints.working, "/params/target"),
-    ] {
-      guard let name else { continue }
-      try Names.require(name, as: "checkpoint", pointer: pointer)
+    // What is made of a long name may be none.
+    for name in [checkpoints.base, checkpoints.kept, checkpoints.working].compactMap({ $0 })
+    where !Names.isValid(name) {
+      let isTargets = checkpoints == BackupCheckpoints(keptFor: destination)
+      throw ServiceError(
+        .valueImpossible,
+        "a checkpoint \(name.prefix(80)) would be needed: \(Names.lengthLimit) characters are the most",
+        remedy: "name base_checkpoint and new_checkpoint, two that differ",
+        pointer: isTargets ? "/params/target" : "/params/new_checkpoint")
     }
     guard checkpoints.base != checkpoints.kept, let kept = checkpoints.kept,
       disk.checkpoints.contains(where: { $0.name == kept })

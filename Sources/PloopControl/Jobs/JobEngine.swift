@@ -267,17 +267,6 @@ final class JobEngine: Sendable {
     try registry.type(type).make(parameters, device: device)
   }
 
-  /// - Returns: the device that a request for a job names, where its type has one.
-  /// - Throws: `invalid-value` for one that is missing, or too many, or a type that there is not.
-  func device(of request: JobRequest) throws(ServiceError) -> String? {
-    let device = try registry.type(request.type).device(with: request.parameters)
-    guard device == .oneOrNone || (device == .one) == (request.device != nil) else {
-      let words = device == .one ? "is missing" : "none is expected of the type \(request.type)"
-      throw ServiceError(.invalidValue, "device: \(words)", pointer: "/device")
-    }
-    return request.device
-  }
-
   /// Whether a job works on a device that is attached, where one is named.
   func hasDevice(_ job: JobRecord) -> Bool {
     (try? registry.type(job.type).device(with: job.parameters)) != JobDevice.none

@@ -116,6 +116,9 @@ struct JobRegistry: Sendable {
     self.types = Dictionary(types.map { ($0.type, $0) }, uniquingKeysWith: { first, _ in first })
   }
 
+  /// Parameters that jobs of some type let change while they run.
+  var changeable: Set<String> { types.values.reduce(into: []) { $0.formUnion($1.changeable) } }
+
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
     RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
@@ -132,6 +135,19 @@ struct JobRegistry: Sendable {
         remedy: "the types are: \(names.joined(separator: ", "))", pointer: "/type")
     }
     return type
+  }
+
+  /// What a request asks for, as far as it says it itself.
+  ///
+  /// - Throws: `invalid-value` or `unknown-field` for what the contract does not allow; `value-impossible`.
+  func work(_ request: JobRequest) throws(ServiceError) -> any QueuedWork {
+    let type = try type(request.type)
+    let device = type.device(with: request.parameters)
+    guard device == .oneOrNone || (device == .one) == (request.device != nil) else {
+      let words = device == .one ? "is missing" : "none is expected of the type \(request.type)"
+      throw ServiceError(.invalidValue, "device: \(words)", pointer: "/device")
+    }
+    return try type.make(request.parameters, device: request.device)
   }
 }
 
@@ -157,6 +173,13 @@ struct JobParameters {
     case .text(let text)?: return text
     default: throw wrong(name, "a string is expected")
     }
+  }
+
+  /// What something may be called (``Names``).
+  mutating func name(_ name: String) throws(ServiceError) -> String? {
+    guard let text = try text(name) else { return nil }
+    try Names.require(text, as: name, pointer: pointer(name))
+    return text
   }
 
   mutating func number(_ name: String) throws(ServiceError) -> UInt64? {
@@ -212,8 +235,18 @@ struct JobParameters {
     return text
   }
 
+  mutating func requiredName(_ name: String) throws(ServiceError) -> String {
+    guard let text = try self.name(name) else { throw wrong(name, "is missing") }
+    return text
+  }
+
   func wrong(_ name: String, _ detail: String) -> ServiceError {
     ServiceError(.invalidValue, "\(name): \(detail)", pointer: pointer(name))
+  }
+
+  /// What the contract allows, and cannot be.
+  func impossible(_ name: String, _ detail: String) -> ServiceError {
+    ServiceError(.valueImpossible, "\(name): \(detail)", pointer: pointer(name))
   }
 
   /// To a member, in the request.

@@ -33,7 +33,7 @@ struct PruneJob: QueuedWork {
     let retention = try parameters.retention()
     let kept: Kept
     if let target = try parameters.text("target") {
-      kept = .backups(on: target, of: try parameters.text("device"))
+      kept = .backups(on: target, of: try parameters.name("device"))
     } else {
       guard let device else {
         throw ServiceError(.invalidValue, "device: is missing", pointer: "/device")

@@ -73,12 +73,13 @@ struct Retention: Equatable, Sendable {
 extension JobParameters {
   /// Takes the members that are called as the rules are.
   ///
-  /// - Throws: `invalid-value` where none keeps anything: nobody means that.
+  /// - Throws: `value-impossible` where none keeps anything: nobody means that.
   mutating func retention() throws(ServiceError) -> Retention {
     var counts: [Retention.Rule: UInt64] = [:]
     for rule in Retention.Rule.allCases { counts[rule] = try number(rule.rawValue) }
     guard counts.values.contains(where: { $0 > 0 }) else {
-      throw wrong(Retention.Rule.last.rawValue, "one of the rules has to keep something")
+      let name = Retention.Rule.last.rawValue
+      throw impossible(name, "one of the rules has to keep something")
     }
     return Retention(counts: counts)
   }

@@ -14,9 +14,8 @@ extension Service {
   ) async throws(ServiceError) -> JobInfo {
     try requireServing()
     try Names.require(labels: request.labels)
-    let device = try jobs.device(of: request)
-    let work = try jobs.work(request.type, request.parameters, device: device)
-    guard let device else {
+    let work = try jobs.registry.work(request)
+    guard let device = request.device else {
       return try await clerk(of: request).run { () throws(ServiceError) in
         try self.add(request, work, keeping: keeper)
       }
@@ -61,8 +60,7 @@ extension Service {
   func add(
     _ request: JobRequest, keeping keeper: AnswerKeeper<JobInfo>?
   ) throws(ServiceError) -> JobInfo {
-    let work = try jobs.work(request.type, request.parameters, device: request.device)
-    return try add(request, work, keeping: keeper)
+    try add(request, jobs.registry.work(request), keeping: keeper)
   }
 
   private func add(
@@ -96,9 +94,8 @@ extension Service {
   /// What a job would do, without making one.
   package func planJob(_ request: JobRequest) async throws(ServiceError) -> JobPlan {
     try requireServing()
-    let device = try jobs.device(of: request)
-    let work = try jobs.work(request.type, request.parameters, device: device)
-    guard let device else {
+    let work = try jobs.registry.work(request)
+    guard let device = request.device else {
       return try await clerk(of: request).run { () throws(ServiceError) in
         try self.plan(request, work)
       }
@@ -222,8 +219,10 @@ extension Service {
       if !change.parameters.isEmpty {
         let type = try self.jobs.registry.type(job.type)
         for name in change.parameters.keys.sorted() where !type.changeable.contains(name) {
+          let isKnown = self.jobs.registry.changeable.contains(name)
           throw ServiceError(
-            .invalidValue, "\(name): no such parameter of the type \(job.type) can be changed",
+            isKnown ? .valueImpossible : ServiceError.Code(rawValue: "unknown-field"),
+            "\(name): no such parameter of the type \(job.type) can be changed",
             pointer: ServiceError.pointer(["params", name]))
         }
         wanted.parameters.merge(change.parameters) { $1 }

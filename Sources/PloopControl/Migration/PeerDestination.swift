@@ -27,16 +27,12 @@ struct PeerDestination: Equatable, Sendable {
     credentials = try members.text("credentials")
     nbd = try members.requiredText("nbd")
     tls = try members.tls()
-    id = try members.text("id")
+    id = try members.name("id")
     directory = try members.requiredText("directory")
-    export = try members.text("export")
+    export = try members.name("export")
     try members.finish()
-    if let id { try Names.require(id, as: "the id", pointer: members.pointer("id")) }
-    if let export {
-      try Names.require(export, as: "the export", pointer: members.pointer("export"))
-    }
     guard exportURI("x") != nil else {
-      throw members.wrong("nbd", "the address of a server, without an export, is expected")
+      throw members.impossible("nbd", "the address of a server, without an export, is expected")
     }
   }
 
@@ -68,12 +64,12 @@ struct PeerDestination: Equatable, Sendable {
     return .object(members)
   }
 
-  /// - Throws: `invalid-value`; `path-outside-root` for a socket that lies beneath no root.
+  /// - Throws: `invalid-value`, `value-impossible`; `path-outside-root` for a socket that lies beneath no root.
   func address(_ service: Service) throws(ServiceError) -> PeerAddress {
     let pointer = "\(Self.pointer)/api"
     guard credentials == nil || api.hasPrefix("https://") else {
       throw ServiceError(
-        .invalidValue, "credentials: they are shown to an API of https:// alone",
+        .valueImpossible, "credentials: they are shown to an API of https:// alone",
         pointer: Self.credentialsPointer)
     }
     if let socket = try service.socket(of: api, pointer: pointer) {
@@ -86,8 +82,10 @@ struct PeerDestination: Equatable, Sendable {
     var found: (@Sendable () throws(PeerError) -> PeerCredentials)?
     if let credentials { found = try service.credentials(in: credentials) }
     guard let address = PeerAddress(api, found) else {
+      let isOne = ["http://", "https://"].contains(where: api.hasPrefix)
       throw ServiceError(
-        .invalidValue, "api: http:// or https:// with host and port, or http+unix:// is expected",
+        isOne ? .valueImpossible : .invalidValue,
+        "api: http:// or https:// with host and port, or http+unix:// is expected",
         pointer: pointer)
     }
     return address

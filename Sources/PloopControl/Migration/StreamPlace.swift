@@ -47,7 +47,7 @@ final class StreamPlace: MigrationPlace {
 
   func discard() { stream.withLock { $0 = nil } }
 
-  /// - Throws: `invalid-value`; `path-outside-root` for a socket that lies beneath no root.
+  /// - Throws: `invalid-value`, `value-impossible`; `path-outside-root` for a socket that lies beneath no root.
   static func connector(
     _ address: String, _ service: Service
   ) throws(ServiceError) -> Connector {
@@ -64,15 +64,17 @@ final class StreamPlace: MigrationPlace {
     }
     guard let (host, port) = hostAndPort(of: address) else {
       throw ServiceError(
-        .invalidValue, "stream: tcp://HOST:PORT or unix:///?socket= is expected", pointer: pointer)
+        address.hasPrefix(scheme) ? .valueImpossible : .invalidValue,
+        "stream: tcp://HOST:PORT or unix:///?socket= is expected", pointer: pointer)
     }
     return { (deadline) throws(IOError) in
       try ClientSocket.tcp(host: host, port: port, name: address, until: deadline)
     }
   }
 
+  private static let scheme = "tcp://"
+
   private static func hostAndPort(of address: String) -> (String, UInt16)? {
-    let scheme = "tcp://"
     guard address.hasPrefix(scheme), address.utf8.count <= 256,
       let colon = address.lastIndex(of: ":"),
       let port = UInt16(address[address.index(after: colon)...]), port > 0

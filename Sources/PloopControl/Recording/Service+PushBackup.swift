@@ -113,7 +113,7 @@ extension Service {
   ) throws(ServiceError) -> Scratch {
     guard spill.limitBytes >= clusterBytes else {
       throw ServiceError(
-        .invalidValue, "a cluster has \(clusterBytes) bytes; there is no room for one",
+        .valueImpossible, "a cluster has \(clusterBytes) bytes; there is no room for one",
         pointer: "/spill/max_bytes")
     }
     let location = try roots.locate(spill.path, pointer: "/spill/path")

@@ -30,7 +30,8 @@ extension Contract {
     let words = [
       ("minimum", "at least"), ("maximum", "at most"), ("minLength", "characters: at least"),
       ("maxLength", "characters: at most"), ("minItems", "items: at least"),
-      ("maxItems", "items: at most"), ("multipleOf", "a multiple of"), ("pattern", "like"),
+      ("maxItems", "items: at most"), ("uniqueItems", "each once:"),
+      ("multipleOf", "a multiple of"), ("pattern", "like"),
       ("default", "default"),
     ]
     return words.compactMap { name, words in

@@ -135,12 +135,13 @@ extension Fields {
 }
 
 extension JobValue {
-  /// Nil for null and fractions, which no job takes.
+  /// Nil for null, fractions and numbers that JSON cannot say exactly, which no job takes.
   fileprivate init?(_ value: JSON) {
     switch value {
     case .string(let text): self = .text(text)
     case .bool(let flag): self = .flag(flag)
-    case .integer(let number) where number >= 0: self = .number(UInt64(number))
+    case .integer(let number) where (0...JSON.largestNumber).contains(number):
+      self = .number(UInt64(number))
     case .array(let items):
       let values = items.compactMap(JobValue.init)
       guard values.count == items.count else { return nil }
