@@ -30,19 +30,20 @@ let package = Package(
   targets: [
     // C: only what Swift cannot import (variadic functions, calls without a glibc wrapper).
     .target(name: "CLinux"),
-    .target(
-      name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd"), .linkedLibrary("gnutls")]),
+    .target(name: "CMicrohttpd", linkerSettings: [.linkedLibrary("microhttpd")]),
+    .target(name: "CGnuTLS", linkerSettings: [.linkedLibrary("gnutls")]),
     .target(name: "CCurl", linkerSettings: [.linkedLibrary("curl"), .linkedLibrary("gnutls")]),
     // Files that the service answers with; `#embed` is C's.
     .target(name: "CAssets", exclude: ["dashboard", "docs.css"]),
     .systemLibrary(name: "CNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
 
     .target(name: "PloopIO", dependencies: ["CLinux"], swiftSettings: settings),
+    .target(name: "PloopTLS", dependencies: ["CGnuTLS", "PloopIO"], swiftSettings: settings),
     .target(name: "PloopFormat", swiftSettings: settings),
     .target(name: "PloopJSON", swiftSettings: settings),
     .target(
       name: "PloopDevice", dependencies: ["PloopFormat", "PloopIO"], swiftSettings: settings),
-    .target(name: "PloopNBD", dependencies: ["PloopIO"], swiftSettings: settings),
+    .target(name: "PloopNBD", dependencies: ["PloopIO", "PloopTLS"], swiftSettings: settings),
     .target(
       name: "PloopBackup", dependencies: ["CNBD", "PloopDevice", "PloopFormat", "PloopIO"],
       swiftSettings: settings),
@@ -57,8 +58,8 @@ let package = Package(
     .target(
       name: "PloopHTTP",
       dependencies: [
-        "CAssets", "CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", "PloopJSON", logging,
-        yams,
+        "CAssets", "CMicrohttpd", "PloopControl", "PloopFormat", "PloopIO", "PloopJSON",
+        "PloopTLS", logging, yams,
       ],
       swiftSettings: settings),
     .target(
@@ -75,7 +76,7 @@ let package = Package(
       name: "ploopd",
       dependencies: [
         "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO", "PloopJSON",
-        "PloopNBD", "PloopTerminal", argumentParser, logging, yams,
+        "PloopNBD", "PloopTLS", "PloopTerminal", argumentParser, logging, yams,
       ],
       swiftSettings: settings),
 
@@ -126,7 +127,7 @@ let package = Package(
       dependencies: ["PloopClient", "PloopJSON", "TestSupport", argumentParser, yams],
       swiftSettings: settings),
     .testTarget(
-      name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "TestSupport"],
+      name: "PloopNBDTests", dependencies: ["PloopIO", "PloopNBD", "PloopTLS", "TestSupport"],
       swiftSettings: settings),
     .testTarget(
       name: "PloopControlTests",

@@ -295,6 +295,14 @@ package struct ExportInfo: Sendable {
     package var sizeBytes: UInt64?
     package var receivedBytes: UInt64
     package var sentBytes: UInt64
+    /// Protocol and cipher; nil without TLS.
+    package var tls: String?
+    /// Those for which its certificate or its pre-shared key vouches.
+    package var names: [String] = []
+    /// How its requests and replies are laid out; nil for one that is just coming.
+    package var headers: String?
+    /// The meta contexts that it has selected.
+    package var contexts: [String] = []
   }
 
   package var name: String

@@ -47,8 +47,8 @@ extension Service {
     server.clients(of: Array(export.utf8)).map {
       ExportInfo.Client(
         id: $0.id, peer: $0.peer, since: $0.since, sizeBytes: $0.size,
-        receivedBytes: $0.receivedBytes,
-        sentBytes: $0.sentBytes)
+        receivedBytes: $0.receivedBytes, sentBytes: $0.sentBytes, tls: $0.agreement.tls,
+        names: $0.agreement.names, headers: $0.agreement.headers, contexts: $0.agreement.contexts)
     }
   }
 

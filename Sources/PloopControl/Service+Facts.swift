@@ -238,10 +238,11 @@ extension Service {
 
   /// Where clients find an export: an NBD URI for each socket.
   private func uris(of export: String) -> [String] {
-    state.withLock { $0.listeners }.map { socket in
-      socket.isUnix
-        ? "nbd+unix:///\(export)?socket=\(PercentEncoding.encode(socket.absoluteAddress, plain: "/"))"
-        : "nbd://\(socket.address)/\(export)"
+    state.withLock { $0.listeners }.map { socket, security in
+      let scheme = security.mode == .require ? "nbds" : "nbd"
+      return socket.isUnix
+        ? "\(scheme)+unix:///\(export)?socket=\(PercentEncoding.encode(socket.absoluteAddress, plain: "/"))"
+        : "\(scheme)://\(socket.address)/\(export)"
     }
   }
 }

@@ -47,7 +47,8 @@ package final class Service: ServiceAPI {
     var snapshotDoors = SnapshotDoors()
     /// What of the state was found damaged, in words.
     var damages: [String] = []
-    var listeners: [ListeningSocket] = []
+    /// Where NBD clients come.
+    var listeners: [(socket: ListeningSocket, security: Security)] = []
     var nextExecutor = 0
   }
 
@@ -169,9 +170,13 @@ package final class Service: ServiceAPI {
 
   /// Serves NBD clients on a socket; call it once recovery is done, so that clients which come back
   /// find their disks.
-  package func serveNBD(on socket: ListeningSocket) throws(IOError) {
-    try server.listen(on: socket)
-    state.update { $0.listeners.append(socket) }
+  ///
+  /// - Parameter security: whether those clients use TLS.
+  package func serveNBD(
+    on socket: ListeningSocket, security: Security = .none
+  ) throws(IOError) {
+    try server.listen(on: socket, security: security)
+    state.update { $0.listeners.append((socket, security)) }
   }
 
   // MARK: Devices by id

@@ -1,6 +1,7 @@
 internal import PloopControl
 package import PloopIO
 package import PloopJSON
+package import PloopTLS
 
 /// A request as it came, before anybody has judged it.
 package struct HTTPRequest: Sendable {

@@ -2,6 +2,7 @@ internal import CMicrohttpd
 internal import Glibc
 internal import PloopIO
 internal import PloopJSON
+internal import PloopTLS
 
 // What libmicrohttpd calls, always on its daemon's thread.
 //
@@ -115,7 +116,9 @@ private func receiveRequest(
     exchange.hasHead = true
     exchange.request.method = String(cString: method)
     exchange.request.headers = headers(connection)
-    exchange.request.certificate = ClientCertificate(of: connection)
+    exchange.request.certificate = cmicrohttpd_session(connection).flatMap {
+      ClientCertificate(of: $0)
+    }
     exchange.adoptID()
     server.clock.headerEnded(connection)
     return beginBody(exchange, server, connection)

@@ -4,12 +4,16 @@ struct Handshake<Directory: ExportDirectory> {
     /// Haggling goes on.
     case again
     case transmit(Session<Directory.Door>)
+    /// TLS begins behind the answer, and haggling anew within it.
+    case secure
     case close
   }
 
   private let directory: Directory
   private let limits: Limits
   private let claim: (_ name: [UInt8]?) -> Void
+  private let security: TLSMode
+  private let isSecure: Bool
   private let skipsZeroes: Bool
   private let isFixed: Bool
   private var style = HeaderStyle.simple
@@ -21,13 +25,16 @@ struct Handshake<Directory: ExportDirectory> {
   /// - Parameter claim: told the export that transmission is about to begin with, before it is looked
   ///   up, and nil when it does not begin. Whoever takes an export away lets nobody find it and then
   ///   ends those who have claimed it, so nobody slips through.
+  /// - Parameter isSecure: whether this is within TLS already.
   init(
-    directory: Directory, limits: Limits, clientFlags: UInt32,
+    directory: Directory, limits: Limits, clientFlags: UInt32, security: TLSMode, isSecure: Bool,
     claim: @escaping (_ name: [UInt8]?) -> Void
   ) {
     self.directory = directory
     self.limits = limits
     self.claim = claim
+    self.security = security
+    self.isSecure = isSecure
     isFixed = clientFlags & ClientFlags.fixedNewstyle != 0
     skipsZeroes = clientFlags & ClientFlags.noZeroes != 0
   }
@@ -54,6 +61,13 @@ struct Handshake<Directory: ExportDirectory> {
     _ option: UInt32, _ data: [UInt8]?, _ isEnding: Bool, _ out: inout MessageWriter
   ) -> Outcome {
     guard isFixed || option == OptionNumber.exportName else { return .close }
+    if security == .require, !isSecure, option != OptionNumber.abort,
+      option != OptionNumber.startTLS
+    {
+      guard option != OptionNumber.exportName else { return .close }
+      refuse(option, OptionReply.tlsRequired, "this server wants TLS first", &out)
+      return .again
+    }
     switch option {
     case OptionNumber.abort:
       reply(option, OptionReply.ack, [], &out)
@@ -64,8 +78,8 @@ struct Handshake<Directory: ExportDirectory> {
       return exportName(data, &out)
     case _ where isEnding:
       refuse(option, OptionReply.shutdown, "the server shuts down", &out)
-    case OptionNumber.list, OptionNumber.startTLS, OptionNumber.structuredReply,
-      OptionNumber.extendedHeaders:
+    case OptionNumber.startTLS: return startTLS(data, &out)
+    case OptionNumber.list, OptionNumber.structuredReply, OptionNumber.extendedHeaders:
       guard data?.isEmpty == true else {
         refuse(option, OptionReply.invalid, "this option has no data", &out)
         break
@@ -86,12 +100,25 @@ struct Handshake<Directory: ExportDirectory> {
 
   // MARK: Options
 
+  private func startTLS(_ data: [UInt8]?, _ out: inout MessageWriter) -> Outcome {
+    let option = OptionNumber.startTLS
+    if data?.isEmpty != true {
+      refuse(option, OptionReply.invalid, "this option has no data", &out)
+    } else if isSecure {
+      refuse(option, OptionReply.invalid, "TLS is already on", &out)
+    } else if security == .off {
+      refuse(option, OptionReply.policy, "this server has no TLS", &out)
+    } else {
+      reply(option, OptionReply.ack, [], &out)
+      return .secure
+    }
+    return .again
+  }
+
   /// An option without data.
   private mutating func plain(_ option: UInt32, _ out: inout MessageWriter) {
     switch option {
     case OptionNumber.list: list(&out)
-    case OptionNumber.startTLS:
-      refuse(option, OptionReply.policy, "this server has no TLS", &out)
     case OptionNumber.structuredReply:
       switch style {
       case .simple: turnOn(.structured, option, &out)
@@ -309,5 +336,18 @@ struct Session<Door: Export>: Sendable {
         | TransmissionFlags.sendFastZero
     }
     return flags
+  }
+}
+
+extension Session {
+  /// What of it people may want to know.
+  func describe(in agreement: inout Agreement) {
+    agreement.headers =
+      switch style {
+      case .simple: "simple"
+      case .structured: "structured"
+      case .extended: "extended"
+      }
+    agreement.contexts = contexts.map { String(decoding: $0.context.name, as: UTF8.self) }
   }
 }

@@ -37,6 +37,7 @@ enum OptionReply {
   static let unsupported = error + 1
   static let policy = error + 2
   static let invalid = error + 3
+  static let tlsRequired = error + 5
   static let unknown = error + 6
   static let shutdown = error + 7
   static let tooBig = error + 9

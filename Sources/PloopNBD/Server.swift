@@ -7,6 +7,7 @@ package struct ClientStatus: Sendable {
   package let peer: String
   /// Seconds since 1970.
   package let since: Double
+  package let agreement: Agreement
   /// Bytes of the export, as it was told; nil for one that is about to be.
   package let size: UInt64?
   package let receivedBytes: UInt64
@@ -45,7 +46,9 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     budget = MemoryBudget(limit: limits.serverBytesInFlight)
   }
 
-  package func listen(on socket: ListeningSocket) throws(IOError) {
+  package func listen(
+    on socket: ListeningSocket, security: Security = .none
+  ) throws(IOError) {
     state.update { state in
       state.listeners.append(socket)
       state.acceptors += 1
@@ -53,7 +56,7 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     do {
       try Thread(name: "ploopd-accept") { [self] in
         while !state.withLock({ $0.isStopping }) {
-          if let client = socket.accept() { serve(client) }
+          if let client = socket.accept() { serve(client, security) }
         }
         state.update { $0.acceptors -= 1 }
       }.detach()
@@ -63,11 +66,12 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     }
   }
 
-  private func serve(_ socket: StreamSocket) {
+  private func serve(_ socket: StreamSocket, _ security: Security) {
     let id = lastID.wrappingAdd(1, ordering: .relaxed).newValue
     guard
       let connection = try? Connection(
-        id: id, socket: socket, directory: directory, engine: engine, budget: budget,
+        id: id, socket: socket, security: security, directory: directory, engine: engine,
+        budget: budget,
         limits: limits, since: wallClockSeconds(), observer: observer)
     else { return socket.shutDown() }
     // One step with the look at the limits: nobody gets in beside them, or while the server stops.
@@ -98,7 +102,8 @@ package final class Server<Directory: ExportDirectory>: Sendable {
   package func clients(of name: [UInt8]) -> [ClientStatus] {
     connections(of: name).map {
       ClientStatus(
-        id: $0.id, peer: $0.socket.peer, since: $0.since, size: $0.exportSize,
+        id: $0.id, peer: $0.socket.peer, since: $0.since, agreement: $0.agreement,
+        size: $0.exportSize,
         receivedBytes: $0.received.load(ordering: .relaxed),
         sentBytes: $0.sent.load(ordering: .relaxed))
     }

@@ -115,13 +115,13 @@ struct OutputStream {
   /// Sends what the socket takes now; when the client is gone, the stream is cut.
   ///
   /// - Returns: how much of the replies' memory is free again.
-  mutating func flush(to socket: StreamSocket, counting sent: borrowing Atomic<UInt64>) -> Int {
+  mutating func flush(to stream: ClientStream, counting sent: borrowing Atomic<UInt64>) -> Int {
     var released = 0
     // A client that takes page by page must not keep everything else waiting.
     var pageCalls = 0
     while !isCut, !isEmpty, pageCalls < OutputStream.pageCallsAtOnce {
       if start == end, pages != nil { pageCalls += 1 }
-      switch sendNext(to: socket) {
+      switch sendNext(to: stream) {
       case .bytes(let count):
         sent.wrappingAdd(UInt64(count), ordering: .relaxed)
         sentBytes &+= UInt64(count)
@@ -138,15 +138,15 @@ struct OutputStream {
 
   private static let pageCallsAtOnce = 8
 
-  private mutating func sendNext(to socket: StreamSocket) -> StreamSocket.Transfer {
-    if start < end { return socket.send(region.slice(start, end - start)) }
-    if let pages { return send(pages, to: socket) }
-    return socket.send(queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst))
+  private mutating func sendNext(to stream: ClientStream) -> StreamSocket.Transfer {
+    if start < end { return stream.send(region.slice(start, end - start)) }
+    if let pages { return send(pages, to: stream) }
+    return stream.send(queue[0].region.slice(sentOfFirst, queue[0].region.count - sentOfFirst))
   }
 
-  private mutating func send(_ loan: PageLoan, to socket: StreamSocket) -> StreamSocket.Transfer {
+  private mutating func send(_ loan: PageLoan, to stream: ClientStream) -> StreamSocket.Transfer {
     let rest = loan.piece.dropping(sentOfFirst)
-    switch socket.send(rest) {
+    switch stream.send(rest) {
     case .bytes(let count): return .bytes(count)
     case .wouldBlock: return .wouldBlock
     case .ended: return .ended
@@ -160,7 +160,7 @@ struct OutputStream {
       pages = nil
       sentOfFirst = 0
       queue.insert(Reply(region: copy, charge: 0), at: 0)
-      return sendNext(to: socket)
+      return sendNext(to: stream)
     }
   }
 

@@ -169,7 +169,7 @@ extension Transmission {
   // MARK: Lent pages
 
   /// Whether it can be told when the client has taken them.
-  var canBorrow: Bool { socket.unreadLimit != nil }
+  var canBorrow: Bool { stream.unreadLimit != nil }
 
   /// Answers a part with pages that are not copied, or its beginning if it may be split.
   ///

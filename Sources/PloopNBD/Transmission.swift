@@ -27,7 +27,7 @@ struct Transmission<Directory: ExportDirectory> {
   }
 
   let connection: Connection<Directory>
-  let socket: StreamSocket
+  let stream: ClientStream
   let mailbox: Mailbox
   let lane: ReadLane
   let session: Session<Directory.Door>
@@ -52,12 +52,13 @@ struct Transmission<Directory: ExportDirectory> {
   var stall: Deadline?
 
   init(
-    _ connection: Connection<Directory>, _ session: Session<Directory.Door>, _ input: InputStream
+    _ connection: Connection<Directory>, _ stream: ClientStream,
+    _ session: Session<Directory.Door>, _ input: InputStream
   ) {
     self.connection = connection
+    self.stream = stream
     self.session = session
     self.input = input
-    socket = connection.socket
     mailbox = connection.mailbox
     lane = ReadLane(connection.engine, bell: connection.mailbox.bell)
     door = session.door
@@ -165,7 +166,7 @@ struct Transmission<Directory: ExportDirectory> {
     let isAlone =
       collecting == nil && mailbox.isIdle && output.isEmpty && account.held == 0
       && lastCall == nil && !connection.isEnding
-    switch isAlone ? socket.receiveBriefly(into: target) : socket.receive(into: target) {
+    switch isAlone ? stream.receiveBriefly(into: target) : stream.receive(into: target) {
     case .bytes(let count):
       connection.received.wrappingAdd(UInt64(count), ordering: .relaxed)
       if collecting == nil { input.received(count) } else { collecting?.received(count) }
@@ -193,7 +194,7 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
-    let released = output.flush(to: socket, counting: connection.sent)
+    let released = output.flush(to: stream, counting: connection.sent)
     guard released > 0 else { return false }
     account.give(released)
     stall = nil
@@ -202,18 +203,18 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// Gives pages back that the client has taken.
   private mutating func giveBack() {
-    guard !output.borrowed.isEmpty, let limit = socket.unreadLimit else { return }
-    giveBack(unread: socket.hasBeenTaken ? 0 : limit)
+    guard !output.borrowed.isEmpty, let limit = stream.unreadLimit else { return }
+    giveBack(unread: stream.hasBeenTaken ? 0 : limit)
   }
 
   /// Waits until the client has taken what it was lent, or is gone: it may still read what its socket has. Who
   /// has to go has had time.
   mutating func linger() {
     let deadline = Deadline.after(seconds: connection.limits.stallSeconds)
-    while !output.borrowed.isEmpty, !socket.hasBeenTaken, !connection.isEnding, !deadline.hasPassed
+    while !output.borrowed.isEmpty, !stream.hasBeenTaken, !connection.isEnding, !deadline.hasPassed
     {
       let next = Deadline.after(milliseconds: Self.returnMilliseconds)
-      _ = socket.wait([], with: mailbox.bell, until: deadline.orEarlier(next))
+      stream.wait([], with: mailbox.bell, until: deadline.orEarlier(next))
     }
     giveBack(unread: 0)
   }
@@ -231,7 +232,7 @@ struct Transmission<Directory: ExportDirectory> {
     _ = flush()
     let deadline = Deadline.after(seconds: connection.limits.farewellSeconds)
     while !output.isEmpty, !deadline.hasPassed {
-      _ = socket.wait(.writable, with: mailbox.bell, until: deadline)
+      stream.wait(.writable, with: mailbox.bell, until: deadline)
       _ = flush()
     }
   }
@@ -269,7 +270,7 @@ struct Transmission<Directory: ExportDirectory> {
     if !output.borrowed.isEmpty {
       deadline = deadline.orEarlier(.after(milliseconds: Self.returnMilliseconds))
     }
-    _ = socket.wait(wanted, with: mailbox.bell, until: deadline)
+    stream.wait(wanted, with: mailbox.bell, until: deadline)
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

@@ -6,7 +6,7 @@ func startClient(_ folder: TemporaryFolder, _ uri: String, _ body: String) throw
     """
     cd '\(folder.path)'; rm -f in leave; cat > client.py <<'END'
     import nbd, os, sys
-    h = nbd.NBD(); h.connect_uri(sys.argv[1])
+    h = nbd.NBD(); h.set_uri_allow_local_file(True); h.connect_uri(sys.argv[1])
     \(body)
     END
     /usr/bin/python3 client.py '\(uri)' > client.out 2>&1 & echo $! > client.pid

@@ -8,7 +8,8 @@ enum Sample {
 
   static let client = ExportInfo.Client(
     id: 3, peer: "unix:pid=812,uid=0", since: moment, sizeBytes: 5 << 30, receivedBytes: 0,
-    sentBytes: 73_400_320)
+    sentBytes: 73_400_320, tls: "(TLS1.3)-(ECDHE-SECP256R1)-(AES-256-GCM)", names: ["vm1.example"],
+    headers: "structured", contexts: ["base:allocation"])
 
   static func export(_ name: String) -> ExportInfo {
     ExportInfo(

@@ -12,16 +12,17 @@ final class LiveServer {
   private let engine = IOEngine()
 
   init(
-    _ doors: [(String, MemoryExport)], limits: Limits = Limits(), observer: ClientObserver? = nil
+    _ doors: [(String, MemoryExport)], limits: Limits = Limits(), security: Security = .none,
+    observer: ClientObserver? = nil
   ) throws {
     folder = try TemporaryFolder()
     path = "\(folder.path)/nbd.sock"
     directory = MemoryDirectory(doors)
     server = Server(directory: directory, engine: engine, limits: limits, observer: observer)
-    try server.listen(on: .unix(path: path))
+    try server.listen(on: .unix(path: path), security: security)
     let tcp = try ListeningSocket.tcp(host: "127.0.0.1", port: 0)
     port = tcp.port
-    try server.listen(on: tcp)
+    try server.listen(on: tcp, security: security)
   }
 
   func uri(_ name: String) -> String { "nbd+unix:///\(name)?socket=\(path)" }
@@ -63,9 +64,9 @@ final class LiveServer {
   }
 }
 
-/// Waits until something is the case, at most 20 s.
+/// Waits until something is the case, at most two minutes.
 func becomes(_ isSo: () -> Bool) -> Bool {
-  let deadline = Deadline.after(seconds: 20)
+  let deadline = Deadline.after(seconds: 120)
   let never = Monitor(())
   while !isSo() {
     if deadline.hasPassed { return false }

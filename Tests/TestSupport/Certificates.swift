@@ -27,6 +27,28 @@ package struct Certificates {
       """)
   }
 
+  /// Makes a folder `NAME` as QEMU and libnbd want it of a server or of a client, and says where it is.
+  ///
+  /// - Parameters:
+  ///   - own: whose certificate is shown as what; nil for nobody's.
+  ///   - authority: who is trusted; nil for nobody.
+  @discardableResult
+  package func folder(
+    _ name: String, _ own: (who: String, role: String)?, trusting authority: String?
+  ) throws -> String {
+    var commands = "mkdir -p '\(name)'"
+    if let own {
+      commands += """
+        \n
+        cp '\(own.who).pem' '\(name)/\(own.role)-cert.pem'
+        install -m 600 '\(own.who)-key.pem' '\(name)/\(own.role)-key.pem'
+        """
+    }
+    if let authority { commands += "\ncp '\(authority).pem' '\(name)/ca-cert.pem'" }
+    try Tool.shell("cd '\(folder)' && set -e && \(commands)")
+    return "\(folder)/\(name)"
+  }
+
   private func openssl(_ commands: String) throws {
     try Tool.shell(
       """

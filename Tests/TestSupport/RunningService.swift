@@ -39,8 +39,13 @@ package final class RunningService: @unchecked Sendable {
   private var child: ChildProcess?
 
   /// Where it listens for HTTP over TCP, as it says in its log; for a service that was given port 0.
-  package func httpAddress() throws -> String {
-    let line = try Tool.shell("grep -o 'http=[^ ]*' '\(logFile)' | tail -n 1").output
+  package func httpAddress() throws -> String { try address("http") }
+
+  /// The same for NBD.
+  package func nbdAddress() throws -> String { try address("nbd") }
+
+  private func address(_ what: String) throws -> String {
+    let line = try Tool.shell("grep -o '\(what)=[^ ]*' '\(logFile)' | tail -n 1").output
     guard let address = line.split(separator: ",").last?.split(separator: "\n").first else {
       throw Tool.Failure(description: "no address in: \(line)")
     }
@@ -56,7 +61,7 @@ package final class RunningService: @unchecked Sendable {
   ///   - program: another build than the one that belongs to this program.
   package init(
     in folder: String, _ extra: [String] = [], httpListen: String = "none",
-    awaitReady: Bool = true,
+    nbdListen: String = "none", awaitReady: Bool = true,
     program: String = RunningService.program, logLevel: String = "debug"
   ) throws {
     self.folder = folder
@@ -65,7 +70,7 @@ package final class RunningService: @unchecked Sendable {
       [
         "serve", "--state-dir", "\(folder)/state", "--root", "main=\(folder)/images",
         "--http-socket", "\(folder)/api.sock", "--nbd-socket", "\(folder)/nbd.sock",
-        "--http-listen", httpListen, "--nbd-listen", "none", "--log-level", logLevel,
+        "--http-listen", httpListen, "--nbd-listen", nbdListen, "--log-level", logLevel,
       ] + extra
     try Tool.shell("mkdir -p '\(folder)/images' '\(folder)/state'")
     try start(awaitReady: awaitReady)

@@ -1,5 +1,4 @@
-// libmicrohttpd and, as plain functions, the few of its calls that are variadic in C; and what is asked
-// of GnuTLS about its connections.
+// libmicrohttpd and, as plain functions, the few of its calls that are variadic in C.
 #ifndef PLOOPD_CMICROHTTPD_H
 #define PLOOPD_CMICROHTTPD_H
 
@@ -37,8 +36,8 @@ struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
                                      const struct cmicrohttpd_limits *limits,
                                      const struct cmicrohttpd_tls *tls);
 
-// NULL where a daemon can use these, else what is wrong with them.
-const char *cmicrohttpd_tls_fault(const struct cmicrohttpd_tls *tls);
+// Whether the library was built with TLS.
+int cmicrohttpd_has_tls(void);
 
 // How many connections a daemon has.
 unsigned int cmicrohttpd_connections(struct MHD_Daemon *daemon);
@@ -46,20 +45,8 @@ unsigned int cmicrohttpd_connections(struct MHD_Daemon *daemon);
 // The connection's socket, or -1.
 int cmicrohttpd_descriptor(struct MHD_Connection *connection);
 
-// What is known of the other end's certificate.
-enum cmicrohttpd_client {
-  CMICROHTTPD_NO_CERTIFICATE,
-  // Of another authority, for another use, expired or not yet valid.
-  CMICROHTTPD_UNTRUSTED,
-  CMICROHTTPD_TRUSTED,
-};
-
-// Verifies the client's certificate, and calls `name` with each of the names it is for: the common name
-// and the alternative ones that are DNS names, mail addresses or URIs.
-enum cmicrohttpd_client cmicrohttpd_verify_client(struct MHD_Connection *connection,
-                                           void (*name)(void *context, const char *bytes,
-                                                        size_t count),
-                                           void *context);
+// The connection's session of GnuTLS, or NULL without TLS.
+struct gnutls_session_int *cmicrohttpd_session(struct MHD_Connection *connection);
 
 // Makes a response of unknown size one that is fit to be an answer to HEAD: it is not sent in chunks,
 // whose end the library (0.9.75) would send although there is no body; the connection ends instead.

@@ -1,5 +1,6 @@
 internal import PloopDevice
 internal import PloopIO
+internal import PloopNBD
 
 // Everything that is measured, as it is now.
 
@@ -9,7 +10,9 @@ extension Service {
       .filter { $0.now.record != nil }
     let devices = controllers.map(measures)
     return await serviceMetrics(devices.map(\.info.state))
-      + DeviceMetric.all.map { $0.metric(of: devices) } + [clientMetric(devices)]
+      + DeviceMetric.all.map { $0.metric(of: devices) } + [
+        clientMetric(devices), handshakeMetric(),
+      ]
       + jobMetrics() + [backupMetric(), targetMetric(), store.metric] + imageMetrics()
       + ProcessMetrics.now()
   }
@@ -64,6 +67,16 @@ extension Service {
           .init($0.clients.count, [("export", $0.name), ("device", device.info.id)])
         }
       })
+  }
+
+  private func handshakeMetric() -> Metric {
+    let counts = state.withLock { $0.listeners.map(\.security.handshakes) }
+    return Metric(
+      .counter, "ploopd_nbd_tls_handshakes_total", "Handshakes of NBD clients that wanted TLS.",
+      [
+        .init(counts.reduce(0) { $0 &+ $1.done }, [("result", "done")]),
+        .init(counts.reduce(0) { $0 &+ $1.failed }, [("result", "failed")]),
+      ])
   }
 
   private func backupMetric() -> Metric {

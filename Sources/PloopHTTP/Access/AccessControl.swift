@@ -1,4 +1,5 @@
 internal import PloopIO
+internal import PloopTLS
 
 /// Says who has sent a request, by what the kernel knows of the connection, by the token that the
 /// request shows, or by the client's certificate.

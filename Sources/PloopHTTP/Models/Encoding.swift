@@ -12,6 +12,8 @@ extension ExportInfo.Client {
       "id": .count(id), "peer": .string(peer), "since": time(since),
       "size": sizeBytes.map(JSON.count) ?? .null,
       "rx_bytes": .count(receivedBytes), "tx_bytes": .count(sentBytes),
+      "tls": tls.map(JSON.string) ?? .null, "names": .array(names.map(JSON.string)),
+      "headers": headers.map(JSON.string) ?? .null, "contexts": .array(contexts.map(JSON.string)),
     ])
   }
 }

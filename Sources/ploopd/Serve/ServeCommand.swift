@@ -54,8 +54,32 @@ struct ServeCommand: ParsableCommand {
   var httpHost: [String] = []
   @Option(help: ArgumentHelp("Unix socket for NBD clients.", valueName: "path"))
   var nbdSocket: String?
-  @Option(help: ArgumentHelp("Loopback address for NBD clients.", valueName: "host:port"))
+  @Option(
+    help: ArgumentHelp(
+      "Address for NBD clients; beyond the loopback's TLS is compulsory.", valueName: "host:port"))
   var nbdListen: String?
+  @Option(
+    help: ArgumentHelp(
+      "Whether NBD over TCP uses TLS; require where there are certificates or keys.",
+      valueName: "off|allow|require"))
+  var nbdTls: String?
+  @Option(
+    help: ArgumentHelp(
+      "The same of the Unix socket; allow where there are certificates or keys.",
+      valueName: "off|allow|require"))
+  var nbdSocketTls: String?
+  @Option(
+    help: ArgumentHelp(
+      "A folder with server-cert.pem and server-key.pem, and ca-cert.pem and ca-crl.pem for clients' certificates.",
+      valueName: "dir"))
+  var nbdTlsCertificates: String?
+  @Option(
+    help: ArgumentHelp(
+      "A file of pre-shared keys for NBD over TLS, as psktool makes it.", valueName: "file"))
+  var nbdTlsPsk: String?
+  @Flag(
+    help: "Let in by TLS only who shows a certificate of ca-cert.pem, or has a pre-shared key.")
+  var nbdTlsVerifyPeer = false
   @Option(
     help: ArgumentHelp(
       "Where it is written down who has changed what; none for nowhere.", valueName: "path"))
@@ -112,7 +136,14 @@ struct ServeCommand: ParsableCommand {
     if let auditLog { settings.auditLog = auditLog }
     if !httpHost.isEmpty { settings.httpHosts = httpHost }
     if let nbdSocket { settings.nbdSocket = Settings.socket(nbdSocket) }
-    if let nbdListen { settings.nbdListen = try Settings.loopback(nbdListen, "--nbd-listen") }
+    if let nbdListen { settings.nbdListen = try Settings.address(nbdListen, "--nbd-listen") }
+    if let nbdTls { settings.nbdTLS = try Settings.tls(nbdTls, "--nbd-tls") }
+    if let nbdSocketTls {
+      settings.nbdSocketTLS = try Settings.tls(nbdSocketTls, "--nbd-socket-tls")
+    }
+    if let nbdTlsCertificates { settings.nbdCertificates = nbdTlsCertificates }
+    if let nbdTlsPsk { settings.nbdKeys = nbdTlsPsk }
+    if nbdTlsVerifyPeer { settings.nbdVerifiesClients = true }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if let slowOperationMs {
       settings.slowOperationMilliseconds = try Settings.milliseconds(
@@ -121,7 +152,7 @@ struct ServeCommand: ParsableCommand {
     if logJson { settings.logJSON = true }
     let options = [
       config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,
-      nbdListen, httpTlsCertificates, auditLog,
+      nbdListen, httpTlsCertificates, auditLog, nbdTls, nbdSocketTls, nbdTlsCertificates, nbdTlsPsk,
     ]
     if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
     try settings.check()

@@ -3,6 +3,8 @@ internal import Logging
 internal import PloopControl
 internal import PloopHTTP
 internal import PloopIO
+internal import PloopNBD
+internal import PloopTLS
 
 /// A service from its start to its end: everything is wired here, and nothing else is.
 struct ServiceProcess {
@@ -12,6 +14,8 @@ struct ServiceProcess {
   private let settings: Settings
   private let log: Logger
   private let tail = LogTail()
+  /// As what the service shows itself to NBD clients that come from now on.
+  private let nbdIdentity = Locked<TLSIdentity?>(nil)
 
   init(_ settings: Settings) {
     self.settings = settings
@@ -46,11 +50,12 @@ struct ServiceProcess {
     let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
     let access = accessControl()
     let identity = try identity()
+    try loadNBDIdentity()
     let audit = auditLog()
     let http = try startHTTP(service, access, audit, identity, on: httpSockets)
     do {
       try service.recover()
-      for socket in nbdSockets { try service.serveNBD(on: socket) }
+      for socket in nbdSockets { try service.serveNBD(on: socket, security: security(of: socket)) }
     } catch {
       http.stop(until: .after(seconds: 0))
       audit?.close()
@@ -83,6 +88,7 @@ struct ServiceProcess {
       access.replace(peerRules)
       do {
         if let identity = try identity() { try http.replace(identity) }
+        try loadNBDIdentity()
         log.notice("reloaded")
       } catch {
         log.error("the certificates stay as they are", metadata: ["reason": "\(error)"])
@@ -95,6 +101,27 @@ struct ServiceProcess {
     do { return try ServerIdentity(folder: folder) } catch {
       throw Settings.Fault(description: error.description)
     }
+  }
+
+  private func loadNBDIdentity() throws(Settings.Fault) {
+    guard settings.nbdCertificates != nil || settings.nbdKeys != nil else { return }
+    do throws(TLSFault) {
+      let identity = try TLSIdentity(
+        try settings.nbdCertificates.map { (folder) throws(TLSFault) in
+          try CertificateFiles(folder: folder)
+        }, keyPath: settings.nbdKeys, verifiesClients: settings.nbdVerifiesClients)
+      nbdIdentity.withLock { $0 = identity }
+    } catch { throw Settings.Fault(description: "NBD over TLS: \(error)") }
+  }
+
+  private func security(of socket: ListeningSocket) -> Security {
+    let modes = settings.nbdSecurity
+    return Security(
+      mode: socket.isUnix ? modes.socket : modes.tcp,
+      observer: { [log] peer, reason in
+        log.info("no NBD over TLS", metadata: ["peer": "\(peer)", "reason": "\(reason)"])
+      }
+    ) { [nbdIdentity] in nbdIdentity.withLock { $0 } }
   }
 
   private var peerRules: PeerRules {

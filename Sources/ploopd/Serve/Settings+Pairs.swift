@@ -1,5 +1,6 @@
 internal import Logging
 internal import PloopHTTP
+internal import PloopNBD
 
 extension Settings {
   /// All of them, by these names.
@@ -17,6 +18,10 @@ extension Settings {
       ("http-tls-client", httpClients.keys.sorted().joined(separator: ",")),
       ("http-host", httpHosts.joined(separator: ",")), ("audit-log", auditLog ?? "audit.jsonl"),
       ("nbd-socket", nbdSocket ?? Settings.none), ("nbd-listen", place(nbdListen)),
+      ("nbd-tls", nbdSecurity.tcp.rawValue), ("nbd-socket-tls", nbdSecurity.socket.rawValue),
+      ("nbd-tls-certificates", nbdCertificates ?? Settings.none),
+      ("nbd-tls-psk", nbdKeys ?? Settings.none),
+      ("nbd-tls-verify-peer", nbdVerifiesClients ? "true" : "false"),
       ("log-level", logLevel.rawValue), ("log-json", logJSON ? "true" : "false"),
       ("slow-operation-ms", "\(slowOperationMilliseconds)"),
     ]

@@ -2,6 +2,7 @@ internal import Glibc
 internal import Logging
 internal import PloopControl
 internal import PloopHTTP
+internal import PloopNBD
 
 /// How the service is to run: embedded defaults, what a file says over them, and what the command
 /// line says over that.
@@ -39,6 +40,14 @@ struct Settings {
   var httpListen: HostPort? = HostPort(host: "127.0.0.1", port: 7447)
   var nbdSocket: String? = "\(ownFolder)/nbd.sock"
   var nbdListen: HostPort? = HostPort(host: "127.0.0.1", port: 10809)
+  /// Whether NBD clients over TCP, and those of the Unix socket, use TLS; nil where nobody has said so.
+  var nbdTLS: TLSMode?
+  var nbdSocketTLS: TLSMode?
+  /// A folder with certificates, and a file with pre-shared keys; nil for none.
+  var nbdCertificates: String?
+  var nbdKeys: String?
+  /// Whether only clients of NBD over TLS get in for whom an authority vouches, or who have a key.
+  var nbdVerifiesClients = false
   var logLevel = Logger.Level.info
   var logJSON = false
   /// From how long on an operation of a disk is logged as slow; 0 for never.
@@ -75,20 +84,37 @@ struct Settings {
     return HostPort(host: host, port: port)
   }
 
-  /// The same of this host's own addresses only.
-  static func loopback(_ text: String, _ option: String) throws(Fault) -> HostPort? {
-    guard let address = try address(text, option) else { return nil }
-    guard isLoopback(address.host) else {
-      throw Fault(
-        description:
-          "\(option): \(address.host) is not this host's loopback; use 127.0.0.1, [::1] or localhost, and a proxy or tunnel for other hosts"
-      )
-    }
-    return address
+  /// Whoever has certificates or keys for NBD means them to be used.
+  var nbdSecurity: (tcp: TLSMode, socket: TLSMode) {
+    let isThere = nbdCertificates != nil || nbdKeys != nil
+    return (nbdTLS ?? (isThere ? .require : .off), nbdSocketTLS ?? (isThere ? .allow : .off))
   }
 
   /// What can be told only of all settings together.
   func check() throws(Fault) {
+    try checkHTTP()
+    try checkNBD()
+  }
+
+  private func checkNBD() throws(Fault) {
+    for (mode, name) in [(nbdTLS, "nbd-tls"), (nbdSocketTLS, "nbd-socket-tls")] {
+      guard let mode, mode != .off, nbdCertificates == nil, nbdKeys == nil else { continue }
+      throw Fault(
+        description: "\(name): \(mode) needs nbd-tls-certificates or nbd-tls-psk")
+    }
+    if nbdVerifiesClients, nbdCertificates == nil, nbdKeys == nil {
+      throw Fault(description: "nbd-tls-verify-peer: there is no nbd-tls-certificates")
+    }
+    guard let host = nbdListen?.host, !Settings.isLoopback(host), nbdSecurity.tcp != .require else {
+      return
+    }
+    throw Fault(
+      description:
+        "nbd-listen: \(host) is not this host's loopback, and beyond that TLS is compulsory: set nbd-tls-certificates and leave nbd-tls at require, or use 127.0.0.1, [::1] or localhost"
+    )
+  }
+
+  private func checkHTTP() throws(Fault) {
     if httpCertificates == nil, !httpClients.isEmpty {
       throw Fault(description: "http-tls-client: there is no http-tls-certificates")
     }
@@ -111,6 +137,13 @@ struct Settings {
     var address = in_addr()
     return inet_pton(AF_INET, host, &address) == 1
       && UInt32(bigEndian: address.s_addr) >> 24 == 127
+  }
+
+  static func tls(_ text: String, _ option: String) throws(Fault) -> TLSMode {
+    guard let mode = TLSMode(rawValue: text) else {
+      throw Fault(description: "\(option): \(text) is none of off, allow and require")
+    }
+    return mode
   }
 
   static func auth(_ text: String, _ option: String) throws(Fault) -> AccessControl.TCP {

@@ -74,17 +74,25 @@ extension Settings {
       for item in items { httpHosts.append(try Settings.text(item, name)) }
     case "audit-log": auditLog = try Settings.text(value, name)
     case "nbd-socket": nbdSocket = Settings.socket(try Settings.text(value, name))
-    case "nbd-listen": nbdListen = try Settings.loopback(try Settings.text(value, name), name)
+    case "nbd-listen": nbdListen = try Settings.address(try Settings.text(value, name), name)
+    case "nbd-tls": nbdTLS = try Settings.tls(try Settings.text(value, name), name)
+    case "nbd-socket-tls": nbdSocketTLS = try Settings.tls(try Settings.text(value, name), name)
+    case "nbd-tls-certificates": nbdCertificates = try Settings.text(value, name)
+    case "nbd-tls-psk": nbdKeys = try Settings.text(value, name)
+    case "nbd-tls-verify-peer": nbdVerifiesClients = try Settings.flag(value, name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
     case "slow-operation-ms":
       slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)
-    case "log-json":
-      guard let flag = value.bool else {
-        throw Fault(description: "log-json: true or false is expected")
-      }
-      logJSON = flag
+    case "log-json": logJSON = try Settings.flag(value, name)
     default: throw Fault(description: "there is no setting \(name)")
     }
+  }
+
+  private static func flag(_ node: Node, _ name: String) throws(Fault) -> Bool {
+    guard let flag = node.bool else {
+      throw Fault(description: "\(name): true or false is expected")
+    }
+    return flag
   }
 
   private static func text(_ node: Node, _ name: String) throws(Fault) -> String {
