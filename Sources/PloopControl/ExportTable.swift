@@ -20,19 +20,26 @@ package final class ExportTable: ExportDirectory {
 
   // MARK: For NBD clients
 
-  package func list() -> [(name: [UInt8], summary: String)] {
-    entries.withLock { entries in
-      entries.filter { $0.value.isOpen }.sorted { $0.key < $1.key }
-        .map { (Array($0.key.utf8), $0.value.record.summary) }
+  package func list(for visitor: Visitor) -> [(name: [UInt8], summary: String)] {
+    let open = entries.withLock { $0.filter { $0.value.isOpen } }
+    return open.sorted { $0.key < $1.key }.compactMap { name, entry in
+      do throws(DoorRefusal) { try entry.record.access?.require(visitor, of: name) } catch {
+        return nil
+      }
+      return (Array(name.utf8), entry.record.summary)
     }
   }
 
-  package func export(named name: [UInt8]) throws(NBDError) -> DeviceExport? {
+  package func export(
+    named name: [UInt8], for visitor: Visitor
+  ) throws(DoorRefusal) -> DeviceExport? {
     guard let text = String(validating: name, as: UTF8.self) else { return nil }
     let entry = entries.withLock { $0[text] }
     guard let entry else { return nil }
+    // Strangers do not learn how it is.
+    try entry.record.access?.require(visitor, of: text)
     guard entry.isOpen, let door = entry.door else {
-      throw NBDError(.shuttingDown, "the export \(text) takes no clients now")
+      throw DoorRefusal(.leaving, "the export \(text) takes no clients now")
     }
     return door
   }

@@ -314,6 +314,8 @@ package struct ExportInfo: Sendable {
   package var sizeBytes: UInt64
   package var uris: [String]
   package var clients: [Client]
+  /// Who may use it; nil for everybody.
+  package var access: ExportAccess?
   package var revision: UInt64
 }
 
@@ -325,6 +327,7 @@ package struct ExportRequest: Sendable {
   /// A second writable door to one disk is refused unless this is said.
   package var sharedWriters = false
   package var summary = ""
+  package var access: ExportAccess?
 
   package init(name: String, device: String) {
     self.name = name

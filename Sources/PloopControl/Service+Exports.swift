@@ -1,6 +1,7 @@
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
+internal import PloopNBD
 
 extension Service {
   package func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
@@ -36,11 +37,22 @@ extension Service {
       throw ServiceError(
         .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
+    try request.access?.validate()
+    if request.access?.needsTLS == true, !hasTLS {
+      throw ServiceError(
+        .valueImpossible, "this service serves nobody by TLS",
+        cause: "it has no certificates or keys",
+        remedy: "set nbd-tls-certificates or nbd-tls-psk", pointer: "/access")
+    }
     try requireServing()
     let controller = try controller(request.device)
     return try await controller.run { () throws(ServiceError) in
       try self.open(request, of: controller, keeping: keeper)
     }
+  }
+
+  private var hasTLS: Bool {
+    state.withLock { $0.listeners.contains { $0.security.mode != .off } }
   }
 
   private func open(
@@ -55,7 +67,7 @@ extension Service {
       name: request.name,
       readonly: request.readonly || device.isReadOnly || request.snapshot != nil,
       sharedWriters: request.sharedWriters, summary: request.summary, revision: 0,
-      snapshot: request.snapshot?.description)
+      snapshot: request.snapshot?.description, access: request.access)
     try table.reserve(export, device: controller.id)
     do throws(ServiceError) {
       let door = try self.door(export, to: device, controller)

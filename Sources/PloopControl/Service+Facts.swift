@@ -232,14 +232,18 @@ extension Service {
       name: export.name, device: record.id, readonly: export.readonly, snapshot: export.snapshot,
       summary: export.summary,
       sizeBytes: export.snapshot == nil
-        ? record.sizeBytes : table.entry(export.name)?.door?.size ?? 0, uris: uris(of: export.name),
-      clients: clients(of: export.name), revision: export.revision)
+        ? record.sizeBytes : table.entry(export.name)?.door?.size ?? 0,
+      uris: uris(of: export.name, isSecret: export.access?.needsTLS ?? false),
+      clients: clients(of: export.name), access: export.access, revision: export.revision)
   }
 
   /// Where clients find an export: an NBD URI for each socket.
-  private func uris(of export: String) -> [String] {
-    state.withLock { $0.listeners }.map { socket, security in
-      let scheme = security.mode == .require ? "nbds" : "nbd"
+  ///
+  /// - Parameter isSecret: whether it is served by TLS only.
+  private func uris(of export: String, isSecret: Bool = false) -> [String] {
+    let listeners = state.withLock { $0.listeners }
+    return listeners.filter { !isSecret || $0.security.mode != .off }.map { socket, security in
+      let scheme = isSecret || security.mode == .require ? "nbds" : "nbd"
       return socket.isUnix
         ? "\(scheme)+unix:///\(export)?socket=\(PercentEncoding.encode(socket.absoluteAddress, plain: "/"))"
         : "\(scheme)://\(socket.address)/\(export)"

@@ -91,6 +91,29 @@ struct Fields {
     }
   }
 
+  /// A list of texts; nil where it is missing.
+  ///
+  /// - Parameter isNullable: whether null is as good as missing.
+  mutating func texts(_ name: String, orNull isNullable: Bool = false) throws(Problem) -> [String]?
+  {
+    switch json(name) {
+    case nil: return nil
+    case .null? where isNullable: return nil
+    case .array(let items)?:
+      var texts: [String] = []
+      for (index, item) in items.enumerated() {
+        guard case .string(let text) = item else {
+          throw Problem(
+            "invalid-value", "\(name): texts are expected",
+            pointer: pointer + ServiceError.pointer([name, String(index)]))
+        }
+        texts.append(text)
+      }
+      return texts
+    default: throw wrong(name, "a list is expected")
+    }
+  }
+
   mutating func choice<Choice: RawRepresentable>(
     _ name: String, of type: Choice.Type
   ) throws(Problem) -> Choice? where Choice.RawValue == String {

@@ -7,7 +7,9 @@ package final class StreamSocket: Sendable {
   private static let briefMilliseconds = 100
 
   private let descriptor: OwnedDescriptor
-  /// Who is at the other end, for logs and lists.
+  /// Who is at the other end.
+  package let identity: SocketPeer
+  /// The same, for logs and lists.
   package let peer: String
   /// How many bytes there may be at most that were sent and have not been taken; nil where nobody can
   /// tell whether they have (``hasBeenTaken``).
@@ -27,7 +29,8 @@ package final class StreamSocket: Sendable {
     var brief = timeval(tv_sec: 0, tv_usec: StreamSocket.briefMilliseconds * 1000)
     setsockopt(
       number, SOL_SOCKET, SO_RCVTIMEO, &brief, socklen_t(MemoryLayout<timeval>.size))
-    peer = SocketPeer(of: number).description
+    identity = SocketPeer(of: number)
+    peer = identity.description
     unreadLimit = isUnix ? StreamSocket.prepareLending(number) : nil
     self.descriptor = descriptor
   }

@@ -99,13 +99,16 @@ final class Connection<Directory: ExportDirectory>: Sendable {
       let flags = take(4, stream, &input, until: deadline)?.bigEndian(at: 0, as: UInt32.self),
       Handshake<Directory>.accepts(clientFlags: flags)
     else { return nil }
-    func begin(isSecure: Bool) -> Handshake<Directory> {
-      Handshake(
+    func begin() -> Handshake<Directory> {
+      let agreement = agreement
+      let visitor = Visitor(
+        peer: socket.identity, isSecure: agreement.tls != nil, names: agreement.names)
+      return Handshake(
         directory: directory, limits: limits, clientFlags: flags, security: security.mode,
-        isSecure: isSecure
+        visitor: visitor
       ) { name in self.exportName.withLock { $0 = name } }
     }
-    var handshake = begin(isSecure: false)
+    var handshake = begin()
     while let header = take(16, stream, &input, until: deadline) {
       guard header.bigEndian(at: 0, as: UInt64.self) == Greeting.optionMagic else { return nil }
       let option = header.bigEndian(at: 8, as: UInt32.self)
@@ -137,7 +140,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
         }
         guard secure(stream, until: deadline) else { return nil }
         // Nothing that was said in the open holds.
-        handshake = begin(isSecure: true)
+        handshake = begin()
       case .close: return nil
       case .transmit(let session): return session
       }

@@ -182,9 +182,9 @@ package struct NBDError: Error, Sendable {
 package protocol ExportDirectory: AnyObject, Sendable {
   associatedtype Door: Export
 
-  /// Name and description of each, in a stable order.
-  func list() -> [(name: [UInt8], summary: String)]
+  /// Name and description of each that this client may use, in a stable order.
+  func list(for visitor: Visitor) -> [(name: [UInt8], summary: String)]
 
-  /// Nil when there is none of that name; throws when it is there but takes nobody now.
-  func export(named name: [UInt8]) throws(NBDError) -> Door?
+  /// Nil when there is none of that name; throws when it is there but does not take this client now.
+  func export(named name: [UInt8], for visitor: Visitor) throws(DoorRefusal) -> Door?
 }

@@ -13,7 +13,7 @@ struct Handshake<Directory: ExportDirectory> {
   private let limits: Limits
   private let claim: (_ name: [UInt8]?) -> Void
   private let security: TLSMode
-  private let isSecure: Bool
+  private let visitor: Visitor
   private let skipsZeroes: Bool
   private let isFixed: Bool
   private var style = HeaderStyle.simple
@@ -25,16 +25,16 @@ struct Handshake<Directory: ExportDirectory> {
   /// - Parameter claim: told the export that transmission is about to begin with, before it is looked
   ///   up, and nil when it does not begin. Whoever takes an export away lets nobody find it and then
   ///   ends those who have claimed it, so nobody slips through.
-  /// - Parameter isSecure: whether this is within TLS already.
+  /// - Parameter visitor: who asks; within TLS already, or not yet.
   init(
-    directory: Directory, limits: Limits, clientFlags: UInt32, security: TLSMode, isSecure: Bool,
+    directory: Directory, limits: Limits, clientFlags: UInt32, security: TLSMode, visitor: Visitor,
     claim: @escaping (_ name: [UInt8]?) -> Void
   ) {
     self.directory = directory
     self.limits = limits
     self.claim = claim
     self.security = security
-    self.isSecure = isSecure
+    self.visitor = visitor
     isFixed = clientFlags & ClientFlags.fixedNewstyle != 0
     skipsZeroes = clientFlags & ClientFlags.noZeroes != 0
   }
@@ -61,7 +61,7 @@ struct Handshake<Directory: ExportDirectory> {
     _ option: UInt32, _ data: [UInt8]?, _ isEnding: Bool, _ out: inout MessageWriter
   ) -> Outcome {
     guard isFixed || option == OptionNumber.exportName else { return .close }
-    if security == .require, !isSecure, option != OptionNumber.abort,
+    if security == .require, !visitor.isSecure, option != OptionNumber.abort,
       option != OptionNumber.startTLS
     {
       guard option != OptionNumber.exportName else { return .close }
@@ -104,7 +104,7 @@ struct Handshake<Directory: ExportDirectory> {
     let option = OptionNumber.startTLS
     if data?.isEmpty != true {
       refuse(option, OptionReply.invalid, "this option has no data", &out)
-    } else if isSecure {
+    } else if visitor.isSecure {
       refuse(option, OptionReply.invalid, "TLS is already on", &out)
     } else if security == .off {
       refuse(option, OptionReply.policy, "this server has no TLS", &out)
@@ -156,15 +156,19 @@ struct Handshake<Directory: ExportDirectory> {
         type: OptionReply.invalid,
         words: "a name is UTF-8 without NUL, at most \(limits.nameBytes) bytes")
     }
-    do throws(NBDError) {
-      guard let door = try directory.export(named: name) else {
+    do throws(DoorRefusal) {
+      guard let door = try directory.export(named: name, for: visitor) else {
         return .refused(type: OptionReply.unknown, words: "no export has this name")
       }
       return .door(door)
     } catch {
-      return .refused(
-        type: error.kind == .shuttingDown ? OptionReply.shutdown : OptionReply.policy,
-        words: error.message)
+      let type =
+        switch error.kind {
+        case .leaving: OptionReply.shutdown
+        case .policy: OptionReply.policy
+        case .needsTLS: OptionReply.tlsRequired
+        }
+      return .refused(type: type, words: error.message)
     }
   }
 
@@ -182,7 +186,7 @@ struct Handshake<Directory: ExportDirectory> {
   }
 
   private func list(_ out: inout MessageWriter) {
-    for (name, summary) in directory.list() {
+    for (name, summary) in directory.list(for: visitor) {
       var body = MessageWriter()
       body.append(UInt32(clamping: name.count))
       body.append(name)

@@ -144,6 +144,54 @@ struct SecureNBDTests {
     return try #require(clients?.first)
   }
 
+  @Test("an export is for those whom it names, from where it says, after a restart too")
+  func access() throws {
+    let service = try service(["--nbd-tls", "allow"])
+    func add(_ name: String, _ access: String) throws -> RunningService.Reply {
+      try service.post(
+        "/v1/exports",
+        "{\"name\":\"\(name)\",\"device\":\"vm\",\"readonly\":true,\"access\":\(access)}")
+    }
+    let own = try add("own", "{\"names\":[\"vm1.example\"]}")
+    #expect(own.status == 201)
+    let uris = own.json["uris"] as? [String] ?? []
+    #expect(uris.count == 2 && uris.allSatisfy { $0.hasPrefix("nbds") })
+    #expect(try add("secret", "{\"tls\":true}").status == 201)
+    #expect(try add("far", "{\"addresses\":[\"10.0.0.0/8\"]}").status == 201)
+    #expect(try add("near", "{\"addresses\":[\"127.0.0.0/8\"]}").status == 201)
+    #expect(try add("nobody", "{\"names\":[]}").code == "invalid-value")
+    #expect(try add("nowhere", "{\"addresses\":[\"here\"]}").code == "value-impossible")
+    func look() throws {
+      let port = try port(service)
+      func result(_ name: String, _ folder: String?) throws -> Tool.Result {
+        let identity = folder.map { "?tls-certificates=\(tls)/\($0)" } ?? ""
+        return try size("\(folder == nil ? "nbd" : "nbds")://localhost:\(port)/\(name)\(identity)")
+      }
+      #expect(try result("own", nil).output.contains("TLS"))
+      #expect(try result("own", "anybody").output.contains("policy"))
+      #expect(try result("own", "guest").output == "16777216\n")
+      #expect(try result("secret", nil).output.contains("TLS"))
+      #expect(try result("secret", "anybody").output == "16777216\n")
+      #expect(try result("far", "guest").output.contains("policy"))
+      #expect(try result("near", nil).output == "16777216\n")
+      let list = try Tool.shell("nbdinfo --list --no-content nbd://localhost:\(port)").output
+      #expect(list.contains("\"near\"") && list.contains("\"vm\""))
+      #expect(!list.contains("own") && !list.contains("secret") && !list.contains("\"far\""))
+    }
+    try look()
+    #expect(try service.end() == 0)
+    try Tool.shell("rm '\(service.logFile)'")
+    try service.start()
+    try look()
+    #expect(try service.end() == 0)
+    let open = try RunningService(in: folder.path)
+    let refused = try open.post(
+      "/v1/exports",
+      "{\"name\":\"x\",\"device\":\"vm\",\"readonly\":true,\"access\":{\"tls\":true}}")
+    #expect(refused.code == "value-impossible")
+    #expect(try open.end() == 0)
+  }
+
   @Test(
     "SIGHUP has new certificates shown, clients inside go on, and what cannot be used changes nothing"
   )

@@ -305,6 +305,12 @@ struct ContractTests {
     ("getMap", "/v1/devices/vm1/map", "", 200), ("getMap", "/v1/devices/vm1/map?limit=0", "", 400),
     ("getStatistics", "/v1/devices/vm1/stats", "", 200), ("listExports", "/v1/exports", "", 200),
     ("addExport", "/v1/exports", #"{"name":"door","device":"vm1"}"#, 201),
+    (
+      "addExport", "/v1/exports",
+      #"{"name":"safe","device":"vm1","access":{"tls":true,"names":null,"addresses":["::1"]}}"#, 201
+    ),
+    ("addExport", "/v1/exports", #"{"name":"x","device":"vm1","access":{"names":["a",1]}}"#, 400),
+    ("addExport", "/v1/exports", #"{"name":"x","device":"vm1","access":{"users":[]}}"#, 400),
     ("getExportData", "/v1/exports/vm1/data", "", 200),
     ("getExportData", "/v1/exports/none/data", "", 404),
     ("listExtents", "/v1/exports/vm1/extents", "", 200),
@@ -426,7 +432,7 @@ struct ContractTests {
         count += 1
       }
     }
-    #expect(count == 65)
+    #expect(count == 66)
   }
 
   @Test("bodies that the router refuses as wrong do not fit the schema either")

@@ -15,7 +15,9 @@ enum Sample {
     ExportInfo(
       name: name, device: "vm1", readonly: false, snapshot: nil, summary: "the first",
       sizeBytes: 10 << 30,
-      uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client], revision: 7)
+      uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client],
+      access: ExportAccess(tls: true, names: ["vm1.example"], addresses: ["10.0.0.0/8"]),
+      revision: 7)
   }
 
   private static let snapshot = GUID("{6f2b1e0a-0a52-4d5f-9d2c-7a1f5d2b9c01}") ?? .none

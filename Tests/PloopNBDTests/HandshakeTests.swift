@@ -238,8 +238,8 @@ struct HandshakeTests {
     let client = try greeted()
     live.directory.refused.withLock {
       $0 = [
-        Array("disk".utf8): NBDError(.shuttingDown, "being detached"),
-        Array("ro".utf8): NBDError(.io, "the disk has failed"),
+        Array("disk".utf8): DoorRefusal(.leaving, "being detached"),
+        Array("ro".utf8): DoorRefusal(.policy, "the disk has failed"),
       ]
     }
     for option: UInt32 in [6, 7] {

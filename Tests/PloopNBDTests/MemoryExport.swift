@@ -217,19 +217,33 @@ final class MemoryExport: Export {
 final class MemoryDirectory: ExportDirectory {
   private let doors: [([UInt8], MemoryExport)]
   /// Names that take nobody now, and why.
-  let refused = Locked<[[UInt8]: NBDError]>([:])
+  let refused = Locked<[[UInt8]: DoorRefusal]>([:])
+  /// What those who ask have to be, name by name.
+  let guards = Locked<[[UInt8]: @Sendable (Visitor) -> Bool]>([:])
   /// While false, looking a name up waits.
   let gate = Monitor(true)
   let lookups = Locked(0)
 
   init(_ doors: [(String, MemoryExport)]) { self.doors = doors.map { (Array($0.0.utf8), $0.1) } }
 
-  func list() -> [(name: [UInt8], summary: String)] { doors.map { ($0.0, $0.1.summary) } }
+  func list(for visitor: Visitor) -> [(name: [UInt8], summary: String)] {
+    doors.filter { mayEnter($0.0, visitor) }.map { ($0.0, $0.1.summary) }
+  }
 
-  func export(named name: [UInt8]) throws(NBDError) -> MemoryExport? {
+  private func mayEnter(_ name: [UInt8], _ visitor: Visitor) -> Bool {
+    guards.withLock { $0[name] }.map { $0(visitor) } ?? true
+  }
+
+  func export(
+    named name: [UInt8], for visitor: Visitor
+  ) throws(DoorRefusal) -> MemoryExport? {
     lookups.withLock { $0 += 1 }
     _ = gate.wait { $0 ? true : nil }
     if let error = refused.withLock({ $0[name] }) { throw error }
+    guard mayEnter(name, visitor) else {
+      throw DoorRefusal(
+        visitor.isSecure ? .policy : .needsTLS, "not for \(visitor.peer) \(visitor.names)")
+    }
     return doors.first { $0.0 == name }?.1
   }
 }

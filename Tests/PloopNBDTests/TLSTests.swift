@@ -249,6 +249,38 @@ struct TLSTests {
     #expect(secure.names == ["vm1.example", "urn:vm1"])
   }
 
+  @Test("an export that is for some is not listed for others, and says why it does not take them")
+  func somebodysExport() throws {
+    let server = try TLSFixture(.allow)
+    server.live.directory.guards.withLock {
+      $0[Array("disk".utf8)] = { $0.names.contains("vm1.example") }
+    }
+    let plain = try server.live.client()
+    plain.greet()
+    #expect(plain.ask(3).items.isEmpty)
+    #expect(plain.ask(8).type == 1)
+    for (option, data) in [
+      (6, RawClient.goData("disk")), (7, RawClient.goData("disk")),
+      (9, RawClient.contextData("disk", [])), (10, RawClient.contextData("disk", [])),
+    ] as [(UInt32, [UInt8])] {
+      let answer = plain.ask(option, data)
+      #expect(answer.type == optionError + 5 && answer.words.contains("not for unix:"))
+    }
+    plain.send(RawClient.option(1, Array("disk".utf8)))
+    #expect(plain.isHungUp)
+    try server.python(
+      """
+      s = secure(greeted())
+      s.sendall(option(3))
+      assert answer(s) == (1, b'')
+      assert go(s) == POLICY
+      s = secure(greeted(), context('guest'))
+      s.sendall(option(3))
+      assert answer(s)[0] == 2 and answer(s) == (1, b'')
+      assert go(s) == 1
+      """)
+  }
+
   @Test("who does not read what he asked for over TLS gets all of it when he does")
   func slowReader() throws {
     let server = try TLSFixture(.require)

@@ -50,6 +50,17 @@ struct ExportCreate: RequestCommand {
   @Flag(help: "Though there is another one for writing.") var sharedWriters = false
   @Option(help: ArgumentHelp("What clients are told of it.", valueName: "text"))
   var description: String?
+  @Flag(help: "Only by TLS.") var tls = false
+  @Option(
+    help: ArgumentHelp(
+      "Only for clients whose certificate or key has this name; may be given several times.",
+      valueName: "name"))
+  var clientName: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "Only for clients of this address or network; may be given several times.",
+      valueName: "address"))
+  var clientAddress: [String] = []
   @Option(
     help: ArgumentHelp(
       "Wait as long, at most 60, for a job that has the device.", valueName: "seconds"))
@@ -63,8 +74,18 @@ struct ExportCreate: RequestCommand {
         "name": .string(export), "device": .string(name.device),
         "snapshot": snapshot.map(JSON.string), "readonly": readonly ? .bool(true) : nil,
         "shared_writers": sharedWriters ? .bool(true) : nil,
-        "description": description.map(JSON.string),
+        "description": description.map(JSON.string), "access": access,
       ]))
+  }
+
+  private var access: JSON? {
+    guard tls || !clientName.isEmpty || !clientAddress.isEmpty else { return nil }
+    func list(_ texts: [String]) -> JSON? {
+      texts.isEmpty ? nil : .array(texts.map(JSON.string))
+    }
+    return .members([
+      "tls": tls ? .bool(true) : nil, "names": list(clientName), "addresses": list(clientAddress),
+    ])
   }
 }
 

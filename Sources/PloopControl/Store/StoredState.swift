@@ -19,6 +19,8 @@ struct DeviceRecord: Codable, Sendable, Equatable {
     var revision: UInt64
     /// The snapshot that is read; nil for the device as it is.
     var snapshot: String?
+    /// Nil for everybody.
+    var access: ExportAccess?
   }
 
   var id: String

@@ -1,6 +1,6 @@
 internal import FoundationEssentials
 internal import PloopControl
-internal import PloopIO
+package import PloopIO
 package import PloopJSON
 
 /// The secret that a client shows: 256 random bits, behind a prefix by which scanners find those that

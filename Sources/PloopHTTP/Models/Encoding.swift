@@ -25,8 +25,15 @@ extension ExportInfo {
       "snapshot": snapshot.map(JSON.string) ?? .null, "description": .string(summary),
       "size": .count(sizeBytes),
       "uris": .array(uris.map(JSON.string)), "clients": .array(clients.map(\.json)),
-      "revision": .count(revision),
+      "access": access?.json ?? .null, "revision": .count(revision),
     ])
+  }
+}
+
+extension ExportAccess {
+  fileprivate var json: JSON {
+    func list(_ texts: [String]?) -> JSON { texts.map { .array($0.map(JSON.string)) } ?? .null }
+    return .members(["tls": .bool(tls), "names": list(names), "addresses": list(addresses)])
   }
 }
 

@@ -12,6 +12,9 @@ func jobRequest(_ body: Fields) throws(Problem) -> JobRequest {
   request.parameters = try body.jobParameters()
   request.priority = try body.priority() ?? 50
   request.after = try body.texts("after") ?? []
+  guard request.after.count <= 100 else {
+    throw body.wrongValue("after", "a list of at most 100 strings is expected")
+  }
   request.limits = try body.limits()?.applied(to: JobLimits()) ?? JobLimits()
   request.notBefore = try body.moment("not_before")
   request.retry = try body.retry()
@@ -105,19 +108,6 @@ extension Fields {
     }
     try fields.finish()
     return retry
-  }
-
-  fileprivate mutating func texts(_ name: String) throws(Problem) -> [String]? {
-    guard let value = json(name) else { return nil }
-    guard case .array(let items) = value, items.count <= 100 else {
-      throw wrongValue(name, "a list of at most 100 strings is expected")
-    }
-    var texts: [String] = []
-    for item in items {
-      guard case .string(let text) = item else { throw wrongValue(name, "strings are expected") }
-      texts.append(text)
-    }
-    return texts
   }
 
   fileprivate mutating func moment(_ name: String) throws(Problem) -> Double? {

@@ -25,6 +25,12 @@ let exportRoutes: [Route] = [
     request.readonly = readonly ?? (request.snapshot != nil)
     request.sharedWriters = try body.flag("shared_writers") ?? false
     request.summary = try body.text("description") ?? ""
+    if var access = try body.object("access") {
+      request.access = ExportAccess(
+        tls: try access.flag("tls") ?? false, names: try access.texts("names", orNull: true),
+        addresses: try access.texts("addresses", orNull: true))
+      try access.finish()
+    }
     try body.finish()
     try call.caller.require(device: request.device)
     return try await converting { [request] () async throws(ServiceError) in

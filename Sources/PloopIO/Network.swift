@@ -16,7 +16,8 @@ package struct Network: Sendable, Equatable {
     }
     var count = address.count * 8
     if parts.count == 2 {
-      guard (1...3).contains(parts[1].utf8.count), parts[1].allSatisfy(\.isASCIIDigit),
+      guard (1...3).contains(parts[1].utf8.count),
+        parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }),
         let number = Int(parts[1]), number <= count
       else { return nil }
       count = number
@@ -41,7 +42,7 @@ package struct Network: Sendable, Equatable {
 
   /// Who may be behind an address: of IPv6 a client has the last 64 bits to himself, and of the loopback network
   /// whoever is here has every address.
-  static func party(of host: String) -> String {
+  package static func party(of host: String) -> String {
     guard let bytes = bytes(of: host) else { return host }
     if bytes.count == 16 {
       return bytes.prefix(8).map { String($0, radix: 16) }.joined(separator: ":")
