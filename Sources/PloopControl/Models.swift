@@ -303,6 +303,12 @@ package struct ExportInfo: Sendable {
     package var headers: String?
     /// The meta contexts that it has selected.
     package var contexts: [String] = []
+    /// Requests so far.
+    package var requests: UInt64 = 0
+    /// Of those, the ones that wait for a disk or for admission.
+    package var requestsInFlight = 0
+    /// For how long the oldest of them has; nil when there are none.
+    package var oldestMilliseconds: UInt64?
   }
 
   package var name: String

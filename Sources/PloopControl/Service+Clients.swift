@@ -48,7 +48,9 @@ extension Service {
       ExportInfo.Client(
         id: $0.id, peer: $0.peer, since: $0.since, sizeBytes: $0.size,
         receivedBytes: $0.receivedBytes, sentBytes: $0.sentBytes, tls: $0.agreement.tls,
-        names: $0.agreement.names, headers: $0.agreement.headers, contexts: $0.agreement.contexts)
+        names: $0.agreement.names, headers: $0.agreement.headers, contexts: $0.agreement.contexts,
+        requests: $0.requests, requestsInFlight: $0.requestsInFlight,
+        oldestMilliseconds: $0.oldestNanoseconds.map { $0 / 1_000_000 })
     }
   }
 

@@ -16,6 +16,8 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   let since: Double
   let received = Atomic<UInt64>(0)
   let sent = Atomic<UInt64>(0)
+  /// Requests so far, refused ones too.
+  let requests = Atomic<UInt64>(0)
   private let ending = Atomic<Bool>(false)
   private let exportName = Locked<[UInt8]?>(nil)
   private let size = Locked<UInt64?>(nil)

@@ -14,7 +14,8 @@ struct Reply: Sendable {
 final class Mailbox: Sendable {
   private struct State {
     var replies: [Reply] = []
-    var running = 0
+    /// When each that runs was begun, oldest first, in nanoseconds of the monotonic clock.
+    var begun: [UInt64] = []
     /// Whether the owner is about to take what is here.
     var isCollecting = false
   }
@@ -26,15 +27,18 @@ final class Mailbox: Sendable {
 
   init() throws(IOError) { bell = try Bell() }
 
-  func begin() {
+  /// - Returns: what ``end(_:begunAt:)`` has to be told.
+  func begin() -> UInt64 {
     outstanding.wrappingAdd(1, ordering: .relaxed)
-    state.withLock { $0.running += 1 }
+    let now = monotonicNanoseconds()
+    state.withLock { $0.begun.append(now) }
+    return now
   }
 
-  func end(_ reply: Reply) {
+  func end(_ reply: Reply, begunAt start: UInt64) {
     let isNews = state.update { state in
       state.replies.append(reply)
-      state.running -= 1
+      if let index = state.begun.firstIndex(of: start) { state.begun.remove(at: index) }
       // Whoever takes one reply takes all: the bell has been rung for those that wait already.
       return state.replies.count == 1 && !state.isCollecting
     }
@@ -60,6 +64,16 @@ final class Mailbox: Sendable {
   var requestsInFlight: Int { outstanding.load(ordering: .relaxed) }
   var isIdle: Bool { requestsInFlight == 0 }
 
+  /// For how long the oldest of them has been under way, in nanoseconds; nil when none is.
+  var oldestNanoseconds: UInt64? {
+    let oldest = state.withLock { $0.begun.first }
+    // Begun before now, whatever this clock says.
+    return oldest.map { start in
+      let now = monotonicNanoseconds()
+      return now > start ? now - start : 0
+    }
+  }
+
   /// Waits until no slow work of this connection is left.
-  func drain() { _ = state.wait { $0.running == 0 ? true : nil } }
+  func drain() { _ = state.wait { $0.begun.isEmpty ? true : nil } }
 }

@@ -12,6 +12,12 @@ package struct ClientStatus: Sendable {
   package let size: UInt64?
   package let receivedBytes: UInt64
   package let sentBytes: UInt64
+  /// So far, refused ones too.
+  package let requests: UInt64
+  /// Those that wait for a disk, or are being carried out beside the connection's thread.
+  package let requestsInFlight: Int
+  /// For how long the oldest of them has been, in nanoseconds; nil when there are none.
+  package let oldestNanoseconds: UInt64?
 }
 
 /// Told when a client has come to an export, and when it has left: on the client's thread, once
@@ -105,7 +111,10 @@ package final class Server<Directory: ExportDirectory>: Sendable {
         id: $0.id, peer: $0.socket.peer, since: $0.since, agreement: $0.agreement,
         size: $0.exportSize,
         receivedBytes: $0.received.load(ordering: .relaxed),
-        sentBytes: $0.sent.load(ordering: .relaxed))
+        sentBytes: $0.sent.load(ordering: .relaxed),
+        requests: $0.requests.load(ordering: .relaxed),
+        requestsInFlight: $0.mailbox.requestsInFlight,
+        oldestNanoseconds: $0.mailbox.oldestNanoseconds)
     }
   }
 

@@ -61,7 +61,7 @@ extension Transmission {
     _ request: Request, _ body: @escaping @Sendable (RequestPart) throws(NBDError) -> Void
   ) {
     let (mailbox, format, door, engine) = (self.mailbox, self.format, self.door, connection.engine)
-    mailbox.begin()
+    let start = mailbox.begin()
     @Sendable func begin(_ part: RequestPart) {
       door.perform(on: engine) {
         let reply: ByteRegion
@@ -72,7 +72,7 @@ extension Transmission {
         } catch {
           reply = format.failure(request, error)
         }
-        mailbox.end(Reply(region: reply, charge: 0))
+        mailbox.end(Reply(region: reply, charge: 0), begunAt: start)
       }
     }
     begin(RequestPart(firstOf: request))
@@ -131,7 +131,7 @@ extension Transmission {
     let mailbox = self.mailbox
     let whole = AlignedBuffer(unfilled: charge).region
     let data = whole.slice(header, part.count)
-    mailbox.begin()
+    let start = mailbox.begin()
     @Sendable func end(_ result: Result<HoleList, NBDError>) {
       let reply: ByteRegion
       switch result {
@@ -141,7 +141,7 @@ extension Transmission {
       case .success(let holes): reply = format.sparse(part, data, holes.runs)
       case .failure(let error): reply = format.failure(part.request, error)
       }
-      mailbox.end(Reply(region: reply, charge: charge))
+      mailbox.end(Reply(region: reply, charge: charge), begunAt: start)
     }
     if door.beginRead(into: data, at: part.offset, on: lane, completion: end) { return true }
     door.perform(on: connection.engine) {
@@ -254,7 +254,7 @@ extension Transmission {
     _ body: @escaping @Sendable () throws(NBDError) -> ByteRegion?
   ) {
     let mailbox = self.mailbox
-    mailbox.begin()
+    let start = mailbox.begin()
     door.perform(on: connection.engine) { [format] in
       let reply: ByteRegion
       do throws(NBDError) {
@@ -262,7 +262,7 @@ extension Transmission {
       } catch {
         reply = format.failure(request, error)
       }
-      mailbox.end(Reply(region: reply, charge: charge))
+      mailbox.end(Reply(region: reply, charge: charge), begunAt: start)
     }
   }
 }

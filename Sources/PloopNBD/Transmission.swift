@@ -46,6 +46,8 @@ struct Transmission<Directory: ExportDirectory> {
   /// Bytes of a refused payload that are still to come.
   private var skipping = 0
   private var inputEnded = false
+  /// Requests that nobody has been told of yet.
+  private var taken: UInt64 = 0
   /// When the connection ends although replies have not been taken.
   private var lastCall: Deadline?
   /// When holding memory without getting on counts as a stall.
@@ -73,6 +75,8 @@ struct Transmission<Directory: ExportDirectory> {
       collect()
       // 1 everything that the input holds
       let halt = takeRequests()
+      connection.requests.wrappingAdd(taken, ordering: .relaxed)
+      taken = 0
       if halt == .over { return finish() }
       // 2 one call for all the reads that need the disk, one send for all replies
       lane.submit()
@@ -128,6 +132,7 @@ struct Transmission<Directory: ExportDirectory> {
         return .over
       }
       if let halt = take(request) { return halt }
+      taken &+= 1
     }
   }
 

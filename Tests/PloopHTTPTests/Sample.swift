@@ -9,7 +9,8 @@ enum Sample {
   static let client = ExportInfo.Client(
     id: 3, peer: "unix:pid=812,uid=0", since: moment, sizeBytes: 5 << 30, receivedBytes: 0,
     sentBytes: 73_400_320, tls: "(TLS1.3)-(ECDHE-SECP256R1)-(AES-256-GCM)", names: ["vm1.example"],
-    headers: "structured", contexts: ["base:allocation"])
+    headers: "structured", contexts: ["base:allocation"], requests: 71, requestsInFlight: 2,
+    oldestMilliseconds: 40)
 
   static func export(_ name: String) -> ExportInfo {
     ExportInfo(

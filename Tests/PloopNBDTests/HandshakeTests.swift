@@ -354,6 +354,28 @@ struct HandshakeTests {
     #expect(try small.client(of: "disk").call(0, length: 512).error == 0)
   }
 
+  @Test("clients are listed with what they have asked for, and what of it waits for how long")
+  func requests() throws {
+    let disk = MemoryExport(size: 1 << 20, isSlow: true)
+    let slow = try LiveServer([("slow", disk)])
+    let client = try slow.client(of: "slow")
+    func status() -> ClientStatus? { slow.server.clients(of: Array("slow".utf8)).first }
+    #expect(status()?.requests == 0 && status()?.oldestNanoseconds == nil)
+    disk.gate.update { $0 = false }
+    for cookie: UInt64 in 1...3 {
+      client.send(RawClient.request(3, cookie: cookie))
+    }
+    // Refused at once.
+    #expect(client.call(99).error == 22)
+    #expect(becomes { status()?.requestsInFlight == 3 })
+    let before = try #require(status()?.oldestNanoseconds)
+    #expect(becomes { status()?.oldestNanoseconds ?? 0 > before })
+    #expect(status()?.requests == 4)
+    disk.gate.update { $0 = true }
+    for _ in 1...3 { #expect(client.answer().error == 0) }
+    #expect(status()?.requestsInFlight == 0 && status()?.oldestNanoseconds == nil)
+  }
+
   @Test("clients are listed with who they are, from the moment they enter an export")
   func clients() throws {
     #expect(live.server.clients(of: Array("disk".utf8)).isEmpty)

@@ -14,6 +14,8 @@ extension ExportInfo.Client {
       "rx_bytes": .count(receivedBytes), "tx_bytes": .count(sentBytes),
       "tls": tls.map(JSON.string) ?? .null, "names": .array(names.map(JSON.string)),
       "headers": headers.map(JSON.string) ?? .null, "contexts": .array(contexts.map(JSON.string)),
+      "requests": .count(requests), "in_flight": .integer(Int64(requestsInFlight)),
+      "oldest_request_ms": oldestMilliseconds.map(JSON.count) ?? .null,
     ])
   }
 }
