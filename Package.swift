@@ -132,8 +132,8 @@ let package = Package(
     .testTarget(
       name: "PloopControlTests",
       dependencies: [
-        "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport", grdb,
-        logging,
+        "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD",
+        "TestSupport", grdb, logging,
       ],
       swiftSettings: settings),
     .testTarget(

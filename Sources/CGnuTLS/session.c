@@ -21,6 +21,7 @@ struct cgnutls_session {
   gnutls_session_t handle;
   struct buffer in, out;
   const char *fault;
+  int hasFailed;
 };
 
 static ssize_t pull(gnutls_transport_ptr_t pointer, void *bytes, size_t count) {
@@ -66,7 +67,7 @@ static int pull_timeout(gnutls_transport_ptr_t pointer, unsigned int millisecond
 
 // The handshake fails for whom no authority vouches.
 static int verify(gnutls_session_t handle) {
-  return cgnutls_verify_client(handle, NULL, NULL) == CGNUTLS_TRUSTED ? 0 : -1;
+  return cgnutls_verify_client(handle, NULL, NULL, NULL) == CGNUTLS_TRUSTED ? 0 : -1;
 }
 
 struct cgnutls_session *cgnutls_session_new(struct cgnutls_identity *identity,
@@ -94,6 +95,8 @@ struct cgnutls_session *cgnutls_session_new(struct cgnutls_identity *identity,
         session->handle,
         clients == CGNUTLS_VERIFIED_ONLY ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_REQUEST);
   if (clients == CGNUTLS_VERIFIED_ONLY) gnutls_session_set_verify_function(session->handle, verify);
+  // Whose keys are looked up (identity.c).
+  gnutls_session_set_ptr(session->handle, identity);
   gnutls_transport_set_ptr(session->handle, session);
   gnutls_transport_set_push_function(session->handle, push);
   gnutls_transport_set_pull_function(session->handle, pull);
@@ -109,26 +112,32 @@ void cgnutls_session_free(struct cgnutls_session *session) {
   free(session);
 }
 
-static enum cgnutls_outcome outcome(struct cgnutls_session *session, ssize_t code) {
-  if (code == GNUTLS_E_AGAIN || code == GNUTLS_E_INTERRUPTED) return CGNUTLS_AGAIN;
+// The other end is told why, unless there is no room even for that.
+static enum cgnutls_outcome fail(struct cgnutls_session *session, ssize_t code) {
   session->fault = gnutls_strerror((int)code);
+  if (session->hasFailed == 0) gnutls_alert_send_appropriate(session->handle, (int)code);
+  session->hasFailed = 1;
   return CGNUTLS_FAILED;
+}
+
+// GnuTLS says AGAIN whether it could not read or not write.
+static enum cgnutls_outcome wanted(struct cgnutls_session *session) {
+  return gnutls_record_get_direction(session->handle) == 1 ? CGNUTLS_FULL : CGNUTLS_AGAIN;
 }
 
 enum cgnutls_outcome cgnutls_shake_hands(struct cgnutls_session *session) {
   while (1) {
     int code = gnutls_handshake(session->handle);
     if (code == GNUTLS_E_SUCCESS) return CGNUTLS_DONE;
-    if (code == GNUTLS_E_AGAIN) return CGNUTLS_AGAIN;
+    if (code == GNUTLS_E_AGAIN) return wanted(session);
     // Warnings are not the end of it.
     if (gnutls_error_is_fatal(code) == 0) continue;
-    outcome(session, code);
-    gnutls_alert_send_appropriate(session->handle, code);
-    return CGNUTLS_FAILED;
+    return fail(session, code);
   }
 }
 
 ssize_t cgnutls_read(struct cgnutls_session *session, void *bytes, size_t count) {
+  if (session->hasFailed != 0) return CGNUTLS_FAILED;
   while (1) {
     size_t before = session->in.end - session->in.start;
     ssize_t done = gnutls_record_recv(session->handle, bytes, count);
@@ -137,28 +146,32 @@ ssize_t cgnutls_read(struct cgnutls_session *session, void *bytes, size_t count)
     // What is no data (new keys, a warning) may stand before some.
     int isTaken = session->in.end - session->in.start < before;
     if (done == GNUTLS_E_WARNING_ALERT_RECEIVED) continue;
-    if (done == GNUTLS_E_AGAIN && isTaken && session->in.end > session->in.start) continue;
+    if (done == GNUTLS_E_AGAIN || done == GNUTLS_E_INTERRUPTED) {
+      enum cgnutls_outcome what = wanted(session);
+      if (what == CGNUTLS_AGAIN && isTaken && session->in.end > session->in.start) continue;
+      return what;
+    }
     // Nobody renegotiates here: it is refused as any other nonsense.
-    return outcome(session, done);
+    return fail(session, done);
   }
 }
 
 enum cgnutls_outcome cgnutls_write(struct cgnutls_session *session, const void *bytes,
                                    size_t count) {
+  if (session->hasFailed != 0) return CGNUTLS_FAILED;
   size_t done = 0;
   while (done < count) {
     ssize_t more =
         gnutls_record_send(session->handle, (const unsigned char *)bytes + done, count - done);
-    if (more < 0) {
-      session->fault = gnutls_strerror((int)more);
-      return CGNUTLS_FAILED;
-    }
+    if (more < 0) return fail(session, more);
     done += (size_t)more;
   }
   return CGNUTLS_DONE;
 }
 
-void cgnutls_bye(struct cgnutls_session *session) { gnutls_bye(session->handle, GNUTLS_SHUT_WR); }
+void cgnutls_bye(struct cgnutls_session *session) {
+  if (session->hasFailed == 0) gnutls_bye(session->handle, GNUTLS_SHUT_WR);
+}
 
 void *cgnutls_room(struct cgnutls_session *session, size_t *count) {
   struct buffer *in = &session->in;

@@ -5,10 +5,13 @@ internal import PloopNBD
 package struct ExportAccess: Codable, Sendable, Equatable {
   private static let mostItems = 64
   private static let longestName = 1_024
+  /// Of names of certificates (``ClientCertificate``) and of pre-shared keys.
+  private static let kinds = ["dns", "uri", "mail", "cn", "psk"]
 
   /// Whether only by TLS; names are shown by nothing else.
   package var tls: Bool
-  /// Names of certificates and of pre-shared keys, one of which the client has to have; nil for everybody.
+  /// Names of certificates and of pre-shared keys with their kinds, as `dns:vm1.example` and `psk:vm1`, one of which the
+  /// client has to have; nil for everybody.
   package var names: [String]?
   /// Networks (``Network``) that it has to come from, over TCP; nil for everywhere.
   package var addresses: [String]?
@@ -22,23 +25,32 @@ package struct ExportAccess: Codable, Sendable, Equatable {
   var needsTLS: Bool { tls || names != nil }
 
   /// - Throws: `invalid-value` or `value-impossible` where nobody could be meant by it.
-  func validate() throws(ServiceError) {
-    for (list, pointer) in [(names, "/access/names"), (addresses, "/access/addresses")] {
+  func validate(within pointer: String = "") throws(ServiceError) {
+    for (list, member) in [(names, "names"), (addresses, "addresses")] {
       guard let list, !(1...ExportAccess.mostItems).contains(list.count) else { continue }
       throw ServiceError(
-        .invalidValue, "1 to \(ExportAccess.mostItems) items are expected", pointer: pointer)
+        .invalidValue, "1 to \(ExportAccess.mostItems) items are expected",
+        pointer: "\(pointer)/access/\(member)")
     }
     for (index, name) in (names ?? []).enumerated()
     where !(1...ExportAccess.longestName).contains(name.characterCount) || name.utf8.contains(0) {
       throw ServiceError(
         .invalidValue, "a name has 1 to \(ExportAccess.longestName) characters, none of them NUL",
-        pointer: "/access/names/\(index)")
+        pointer: "\(pointer)/access/names/\(index)")
+    }
+    // Without it, who may choose one kind of name could take another's.
+    for (index, name) in (names ?? []).enumerated()
+    where !ExportAccess.kinds.contains(where: { name.hasPrefix("\($0):") }) {
+      throw ServiceError(
+        .valueImpossible,
+        "\(name.prefix(80)) does not say what it is a name of: dns:, uri:, mail:, cn: or psk:",
+        pointer: "\(pointer)/access/names/\(index)")
     }
     for (index, address) in (addresses ?? []).enumerated() where Network(address) == nil {
       throw ServiceError(
         .valueImpossible,
         "\(address.prefix(80)) is neither an address nor a network, as 10.0.0.0/8",
-        pointer: "/access/addresses/\(index)")
+        pointer: "\(pointer)/access/addresses/\(index)")
     }
   }
 

@@ -67,6 +67,8 @@ package struct AttachRequest: Sendable {
   /// A clean detach writes checkpoints into the image as well.
   package var bitmapsInImage = false
   package var exportName: String?
+  /// Who may use that export; nil for everybody.
+  package var exportAccess: ExportAccess?
   /// What is made is the copy of a disk that is still somebody else's, under a name of his.
   package var incoming: String?
 
@@ -297,7 +299,7 @@ package struct ExportInfo: Sendable {
     package var sentBytes: UInt64
     /// Protocol and cipher; nil without TLS.
     package var tls: String?
-    /// Those for which its certificate or its pre-shared key vouches.
+    /// Those for which its certificate or its pre-shared key vouches, with their kinds.
     package var names: [String] = []
     /// How its requests and replies are laid out; nil for one that is just coming.
     package var headers: String?
@@ -405,6 +407,12 @@ package struct ServiceInfo: Sendable {
     package var freeBytes: UInt64?
   }
 
+  package struct Listener: Sendable {
+    package var uri: String
+    /// Whether clients use TLS: off, allow or require.
+    package var tls: String
+  }
+
   package var version: String
   package var node: String
   package var startedAt: Double
@@ -412,7 +420,7 @@ package struct ServiceInfo: Sendable {
   package var features: [String]
   package var limits: ServiceLimits
   package var roots: [Root]
-  package var nbdURIs: [String]
+  package var nbd: [Listener]
 }
 
 package struct ServiceLimits: Sendable {

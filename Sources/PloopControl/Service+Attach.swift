@@ -19,6 +19,7 @@ extension Service {
     try Names.require(labels: request.labels)
     if let name = request.exportName {
       try Names.require(name, as: "the export", pointer: "/export/name")
+      if let access = request.exportAccess { try require(access, within: "/export") }
     }
     let controller = try reserve(request.id)
     do throws(ServiceError) {
@@ -42,7 +43,8 @@ extension Service {
     var export: DeviceRecord.Export?
     if let name = request.exportName {
       let new = DeviceRecord.Export(
-        name: name, readonly: request.readonly, sharedWriters: false, summary: "", revision: 0)
+        name: name, readonly: request.readonly, sharedWriters: false, summary: "", revision: 0,
+        access: request.exportAccess)
       try table.reserve(new, device: request.id)
       export = new
     }

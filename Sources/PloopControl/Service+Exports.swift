@@ -37,13 +37,7 @@ extension Service {
       throw ServiceError(
         .invalidValue, "a description has at most 1024 characters", pointer: "/description")
     }
-    try request.access?.validate()
-    if request.access?.needsTLS == true, !hasTLS {
-      throw ServiceError(
-        .valueImpossible, "this service serves nobody by TLS",
-        cause: "it has no certificates or keys",
-        remedy: "set nbd-tls-certificates or nbd-tls-psk", pointer: "/access")
-    }
+    if let access = request.access { try require(access) }
     try requireServing()
     let controller = try controller(request.device)
     return try await controller.run { () throws(ServiceError) in
@@ -51,8 +45,25 @@ extension Service {
     }
   }
 
-  private var hasTLS: Bool {
-    state.withLock { $0.listeners.contains { $0.security.mode != .off } }
+  /// - Throws: where nobody could be meant by the rules, or none of this service's listeners could let anybody in by them.
+  ///
+  /// - Parameter pointer: to the member of the request that has them.
+  func require(_ access: ExportAccess, within pointer: String = "") throws(ServiceError) {
+    try access.validate(within: pointer)
+    let doors = state.withLock { $0.listeners.map(\.security) }
+    guard !access.needsTLS || doors.contains(where: { $0.mode != .off }) else {
+      throw ServiceError(
+        .valueImpossible, "this service serves nobody by TLS",
+        cause: "it has no certificates or keys",
+        remedy: "set nbd-tls-certificates or nbd-tls-psk", pointer: "\(pointer)/access")
+    }
+    guard access.names == nil || doors.contains(where: \.vouchesForNames) else {
+      throw ServiceError(
+        .valueImpossible, "nobody vouches for any name here",
+        cause: "there are neither authorities of clients nor pre-shared keys",
+        remedy: "put a ca-cert.pem beside the certificates, or set nbd-tls-psk",
+        pointer: "\(pointer)/access/names")
+    }
   }
 
   private func open(

@@ -31,7 +31,7 @@ extension Service {
       version: ProductVersion.current, node: configuration.node, startedAt: startedAt,
       revision: store.lastRevision, features: Service.allFeatures, limits: configuration.limits,
       roots: roots.names.map { ServiceInfo.Root(name: $0, freeBytes: roots.freeBytes(of: $0)) },
-      nbdURIs: uris(of: ""))
+      nbd: nbdListeners)
   }
 
   package func readiness() async -> Readiness {
@@ -243,10 +243,27 @@ extension Service {
   private func uris(of export: String, isSecret: Bool = false) -> [String] {
     let listeners = state.withLock { $0.listeners }
     return listeners.filter { !isSecret || $0.security.mode != .off }.map { socket, security in
-      let scheme = isSecret || security.mode == .require ? "nbds" : "nbd"
-      return socket.isUnix
-        ? "\(scheme)+unix:///\(export)?socket=\(PercentEncoding.encode(socket.absoluteAddress, plain: "/"))"
-        : "\(scheme)://\(socket.address)/\(export)"
+      uri(of: export, socket, isSecret: isSecret || security.mode == .require)
     }
+  }
+
+  private var nbdListeners: [ServiceInfo.Listener] {
+    state.withLock { $0.listeners }.map { socket, security in
+      ServiceInfo.Listener(
+        uri: uri(of: "", socket, isSecret: security.mode == .require), tls: security.mode.rawValue)
+    }
+  }
+
+  private func uri(of export: String, _ socket: ListeningSocket, isSecret: Bool) -> String {
+    let scheme = isSecret ? "nbds" : "nbd"
+    if socket.isUnix {
+      let path = PercentEncoding.encode(socket.absoluteAddress, plain: "/")
+      return "\(scheme)+unix:///\(export)?socket=\(path)"
+    }
+    // Nobody can connect to all addresses at once.
+    let address =
+      socket.isOfAllAddresses && !configuration.node.isEmpty
+      ? "\(configuration.node):\(socket.port)" : socket.address
+    return "\(scheme)://\(address)/\(export)"
   }
 }

@@ -2,6 +2,7 @@ internal import CMicrohttpd
 internal import Glibc
 package import Logging
 package import PloopIO
+internal import PloopTLS
 internal import Synchronization
 
 /// How many clients are served, and how long they may take.
@@ -52,6 +53,7 @@ package final class HTTPServer: Sendable {
   private let limits: HTTPLimits
   private let daemons = Locked<[Daemon]>([])
   private let requests = Locked<UInt64>(0)
+  private let newestIdentity = Locked<ServerIdentity?>(nil)
 
   package init(
     _ router: Router, logger: Logger, limits: HTTPLimits = HTTPLimits()
@@ -78,8 +80,17 @@ package final class HTTPServer: Sendable {
       connections_per_address: socket.isUnix
         ? 0 : limits.connectionsPerAddress &+ limits.spareConnections,
       idle_seconds: UInt32(clamping: limits.idleSeconds), head_bytes: 64 << 10)
-    var tls = identity?.parts ?? cmicrohttpd_tls()
-    guard let handle = cmicrohttpd_start(copy, &callbacks, &limits, &tls) else {
+    // Before the first client.
+    let before = newestIdentity.withLock { newest in
+      defer { newest = identity ?? newest }
+      return newest
+    }
+    let made = withExtendedLifetime(identity) {
+      var tls = identity?.parts ?? cmicrohttpd_tls()
+      return cmicrohttpd_start(copy, &callbacks, &limits, &tls)
+    }
+    guard let handle = made else {
+      newestIdentity.withLock { $0 = before }
       close(copy)
       throw IOError("MHD_start_daemon", path: socket.address, code: EIO)
     }
@@ -87,6 +98,9 @@ package final class HTTPServer: Sendable {
       $0.append(Daemon(handle: handle, socket: socket, identity: identity))
     }
   }
+
+  /// Whose authorities and revocations count: the newest, for connections of before too.
+  var trust: TLSIdentity? { newestIdentity.withLock { $0?.trust } }
 
   /// Has new connections of TLS see another identity; those that are there go on with theirs.
   package func replace(_ identity: ServerIdentity) throws(IOError) {

@@ -117,7 +117,7 @@ private func receiveRequest(
     exchange.request.method = String(cString: method)
     exchange.request.headers = headers(connection)
     exchange.request.certificate = cmicrohttpd_session(connection).flatMap {
-      ClientCertificate(of: $0)
+      ClientCertificate(of: $0, to: server.trust)
     }
     exchange.adoptID()
     server.clock.headerEnded(connection)

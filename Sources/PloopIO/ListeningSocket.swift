@@ -10,6 +10,8 @@ package final class ListeningSocket: Sendable {
   /// 0 for a Unix socket.
   package let port: UInt16
   package let isUnix: Bool
+  /// Whether it is no address that a client could connect to, but all those of this host.
+  package let isOfAllAddresses: Bool
   private let descriptor: OwnedDescriptor
   private let file: FileIdentity?
 
@@ -92,20 +94,26 @@ package final class ListeningSocket: Sendable {
     let real = withUnsafeBytes(of: &storage) {
       UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
     }
+    let isOfAll = withUnsafeBytes(of: &storage) { bytes in
+      // man 7 ip, man 7 ipv6: where the address lies in either.
+      Int32(first.pointee.ai_family) == AF_INET6
+        ? bytes[8..<24].allSatisfy { $0 == 0 } : bytes[4..<8].allSatisfy { $0 == 0 }
+    }
     return ListeningSocket(
       descriptor, address: "\(host.contains(":") ? "[\(host)]" : host):\(real)", port: real,
-      isUnix: false, file: nil)
+      isUnix: false, isOfAllAddresses: isOfAll, file: nil)
   }
 
   private init(
     _ descriptor: consuming OwnedDescriptor, address: String, port: UInt16, isUnix: Bool,
-    file: FileIdentity?
+    isOfAllAddresses: Bool = false, file: FileIdentity?
   ) {
     self.descriptor = descriptor
     self.address = address
     absoluteAddress = isUnix ? ListeningSocket.absolutePath(address) : address
     self.port = port
     self.isUnix = isUnix
+    self.isOfAllAddresses = isOfAllAddresses
     self.file = file
   }
 

@@ -12,6 +12,10 @@ final class ClientStream {
   private var hasShakenHands = false
   /// Plain bytes of the last ``send(_:)-(ByteRegion)`` whose cipher text has not been sent as a whole.
   private var pending = 0
+  /// Whether something of what was to be sent is not.
+  private var isTorn = false
+  /// Why TLS has broken off; nil where it has not.
+  private(set) var failure: String?
 
   init(_ socket: StreamSocket) { self.socket = socket }
 
@@ -23,18 +27,22 @@ final class ClientStream {
 
   /// Has the client shake hands; nothing of it may have been received before.
   ///
-  /// - Parameter shallGoOn: asked before each wait.
+  /// - Parameter shallGoOn: asked again and again, however busy the client is.
   /// - Throws: why it has not, in time.
   func secure(
     by session: TLSSession, bell: Bell, until deadline: Deadline, while shallGoOn: () -> Bool
   ) throws(TLSFault) {
-    func wait(_ wanted: StreamSocket.Readiness) throws(TLSFault) {
+    func check() throws(TLSFault) {
       guard shallGoOn() else { throw TLSFault("the server stops") }
       guard !deadline.hasPassed else { throw TLSFault("the handshake took too long") }
+    }
+    func wait(_ wanted: StreamSocket.Readiness) throws(TLSFault) {
+      try check()
       _ = socket.wait(wanted, with: bell, until: deadline)
     }
     tls = session
     while true {
+      try check()
       let outcome = session.shakeHands()
       // Before anything else: what is said last may tell the client why it fails.
       while case .wouldBlock = sendCipherText(session) { try wait(.writable) }
@@ -44,6 +52,7 @@ final class ClientStream {
         return
       case .failed(let reason): throw TLSFault(reason)
       case .bytes, .ended: throw TLSFault("the client has ended the handshake")
+      case .needsSending: continue
       case .needsInput: break
       }
       switch receiveCipherText(session, briefly: false) {
@@ -75,7 +84,17 @@ final class ClientStream {
       switch tls.read(into: region) {
       case .bytes(let count): return .bytes(count)
       case .needsInput: break
-      case .done, .ended, .failed: return .ended
+      case .needsSending:
+        // What is said in answer has no room behind replies that the client has not read.
+        guard case .bytes = sendCipherText(tls), attempts < Self.mostAttempts else {
+          return .wouldBlock
+        }
+        attempts += 1
+        continue
+      case .failed(let reason):
+        failure = failure ?? reason
+        return .ended
+      case .done, .ended: return .ended
       }
       // Everything that has come has been looked at, so what comes next makes the socket readable.
       guard attempts < Self.mostAttempts else { return .wouldBlock }
@@ -101,7 +120,9 @@ final class ClientStream {
     guard let tls else { return socket.send(region) }
     if pending == 0 {
       let count = min(region.count, TLSSession.mostBytes)
-      guard tls.write(region.slice(0, count)) == .done else { return .ended }
+      let outcome = tls.write(region.slice(0, count))
+      if case .failed(let reason) = outcome { failure = failure ?? reason }
+      guard outcome == .done else { return .ended }
       pending = count
     }
     switch sendCipherText(tls) {
@@ -137,10 +158,14 @@ final class ClientStream {
     socket.wait(wanted, with: bell, until: deadline)
   }
 
-  /// The client reads the end of the stream behind everything that was sent.
+  /// Something of what was to be sent is not: that all has been is not said to the client then.
+  func tear() { isTorn = true }
+
+  /// The client reads the end of the stream behind everything that was sent, and by TLS whether that was all: a goodbye
+  /// behind a part would be taken for it, and so would one behind a failure, of which an alert waits.
   func shutDownSending() {
-    if let tls, hasShakenHands, pending == 0 {
-      tls.sayGoodbye()
+    if let tls, hasShakenHands {
+      if pending == 0, !isTorn { tls.sayGoodbye() }
       _ = sendCipherText(tls)
     }
     socket.shutDownSending()

@@ -76,6 +76,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
     exportName.withLock { $0 = nil }
     if session != nil, let name { observer?(name, false) }
     leave(stream)
+    if let reason = stream.failure { security.broke(socket.peer, reason) }
     transmission?.linger()
   }
 

@@ -95,6 +95,7 @@ struct Transmission<Directory: ExportDirectory> {
   /// What was received is carried out, whether or not anybody waits for the reply; memory that
   /// replies hold which were never sent is given back.
   mutating func close() {
+    if !mailbox.isIdle || !output.isEmpty || output.isCut { stream.tear() }
     drain()
     output.cut()
     if output.hasFailed { door.stopLending() }

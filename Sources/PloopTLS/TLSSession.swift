@@ -13,6 +13,8 @@ package final class TLSSession {
     case bytes(Int)
     /// More has to come first.
     case needsInput
+    /// What waits has to be sent first.
+    case needsSending
     /// The other end sends no more.
     case ended
     /// It is over, and that is why.
@@ -51,13 +53,14 @@ package final class TLSSession {
     outcome(Int(cgnutls_write(handle, region.start, region.count).rawValue))
   }
 
-  /// Says that nothing more is sent.
+  /// Says that nothing more is sent; nothing after a failure.
   package func sayGoodbye() { cgnutls_bye(handle) }
 
   private func outcome(_ code: Int) -> Outcome {
     switch code {
     case Int(CGNUTLS_DONE.rawValue): .done
     case Int(CGNUTLS_AGAIN.rawValue): .needsInput
+    case Int(CGNUTLS_FULL.rawValue): .needsSending
     case Int(CGNUTLS_ENDED.rawValue): .ended
     default: .failed(String(cString: cgnutls_fault(handle)))
     }
@@ -88,11 +91,12 @@ package final class TLSSession {
 
   package var certificate: ClientCertificate? { ClientCertificate(of: cgnutls_handle(handle)) }
 
-  /// The names for which somebody vouches: those of a certificate, or that of a pre-shared key.
+  /// The names for which somebody vouches: those of a certificate, or that of a pre-shared key. Each with its kind, so
+  /// that who may choose one of them cannot have it taken for another's: `dns:vm1.example`, `psk:vm1`.
   package var clientNames: [String] {
-    if let user = cgnutls_psk_user(handle) { return [String(cString: user)] }
+    if let user = cgnutls_psk_user(handle) { return ["psk:\(String(cString: user))"] }
     guard case .trusted(let names) = certificate else { return [] }
-    return names
+    return names.map(\.description)
   }
 
   /// Protocol, key exchange and cipher in GnuTLS's words.

@@ -140,6 +140,36 @@ struct SecureInterfaceTests {
     #expect(try service.end() == 0)
   }
 
+  @Test(
+    "Revoked certificates do nothing from SIGHUP on; what is wrong for NBD does not keep them, nor the other way round"
+  )
+  func revocation() throws {
+    let keys = "\(folder.path)/keys"
+    try Tool.shell("umask 077 && echo alice:00112233445566778899aabbccddeeff > '\(keys)'")
+    let service = try service(["--nbd-tls-psk", keys])
+    #expect(try curl(service, "/v1", as: "a-ops").hasSuffix(" 200"))
+    try Tool.shell(
+      """
+      cd '\(tls)' && exec 2>> make.log && : > index && echo 01 > number
+      printf '[ca]\\ndefault_ca=own\\n[own]\\ndatabase=index\\ncrlnumber=number\\ndefault_md=sha256\\n' > cnf
+      ca() { openssl ca -config cnf -cert a-ca.pem -keyfile a-ca-key.pem "$@"; }
+      ca -revoke a-ops.pem && ca -gencrl -crldays 2 -out own/ca-crl.pem && echo alice: > '\(keys)'
+      """)
+    service.signal(SIGHUP)
+    try Tool.awaitText("some certificates are new", in: service.logFile)
+    #expect(try curl(service, "/v1", as: "a-ops").hasSuffix(" 401"))
+    #expect(try curl(service, "/v1", as: "a-tenant").hasSuffix(" 200"))
+    try Tool.shell(
+      "echo nonsense > '\(tls)/own/ca-crl.pem' && echo bob:00112233445566778899aabbccddeeff > '\(keys)'"
+    )
+    service.signal(SIGHUP)
+    try Tool.awaitText("some certificates are new", in: service.logFile, times: 2)
+    #expect(try curl(service, "/v1", as: "a-ops").hasSuffix(" 401"))
+    let log = try Tool.shell("cat '\(service.logFile)'").output
+    #expect(!log.contains("reloaded"))
+    #expect(try service.end() == 0)
+  }
+
   @Test("Beyond the loopback the names that it is called by are those that it was given")
   func names() throws {
     let service = try service(["--http-host", "ploop.example"], listen: "0.0.0.0:0")

@@ -97,7 +97,7 @@ struct OperationTests {
     ("exports data a --offset 1M --length 1M", .getExportData), ("exports data a", .getExportData),
     ("exports extents a --context depth --offset 1M", .listExtents),
     ("exports create a vm1 --readonly", .addExport),
-    ("exports create a vm1 --tls --client-name b --client-address ::1", .addExport),
+    ("exports create a vm1 --tls --client-name dns:b --client-address ::1", .addExport),
     ("exports delete a --hard", .removeExport),
     ("targets list", .listTargets), ("targets show nas", .getTarget),
     ("targets create nas --directory backups", .addTarget),

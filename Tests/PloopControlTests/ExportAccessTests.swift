@@ -23,11 +23,14 @@ struct ExportAccessTests {
     #expect(refusal(ExportAccess(), local) == nil)
     #expect(refusal(ExportAccess(tls: true), local) == .needsTLS)
     #expect(refusal(ExportAccess(tls: true), tcp("::1", [])) == nil)
-    let named = ExportAccess(names: ["vm1.example", "alice"])
+    let named = ExportAccess(names: ["dns:vm1.example", "psk:alice"])
     #expect(refusal(named, tcp("10.0.0.1")) == .needsTLS)
     #expect(refusal(named, tcp("10.0.0.1", [])) == .policy)
-    #expect(refusal(named, tcp("10.0.0.1", ["vm2.example", "VM1.example"])) == .policy)
-    #expect(refusal(named, tcp("10.0.0.1", ["vm2.example", "alice"])) == nil)
+    #expect(refusal(named, tcp("10.0.0.1", ["dns:vm2.example", "dns:VM1.example"])) == .policy)
+    // Who may choose a name of one kind is not taken for who has another kind's.
+    #expect(
+      refusal(named, tcp("10.0.0.1", ["uri:psk:alice", "dns:alice", "psk:vm1.example"])) == .policy)
+    #expect(refusal(named, tcp("10.0.0.1", ["dns:vm2.example", "psk:alice"])) == nil)
     let placed = ExportAccess(addresses: ["10.0.0.0/8", "2001:db8::1"])
     for host in ["10.9.9.9", "::ffff:10.0.0.1", "2001:db8::1"] {
       #expect(refusal(placed, tcp(host)) == nil, "\(host)")
@@ -35,10 +38,10 @@ struct ExportAccessTests {
     for visitor in [tcp("11.0.0.1"), tcp("2001:db8::2"), local, Visitor(peer: .unknown)] {
       #expect(refusal(placed, visitor) == .policy)
     }
-    let both = ExportAccess(names: ["alice"], addresses: ["10.0.0.1"])
-    #expect(refusal(both, tcp("10.0.0.1", ["alice"])) == nil)
-    #expect(refusal(both, tcp("10.0.0.2", ["alice"])) == .policy)
-    #expect(refusal(both, tcp("10.0.0.1", ["bob"])) == .policy)
+    let both = ExportAccess(names: ["psk:alice"], addresses: ["10.0.0.1"])
+    #expect(refusal(both, tcp("10.0.0.1", ["psk:alice"])) == nil)
+    #expect(refusal(both, tcp("10.0.0.2", ["psk:alice"])) == .policy)
+    #expect(refusal(both, tcp("10.0.0.1", ["psk:bob"])) == .policy)
   }
 
   @Test("a name is its bytes: what only looks the same is another one")
@@ -54,12 +57,15 @@ struct ExportAccessTests {
       do throws(ServiceError) { try access.validate() } catch { return error.code }
       return nil
     }
-    #expect(code(ExportAccess(names: ["a"], addresses: ["10.0.0.0/8", "::1"])) == nil)
+    #expect(code(ExportAccess(names: ["cn:a", "psk:"], addresses: ["10.0.0.0/8", "::1"])) == nil)
     for access in [
       ExportAccess(names: []), ExportAccess(addresses: []), ExportAccess(names: [""]),
       ExportAccess(names: ["a\0b"]), ExportAccess(names: Array(repeating: "a", count: 65)),
       ExportAccess(names: [String(repeating: "a", count: 1025)]),
     ] { #expect(code(access) == .invalidValue, "\(access)") }
+    for name in ["alice", "PSK:alice", "ip:10.0.0.1"] {
+      #expect(code(ExportAccess(names: [name])) == .valueImpossible, "\(name)")
+    }
     for address in ["", "here", "10.0.0.1/8", "10.0.0.0/33"] {
       #expect(code(ExportAccess(addresses: [address])) == .valueImpossible, "\(address)")
     }

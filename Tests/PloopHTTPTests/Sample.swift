@@ -8,7 +8,8 @@ enum Sample {
 
   static let client = ExportInfo.Client(
     id: 3, peer: "unix:pid=812,uid=0", since: moment, sizeBytes: 5 << 30, receivedBytes: 0,
-    sentBytes: 73_400_320, tls: "(TLS1.3)-(ECDHE-SECP256R1)-(AES-256-GCM)", names: ["vm1.example"],
+    sentBytes: 73_400_320, tls: "(TLS1.3)-(ECDHE-SECP256R1)-(AES-256-GCM)",
+    names: ["dns:vm1.example"],
     headers: "structured", contexts: ["base:allocation"], requests: 71, requestsInFlight: 2,
     oldestMilliseconds: 40)
 
@@ -17,7 +18,7 @@ enum Sample {
       name: name, device: "vm1", readonly: false, snapshot: nil, summary: "the first",
       sizeBytes: 10 << 30,
       uris: ["nbd+unix:///\(name)?socket=/run/ploopd/nbd.sock"], clients: [client],
-      access: ExportAccess(tls: true, names: ["vm1.example"], addresses: ["10.0.0.0/8"]),
+      access: ExportAccess(tls: true, names: ["dns:vm1.example"], addresses: ["10.0.0.0/8"]),
       revision: 7)
   }
 
@@ -128,7 +129,10 @@ enum Sample {
     roots: [
       .init(name: "main", freeBytes: 81_604_378_624), .init(name: "gone", freeBytes: nil),
     ],
-    nbdURIs: ["nbd://127.0.0.1:10809"])
+    nbd: [
+      .init(uri: "nbds://127.0.0.1:10809", tls: "require"),
+      .init(uri: "nbd+unix:///?socket=/run/nbd", tls: "allow"),
+    ])
 
   static let diagnostics = ServiceDiagnostics(
     process: ProcessFacts(

@@ -11,8 +11,13 @@ final class TLSFixture {
 
   /// - Parameters:
   ///   - verifiesClients: whether only those get in who have a certificate.
+  ///   - revoked: whose certificate the authority has taken back; nil for nobody's.
+  ///   - keys: what the file of pre-shared keys says; nil for none.
   ///   - seconds: that a handshake may take.
-  init(_ mode: TLSMode, verifiesClients: Bool = false, seconds: Int = 120) throws {
+  init(
+    _ mode: TLSMode, verifiesClients: Bool = false, revoking revoked: String? = nil,
+    keys: String? = nil, seconds: Int = 120
+  ) throws {
     folder = try TemporaryFolder()
     let certificates = try Certificates(in: folder.path)
     for authority in ["ours", "other"] { try certificates.authority(authority) }
@@ -23,10 +28,12 @@ final class TLSFixture {
       "guest", by: "ours", "\(client)\\nsubjectAltName=DNS:vm1.example,URI:urn:vm1")
     try certificates.make("expired", by: "ours", client, isExpired: true)
     try certificates.make("stranger", by: "other", client)
+    let own = try certificates.folder("own", ("server", "server"), trusting: "ours")
+    if let revoked { try certificates.revoke(revoked, of: "ours", for: "own") }
+    var keyPath: String?
+    if let keys { keyPath = try folder.secret("keys", keys) }
     let identity = try TLSIdentity(
-      CertificateFiles(
-        folder: certificates.folder("own", ("server", "server"), trusting: "ours")),
-      verifiesClients: verifiesClients)
+      CertificateFiles(folder: own), keyPath: keyPath, verifiesClients: verifiesClients)
     security = Security(mode: mode) { identity }
     var limits = Limits()
     limits.handshakeSeconds = seconds

@@ -180,7 +180,9 @@ struct TLSTests {
     #expect(server.disk.content(0, 4) == Array("torn".utf8))
   }
 
-  @Test("a record that was changed on its way ends the connection, and nothing of it is done")
+  @Test(
+    "a record that was changed on its way ends the connection with an alert and no goodbye, and nothing of it is done"
+  )
   func damaged() throws {
     let server = try TLSFixture(.require)
     try server.python(
@@ -193,16 +195,43 @@ struct TLSTests {
           try: t.do_handshake(); break
           except ssl.SSLWantReadError:
               s.sendall(out.read()); into.write(s.recv(1 << 16))
-      t.write(option(7, struct.pack('>I', 4) + b'disk' + b'\\0\\0')); s.sendall(out.read())
-      t.write(request(1, 0, 4, payload=b'evil'))
+      class Stream:
+          def sendall(self, data): t.write(data); s.sendall(out.read())
+          def recv(self, count):
+              while True:
+                  try: return t.read(count)
+                  except ssl.SSLWantReadError:
+                      more = s.recv(1 << 16)
+                      into.write(more) if more else into.write_eof()
+      c = Stream()
+      assert go(c) == 1
+      c.sendall(request(1, 0, 4, payload=b'good'))
+      assert reply(c) == (1, b'')
+      t.write(request(1, 0, 4, 2, b'evil'))
       record = bytearray(out.read()); record[-1] ^= 1
       s.sendall(record)
-      while True:
-          try:
-              if not s.recv(1 << 16): break
-          except ConnectionError: break
+      try: got = c.recv(1)
+      except ssl.SSLError as error: assert 'BAD_RECORD_MAC' in error.reason, error.reason
+      else: raise AssertionError(f'no alert but {got}')
       """)
-    #expect(server.disk.content(0, 4) == [0, 0, 0, 0])
+    #expect(server.disk.content(0, 4) == Array("good".utf8))
+    #expect(becomes { server.live.server.connectionCount == 0 })
+    #expect(server.security.broken == 1 && server.security.handshakes.failed == 0)
+  }
+
+  @Test("nobody vouches for a certificate that was revoked; others of the same authority are good")
+  func revoked() throws {
+    let server = try TLSFixture(.require, verifiesClients: true, revoking: "guest")
+    try server.python(
+      """
+      try: s = secure(greeted(), context('guest')); s.sendall(option(3)); answer(s)
+      except (ssl.SSLError, ConnectionError, EOFError): pass
+      else: raise AssertionError('it got in')
+      """)
+    #expect(becomes { server.security.handshakes.failed == 1 })
+    #expect(server.security.handshakes.done == 0)
+    let other = try TLSFixture(.require, verifiesClients: true, revoking: "expired")
+    try other.python("s = secure(greeted(), context('guest'))\nassert go(s) == 1")
   }
 
   @Test(
@@ -246,14 +275,14 @@ struct TLSTests {
       server.live.server.disconnectClients(of: Array("disk".utf8), until: .after(seconds: 120)))
     #expect(try guest.wait(seconds: 120) == 0)
     #expect(secure.tls?.contains("TLS1.3") == true && secure.headers == "structured")
-    #expect(secure.names == ["vm1.example", "urn:vm1"])
+    #expect(secure.names == ["dns:vm1.example", "uri:urn:vm1"])
   }
 
   @Test("an export that is for some is not listed for others, and says why it does not take them")
   func somebodysExport() throws {
     let server = try TLSFixture(.allow)
     server.live.directory.guards.withLock {
-      $0[Array("disk".utf8)] = { $0.names.contains("vm1.example") }
+      $0[Array("disk".utf8)] = { $0.names.contains("dns:vm1.example") }
     }
     let plain = try server.live.client()
     plain.greet()

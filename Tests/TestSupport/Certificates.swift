@@ -49,6 +49,17 @@ package struct Certificates {
     return "\(folder)/\(name)"
   }
 
+  /// Has an authority take a certificate back, and says so in a folder of a server's.
+  package func revoke(_ name: String, of authority: String, for place: String) throws {
+    try openssl(
+      """
+      : > '\(authority).index' && echo 01 > '\(authority).number'
+      printf '[ca]\\ndefault_ca=own\\n[own]\\ndatabase=\(authority).index\\ncrlnumber=\(authority).number\\ndefault_md=sha256\\n' > '\(authority).cnf'
+      ca() { openssl ca -config '\(authority).cnf' -cert '\(authority).pem' -keyfile '\(authority)-key.pem' "$@"; }
+      ca -revoke '\(name).pem' && ca -gencrl -crldays 2 -out '\(place)/ca-crl.pem'
+      """)
+  }
+
   private func openssl(_ commands: String) throws {
     try Tool.shell(
       """

@@ -7,8 +7,13 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-// Told each of the names that a certificate is for.
-typedef void (*cgnutls_name)(void *context, const char *bytes, size_t count);
+// What is spoken at all: nothing that is broken, or that can be read later by who learns the server's key.
+#define CGNUTLS_PRIORITIES "SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA"
+
+// Told each of the names that a certificate is for, and of what kind it is: dns, uri, mail or cn.
+typedef void (*cgnutls_name)(void *context, const char *kind, const char *bytes, size_t count);
+
+struct cgnutls_identity;
 
 // What is known of the other end's certificate.
 enum cgnutls_client {
@@ -20,8 +25,10 @@ enum cgnutls_client {
 
 // Verifies the client's certificate, and calls `name`, if there is one, with each of the names that the certificate is
 // for: the alternative ones that are DNS names, mail addresses or URIs, or the common name where there is none.
-enum cgnutls_client cgnutls_verify_client(gnutls_session_t session, cgnutls_name name,
-                                          void *context);
+// `identity` is whose authorities and revocations count; NULL for the session's own.
+enum cgnutls_client cgnutls_verify_client(gnutls_session_t session,
+                                          const struct cgnutls_identity *identity,
+                                          cgnutls_name name, void *context);
 
 // Texts in PEM, zero-terminated; NULL for what there is none of.
 struct cgnutls_files {
@@ -29,15 +36,16 @@ struct cgnutls_files {
   const char *key;
   const char *authorities;
   const char *revoked;
-  const char *psk_path; // "user:hexadecimal key", a line for each; read at each handshake
+  int takes_keys; // whether clients may have pre-shared keys
 };
 
 // What a server shows and whom it believes; any number of sessions at once may use it.
-struct cgnutls_identity;
-
 // NULL where these cannot be used; `fault` says why then.
 struct cgnutls_identity *cgnutls_identity_new(const struct cgnutls_files *files,
                                               const char **fault);
+// Makes a client's pre-shared key known, before any session; both are copied. -1 without memory.
+int cgnutls_add_key(struct cgnutls_identity *identity, const void *user, size_t user_bytes,
+                    const void *key, size_t key_bytes);
 void cgnutls_identity_free(struct cgnutls_identity *identity);
 
 // One server's end of a connection. Used by one thread at a time.
@@ -49,7 +57,10 @@ enum cgnutls_outcome {
   CGNUTLS_AGAIN = -1,
   // The other end has said that it sends no more.
   CGNUTLS_ENDED = -2,
+  // For good: the other end is told, and nothing goes on.
   CGNUTLS_FAILED = -3,
+  // What waits has to be sent first.
+  CGNUTLS_FULL = -4,
 };
 
 enum cgnutls_clients {
@@ -72,7 +83,7 @@ ssize_t cgnutls_read(struct cgnutls_session *session, void *bytes, size_t count)
 enum cgnutls_outcome cgnutls_write(struct cgnutls_session *session, const void *bytes,
                                    size_t count);
 #define CGNUTLS_WRITE_BYTES (128 * 1024)
-// Says that no more is sent.
+// Says that no more is sent; nothing after a failure, as then that would be a lie.
 void cgnutls_bye(struct cgnutls_session *session);
 
 // Where cipher text may be received; NULL when all room is taken.

@@ -53,8 +53,8 @@ struct ExportCreate: RequestCommand {
   @Flag(help: "Only by TLS.") var tls = false
   @Option(
     help: ArgumentHelp(
-      "Only for clients whose certificate or key has this name; may be given several times.",
-      valueName: "name"))
+      "Only for clients whose certificate (dns:, uri:, mail:, cn:) or key (psk:) has this name; may be given several times.",
+      valueName: "kind:name"))
   var clientName: [String] = []
   @Option(
     help: ArgumentHelp(

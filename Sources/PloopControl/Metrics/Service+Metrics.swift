@@ -11,7 +11,7 @@ extension Service {
     let devices = controllers.map(measures)
     return await serviceMetrics(devices.map(\.info.state))
       + DeviceMetric.all.map { $0.metric(of: devices) } + [
-        clientMetric(devices), handshakeMetric(),
+        clientMetric(devices), handshakeMetric(), brokenMetric(),
       ]
       + jobMetrics() + [backupMetric(), targetMetric(), store.metric] + imageMetrics()
       + ProcessMetrics.now()
@@ -67,6 +67,14 @@ extension Service {
           .init($0.clients.count, [("export", $0.name), ("device", device.info.id)])
         }
       })
+  }
+
+  private func brokenMetric() -> Metric {
+    let count = state.withLock { $0.listeners.reduce(0) { $0 &+ $1.security.broken } }
+    return Metric(
+      .counter, "ploopd_nbd_tls_broken_total",
+      "NBD clients of whom something came that was changed on its way, or is no TLS.",
+      [.init(count, [])])
   }
 
   private func handshakeMetric() -> Metric {

@@ -135,9 +135,26 @@ extension Service {
     let summary = "\(controller.id) as it was when its backup \(session.backup.uuid) began"
     let record = DeviceRecord.Export(
       name: name, readonly: true, sharedWriters: false, summary: summary,
-      revision: controller.now.record?.revision ?? 0)
+      revision: controller.now.record?.revision ?? 0, access: try backupAccess(controller))
     try table.reserve(record, device: controller.id)
     table.open(record, DeviceExport(session.backup, of: device, summary: summary))
+  }
+
+  /// The same bytes are behind the backup's door as behind the device's, so it is not for more than these are.
+  ///
+  /// - Throws: where two of these are for different clients, as one set of rules cannot say both.
+  private func backupAccess(_ controller: DeviceController) throws(ServiceError) -> ExportAccess? {
+    let rules = (controller.now.record?.exports ?? []).compactMap(\.access)
+    guard let first = rules.first else { return nil }
+    guard rules.allSatisfy({ $0 == first }) else {
+      throw ServiceError(
+        .valueImpossible, "the exports of \(controller.id) are for different clients",
+        cause: "the backup's export takes over their `access`",
+        remedy:
+          "say \"export\":false and read the backup over HTTP, or give them the same `access`",
+        pointer: "/export")
+    }
+    return first
   }
 
   /// What the backup says of itself, on the thread of a guest's request.

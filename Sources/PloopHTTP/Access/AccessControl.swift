@@ -53,11 +53,13 @@ package final class AccessControl: Sendable {
     switch certificate {
     case .trusted(let names):
       for name in names {
-        if let grant = clients[name] { return Caller(actor: "cert:\(name)", grant: grant) }
+        if let grant = clients[name.text] {
+          return Caller(actor: "cert:\(name.text)", grant: grant)
+        }
       }
       throw Problem(
         "unauthorized",
-        "nothing is said of the certificate's names: \(names.joined(separator: ", "))"
+        "nothing is said of the certificate's names: \(names.map(\.text).joined(separator: ", "))"
       )
     case .untrusted:
       throw Problem("unauthorized", "no authority of this service vouches for the certificate now")

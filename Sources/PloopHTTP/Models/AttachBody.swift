@@ -36,6 +36,7 @@ func attachRequest(_ body: Fields, from call: Call) throws(Problem) -> AttachReq
   request.bitmapsInImage = try body.flag("bitmaps_in_image") ?? false
   if var export = try body.object("export") {
     request.exportName = try export.requiredText("name")
+    request.exportAccess = try export.access()
     try export.finish()
   }
   if let name = try body.text("incoming") {

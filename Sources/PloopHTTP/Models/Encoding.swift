@@ -228,7 +228,8 @@ extension ServiceInfo {
             "name": .string($0.name), "free_bytes": $0.freeBytes.map(JSON.count) ?? .null,
           ])
         }),
-      "nbd": .array(nbdURIs.map { .members(["uri": .string($0), "tls": .string("off")]) }),
+      "nbd": .array(
+        nbd.map { .members(["uri": .string($0.uri), "tls": .string($0.tls)]) }),
     ])
   }
 }

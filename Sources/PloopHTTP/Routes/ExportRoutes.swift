@@ -25,12 +25,7 @@ let exportRoutes: [Route] = [
     request.readonly = readonly ?? (request.snapshot != nil)
     request.sharedWriters = try body.flag("shared_writers") ?? false
     request.summary = try body.text("description") ?? ""
-    if var access = try body.object("access") {
-      request.access = ExportAccess(
-        tls: try access.flag("tls") ?? false, names: try access.texts("names", orNull: true),
-        addresses: try access.texts("addresses", orNull: true))
-      try access.finish()
-    }
+    request.access = try body.access()
     try body.finish()
     try call.caller.require(device: request.device)
     return try await converting { [request] () async throws(ServiceError) in
@@ -54,6 +49,18 @@ let exportRoutes: [Route] = [
     return HTTPReply(204)
   },
 ]
+
+extension Fields {
+  /// Who may use an export; nil where it is not said.
+  mutating func access() throws(Problem) -> ExportAccess? {
+    guard var access = try object("access") else { return nil }
+    let rules = ExportAccess(
+      tls: try access.flag("tls") ?? false, names: try access.texts("names", orNull: true),
+      addresses: try access.texts("addresses", orNull: true))
+    try access.finish()
+    return rules
+  }
+}
 
 /// Another caller's is as good as not there.
 func ownExport(_ call: Call) async throws(Problem) -> ExportInfo {

@@ -78,8 +78,11 @@ struct ServeCommand: ParsableCommand {
       "A file of pre-shared keys for NBD over TLS, as psktool makes it.", valueName: "file"))
   var nbdTlsPsk: String?
   @Flag(
-    help: "Let in by TLS only who shows a certificate of ca-cert.pem, or has a pre-shared key.")
-  var nbdTlsVerifyPeer = false
+    inversion: .prefixedNo,
+    help:
+      "Let in by TLS only who shows a certificate of ca-cert.pem, or has a pre-shared key; has to be said beyond the loopback."
+  )
+  var nbdTlsVerifyPeer: Bool?
   @Option(
     help: ArgumentHelp(
       "Where it is written down who has changed what; none for nowhere.", valueName: "path"))
@@ -143,7 +146,7 @@ struct ServeCommand: ParsableCommand {
     }
     if let nbdTlsCertificates { settings.nbdCertificates = nbdTlsCertificates }
     if let nbdTlsPsk { settings.nbdKeys = nbdTlsPsk }
-    if nbdTlsVerifyPeer { settings.nbdVerifiesClients = true }
+    if let nbdTlsVerifyPeer { settings.nbdVerifiesPeers = nbdTlsVerifyPeer }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if let slowOperationMs {
       settings.slowOperationMilliseconds = try Settings.milliseconds(

@@ -86,13 +86,31 @@ struct ServiceProcess {
       let signal = signals.wait()
       guard signal == SIGHUP else { return signal }
       access.replace(peerRules)
+      reloadCertificates(http)
+    }
+  }
+
+  /// What is wrong with some does not keep others from being renewed: a key that was revoked is out.
+  private func reloadCertificates(_ http: HTTPServer) {
+    func renew(_ whose: String, _ act: () throws -> Void) -> Bool {
       do {
-        if let identity = try identity() { try http.replace(identity) }
-        try loadNBDIdentity()
-        log.notice("reloaded")
+        try act()
+        return true
       } catch {
-        log.error("the certificates stay as they are", metadata: ["reason": "\(error)"])
+        log.error(
+          "the certificates stay as they are",
+          metadata: ["of": "\(whose)", "reason": "\(error)"])
+        return false
       }
+    }
+    let isHTTPNew = renew("HTTP") {
+      if let identity = try identity() { try http.replace(identity) }
+    }
+    let isNBDNew = renew("NBD") { try loadNBDIdentity() }
+    if isHTTPNew, isNBDNew {
+      log.notice("reloaded")
+    } else if isHTTPNew || isNBDNew {
+      log.notice("some certificates are new", metadata: ["of": "\(isNBDNew ? "NBD" : "HTTP")"])
     }
   }
 
@@ -118,8 +136,14 @@ struct ServiceProcess {
     let modes = settings.nbdSecurity
     return Security(
       mode: socket.isUnix ? modes.socket : modes.tcp,
-      observer: { [log] peer, reason in
-        log.info("no NBD over TLS", metadata: ["peer": "\(peer)", "reason": "\(reason)"])
+      observer: { [log] failure, peer, reason in
+        switch failure {
+        case .handshake:
+          log.info("no NBD over TLS", metadata: ["peer": "\(peer)", "reason": "\(reason)"])
+        case .record:
+          log.warning(
+            "NBD over TLS has broken off", metadata: ["peer": "\(peer)", "reason": "\(reason)"])
+        }
       }
     ) { [nbdIdentity] in nbdIdentity.withLock { $0 } }
   }
@@ -192,6 +216,11 @@ struct ServiceProcess {
         "http": "\(http.map(\.address).joined(separator: ","))",
         "nbd": "\(nbd.map(\.address).joined(separator: ","))",
       ])
+    if settings.nbdLetsStrangersIn {
+      log.warning(
+        "whoever reaches the NBD address gets in by TLS, key or not; nbd-tls-verify-peer lets in those of ours only"
+      )
+    }
     if settings.isEmbedded { FirstSteps.show(settings, log) }
     ServiceNotification.send("READY=1\nSTATUS=serving")
   }

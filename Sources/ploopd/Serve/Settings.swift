@@ -46,8 +46,9 @@ struct Settings {
   /// A folder with certificates, and a file with pre-shared keys; nil for none.
   var nbdCertificates: String?
   var nbdKeys: String?
-  /// Whether only clients of NBD over TLS get in for whom an authority vouches, or who have a key.
-  var nbdVerifiesClients = false
+  /// Whether only clients of NBD over TLS get in for whom an authority vouches, or who have a key; nil where nobody has
+  /// said so.
+  var nbdVerifiesPeers: Bool?
   var logLevel = Logger.Level.info
   var logJSON = false
   /// From how long on an operation of a disk is logged as slow; 0 for never.
@@ -84,6 +85,13 @@ struct Settings {
     return HostPort(host: host, port: port)
   }
 
+  var nbdVerifiesClients: Bool { nbdVerifiesPeers ?? false }
+
+  /// Whether there are keys for some, and others get in all the same.
+  var nbdLetsStrangersIn: Bool {
+    nbdKeys != nil && nbdCertificates != nil && !nbdVerifiesClients
+  }
+
   /// Whoever has certificates or keys for NBD means them to be used.
   var nbdSecurity: (tcp: TLSMode, socket: TLSMode) {
     let isThere = nbdCertificates != nil || nbdKeys != nil
@@ -105,13 +113,25 @@ struct Settings {
     if nbdVerifiesClients, nbdCertificates == nil, nbdKeys == nil {
       throw Fault(description: "nbd-tls-verify-peer: there is no nbd-tls-certificates")
     }
-    guard let host = nbdListen?.host, !Settings.isLoopback(host), nbdSecurity.tcp != .require else {
-      return
+    if nbdVerifiesClients, nbdListen != nil, nbdSecurity.tcp != .require {
+      throw Fault(
+        description:
+          "nbd-tls-verify-peer: with nbd-tls \(nbdSecurity.tcp) who is not verified comes in without TLS; leave nbd-tls at require"
+      )
     }
-    throw Fault(
-      description:
-        "nbd-listen: \(host) is not this host's loopback, and beyond that TLS is compulsory: set nbd-tls-certificates and leave nbd-tls at require, or use 127.0.0.1, [::1] or localhost"
-    )
+    guard let host = nbdListen?.host, !Settings.isLoopback(host) else { return }
+    guard nbdSecurity.tcp == .require else {
+      throw Fault(
+        description:
+          "nbd-listen: \(host) is not this host's loopback, and beyond that TLS is compulsory: set nbd-tls-certificates and leave nbd-tls at require, or use 127.0.0.1, [::1] or localhost"
+      )
+    }
+    guard nbdCertificates == nil || nbdVerifiesPeers != nil else {
+      throw Fault(
+        description:
+          "nbd-listen: \(host) is not this host's loopback, and whoever reaches it could use the disks: set nbd-tls-verify-peer, or say false to mean that"
+      )
+    }
   }
 
   private func checkHTTP() throws(Fault) {

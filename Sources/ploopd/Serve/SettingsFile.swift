@@ -79,7 +79,7 @@ extension Settings {
     case "nbd-socket-tls": nbdSocketTLS = try Settings.tls(try Settings.text(value, name), name)
     case "nbd-tls-certificates": nbdCertificates = try Settings.text(value, name)
     case "nbd-tls-psk": nbdKeys = try Settings.text(value, name)
-    case "nbd-tls-verify-peer": nbdVerifiesClients = try Settings.flag(value, name)
+    case "nbd-tls-verify-peer": nbdVerifiesPeers = try Settings.flag(value, name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
     case "slow-operation-ms":
       slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)
