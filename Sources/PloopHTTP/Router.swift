@@ -257,7 +257,7 @@ package struct Router: Sendable {
   private func keeping(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {
     guard route.isKept, call.request.method == "GET", call.target.authority == nil,
       route.reach == .device || call.caller.grant.devices == nil,
-      call.parameter("after_revision") == nil,
+      Watch.parameters.allSatisfy({ call.parameter($0) == nil }),
       let stamp = stamp(of: route, call.arguments)
     else { return try await Router.answer(call, by: route) }
     // Many may have stood in line for the same: the first of them has made it.

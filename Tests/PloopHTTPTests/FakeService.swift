@@ -13,6 +13,8 @@ final class FakeService: ServiceAPI {
     var ifRevisions: [UInt64?] = []
     var modes: [DetachMode] = []
     var deltas: [AttachRequest.DeltaReference] = []
+    /// Of all devices; nil where no reply about one is kept.
+    var activity: UInt64?
     var snapshots: [SnapshotRequest] = []
     var backups: [PushBackupRequest] = []
     var jobs = [
@@ -608,8 +610,7 @@ final class FakeService: ServiceAPI {
   let waiting: WaitingRoom
   var changes: UInt64 { waiting.changes }
 
-  /// Nobody's device ever rests here.
-  func activity(of device: String) -> UInt64? { nil }
+  func activity(of device: String) -> UInt64? { state.withLock { $0.activity } }
 
   func change(
     of topic: Topic, since changes: UInt64, milliseconds: Int

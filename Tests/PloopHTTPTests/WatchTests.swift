@@ -118,9 +118,12 @@ struct WatchTests {
 
   @Test(
     "wrong parameters are refused",
-    arguments: ["wait=1", "after_revision=x", "after_revision=1&wait=61", "after_revision=-1"])
-  func refused(query: String) async throws {
+    arguments: [
+      "wait=1", "wait=61", "after_revision=x", "after_revision=1&wait=61", "after_revision=-1",
+    ], [nil, 0] as [UInt64?])
+  func refused(query: String, activity: UInt64?) async throws {
     let service = try FakeService()
+    service.state.withLock { $0.activity = activity }
     let reply = await ask(service, "/v1/devices/vm1?\(query)")
     // A wait for nothing is well-formed, and makes no sense.
     let (status, code) = query == "wait=1" ? (422, "value-impossible") : (400, "invalid-value")
