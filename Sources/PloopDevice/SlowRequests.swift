@@ -38,19 +38,19 @@ package struct SlowRequest: Sendable {
 /// Tells whoever watches of requests that take long. All others pay one load and one branch.
 final class SlowRequests: Sendable {
   private let threshold = Atomic<UInt64>(.max)
-  private let observer = Locked<(@Sendable (SlowRequest) -> Void)?>(nil)
+  private let observer = Observer<SlowRequest>()
 
   /// How long a request takes that counts as slow.
   var nanoseconds: UInt64 { threshold.load(ordering: .relaxed) }
 
   /// - Parameter tell: called on the thread that has carried the request out, and must not wait.
   func watch(from nanoseconds: UInt64, _ tell: @escaping @Sendable (SlowRequest) -> Void) {
-    observer.withLock { $0 = tell }
+    observer.set(tell)
     threshold.store(nanoseconds, ordering: .relaxed)
   }
 
   func note(_ request: SlowRequest) {
-    observer.withLock { $0 }?(request)
+    observer.tell(request)
   }
 }
 

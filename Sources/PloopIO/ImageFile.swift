@@ -11,7 +11,7 @@ package final class ImageFile: Sendable {
   private let descriptor: OwnedDescriptor
   private let probe: (any IOProbe)?
   private let isWatched = Atomic<Bool>(false)
-  private let watcher = Locked<(@Sendable (Range<UInt64>) -> Void)?>(nil)
+  private let watcher = Observer<Range<UInt64>>()
 
   /// The last byte that a file of this system can hold, plus one.
   package static let sizeLimit = UInt64(Int64.max)
@@ -123,7 +123,7 @@ package final class ImageFile: Sendable {
   /// there and before whoever changed it goes on. Nil ends it. A file that nobody watches pays one
   /// load and one branch for each change.
   package func watchChanges(_ watcher: (@Sendable (Range<UInt64>) -> Void)?) {
-    self.watcher.withLock { $0 = watcher }
+    self.watcher.set(watcher)
     isWatched.store(watcher != nil, ordering: .sequentiallyConsistent)
   }
 
@@ -136,9 +136,7 @@ package final class ImageFile: Sendable {
 
   @inline(never)
   private func tellWatcher(_ range: Range<UInt64>) {
-    guard !range.isEmpty else { return }
-    let watcher = self.watcher.withLock { $0 }
-    watcher?(range)
+    if !range.isEmpty { watcher.tell(range) }
   }
 
   // MARK: Writing

@@ -11,7 +11,7 @@ package final class Store: Sendable {
   private let revisions: Locked<Revisions>
   private let commits = Locked(
     Metric.Histogram([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 10]))
-  private let shown = Locked<(@Sendable () -> Void)?>(nil)
+  private let shown = Observer<Void>()
   private struct Revisions {
     /// The greatest that was given out.
     var last: UInt64
@@ -66,7 +66,7 @@ package final class Store: Sendable {
   }
 
   /// - Parameter tell: called after each transaction that gave out revisions, once it can be seen.
-  func whenShown(_ tell: @escaping @Sendable () -> Void) { shown.withLock { $0 = tell } }
+  func whenShown(_ tell: @escaping @Sendable () -> Void) { shown.set(tell) }
 
   /// Makes changes that belong together. They are durable when this returns; when it throws, nothing
   /// was changed.
@@ -80,7 +80,7 @@ package final class Store: Sendable {
     defer {
       if let ticket {
         revisions.withLock { _ = $0.unshown.removeValue(forKey: ticket) }
-        if let tell = shown.withLock({ $0 }) { tell() }
+        shown.tell(())
       }
     }
     // Asked here: the database may call back on another thread.
