@@ -90,7 +90,7 @@ struct ChainByHandTests {
     try expect(#"{"path":"none.hds"}"#, 404, "image-not-found", "/path")
     try expect(#"{"path":"../x"}"#, 403, "path-outside-root", "/path")
     try expect(#"{"path":"newest.hds"}"#, 409, "image-in-use", "/path")
-    try expect(#"{"path":"top.hds"}"#, 400, "invalid-value", "/path")
+    try expect(#"{"path":"top.hds"}"#, 422, "value-impossible", "/path")
     try expect(#"{"path":"middle.hds","format":"qcow2"}"#, 400, "invalid-value", "/format")
     try expect(#"{"path":"middle.hds","level":0}"#, 400, "unknown-field", "/level")
     try Tool.shell("truncate -s 70000 '\(service.images)/odd.raw'")

@@ -54,7 +54,12 @@ struct ExtendedHeaderClientTests {
       \(Self.newer)/qemu-io -f raw -c 'write -z -u -n 1T 5T' -c 'write -z -u -n 6T 1536G' -c flush '\(uri)'
       qemu-io -f raw -c 'read -P 1 0 1M' -c 'read -P 0 5T 1M' -c 'read -P 0 7T 1M' '\(uri)'
       \(Self.newer)/qemu-img convert -f raw -O qcow2 '\(uri)' '\(folder.path)/copy.qcow2'
-      \(Self.newer)/qemu-img compare -f raw -F qcow2 '\(uri)' '\(folder.path)/copy.qcow2'
+      # Not by a comparison: it asks for the status of 32 MiB at a time, a quarter of a million times.
+      qemu-io -f qcow2 -c 'read -P 1 0 1M' -c 'read -P 0 5T 1M' -c 'read -P 0 7T 1M' '\(folder.path)/copy.qcow2'
+      qemu-img map --output=json '\(folder.path)/copy.qcow2' | python3 -c '
+      import json, sys
+      data = [(extent["start"], extent["length"]) for extent in json.load(sys.stdin) if extent["data"]]
+      assert data == [(0, 1 << 20)], data'
       """, seconds: 300)
     #expect(try service.end() == 0)
   }

@@ -215,7 +215,7 @@ struct ForeignDeltaTests {
     try path(#"{"path":"d1","index":[]}"#, 400, "invalid-value")
     try path("{}", 400, "invalid-value")
     try path(#"{"path":"none"}"#, 404, "image-not-found")
-    try path(#"{"path":"d0"}"#, 400, "invalid-value")
+    try path(#"{"path":"d0"}"#, 422, "value-impossible")
     try Tool.shell(
       """
       cd '\(images)'; cp d1 other; printf x | dd of=other bs=1 seek=70000 conv=notrunc status=none
