@@ -51,7 +51,8 @@ package struct HTTPClient: Sendable {
 
   /// Asks for what comes bit by bit.
   ///
-  /// - Parameter receive: is given each piece of a success as it comes; false ends it.
+  /// - Parameter receive: is given each piece of a success as it comes; false ends it. The bytes are libcurl's own, which
+  ///   has them for as long as the call lasts: nobody copies what goes to a file.
   /// - Returns: when either side has ended it; the body is what an answer says that is no success.
   package func stream(
     _ path: String, headers: [String], _ receive: (UnsafeRawBufferPointer) -> Bool

@@ -15,6 +15,8 @@ package enum ClientCertificate: Sendable, Equatable {
   /// None of them does, or not now.
   case untrusted
 
+  /// GnuTLS is C: it tells the names by a callback while the call lasts, and gives back the pointer to where they go.
+  ///
   /// - Parameters:
   ///   - session: GnuTLS's, after its handshake.
   ///   - identity: whose authorities and revocations count; nil for those that the session began with.

@@ -65,7 +65,7 @@ struct APIClient: Sendable {
 
   /// Follows an answer without end.
   ///
-  /// - Parameter receive: is given each piece as it comes; false ends it.
+  /// - Parameter receive: is given each piece as it comes, for as long as the call lasts (``HTTPClient``); false ends it.
   /// - Returns: when the service, or `receive`, has ended it.
   func stream(
     _ request: Request, _ receive: (UnsafeRawBufferPointer) -> Bool
