@@ -10,21 +10,14 @@ package final class RawFileExport: BlockExport {
   package init(_ file: ImageFile) throws(BackupError) {
     self.file = file
     do { try ImageLock.acquire(file, for: .read) } catch { throw BackupError(error) }
-    do throws(BackupError) {
-      facts = try onTarget { () throws(IOError) in
-        // What was not synced yet may be listed as nothing at all.
-        try file.sync()
-        var facts = ExportFacts(sizeBytes: try file.size())
-        facts.isReadOnly = true
-        return facts
-      }
-    } catch {
-      ImageLock.release(file)
-      throw error
+    facts = try onTarget { () throws(IOError) in
+      // What was not synced yet may be listed as nothing at all.
+      try file.sync()
+      var facts = ExportFacts(sizeBytes: try file.size())
+      facts.isReadOnly = true
+      return facts
     }
   }
-
-  deinit { ImageLock.release(file) }
 
   package var name: String { file.path }
 

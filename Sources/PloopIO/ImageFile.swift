@@ -12,6 +12,8 @@ package final class ImageFile: Sendable {
   private let probe: (any IOProbe)?
   private let isWatched = Atomic<Bool>(false)
   private let watcher = Observer<Range<UInt64>>()
+  /// Whether there may be a lock of ``ImageLock`` on it.
+  private let hasLocks = Atomic<Bool>(false)
 
   /// The last byte that a file of this system can hold, plus one.
   package static let sizeLimit = UInt64(Int64.max)
@@ -31,6 +33,11 @@ package final class ImageFile: Sendable {
     self.descriptor = descriptor
     self.probe = probe
   }
+
+  /// Closing would not do: a child between fork and exec shares the lock.
+  deinit { if hasLocks.load(ordering: .relaxed) { ImageLock.release(self) } }
+
+  func noteLocks() { hasLocks.store(true, ordering: .relaxed) }
 
   // MARK: Reading
 

@@ -10,7 +10,7 @@ package enum LockError: Error, Sendable {
 
 /// The locks that QEMU and ploopd both honour on an image: open-file-description locks on single
 /// bytes beyond 100 (QEMU's block/file-posix.c). Byte 100+n says "I have permission n", byte 200+n
-/// says "nobody else may have it". They vanish with the file, however the process ends.
+/// says "nobody else may have it". They vanish with the ``ImageFile``, and however the process ends.
 package enum ImageLock {
   private enum Permission: off_t, CaseIterable {
     case consistentRead = 0
@@ -32,6 +32,7 @@ package enum ImageLock {
     let has: [Permission] = use == .write ? [.consistentRead, .write, .resize] : [.consistentRead]
     let denies: [Permission] =
       use == .write ? [.consistentRead, .write, .resize] : [.write, .resize]
+    file.noteLocks()
     // Take first, look then: of two that start at the same moment at least one sees the other.
     for byte in has.map({ 100 + $0.rawValue }) + denies.map({ 200 + $0.rawValue }) {
       guard file.withDescriptor({ clinux_ofd_lock($0, byte, 1, 0) }) == 0 else {

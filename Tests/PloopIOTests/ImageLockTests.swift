@@ -1,3 +1,4 @@
+import Glibc
 import PloopIO
 import TestSupport
 import Testing
@@ -28,6 +29,18 @@ struct ImageLockTests {
     }
     ImageLock.release(files[1])
     try ImageLock.acquire(files[0], for: .read)
+  }
+
+  @Test("locks go with their file, though a child between fork and exec still has it")
+  func lockOfAChild() throws {
+    var file: ImageFile? = try folder.open("image", writable: true)
+    let child = try #require(file?.withDescriptor { dup($0) })
+    defer { close(child) }
+    try file.map { file in try ImageLock.acquire(file, for: .write) }
+    let other = try folder.open("image", writable: true)
+    #expect(throws: LockError.self) { try ImageLock.acquire(other, for: .read) }
+    file = nil
+    try ImageLock.acquire(other, for: .write)
   }
 
   @Test("QEMU is kept from an image that is written here, and reads along with a reader")
