@@ -152,7 +152,7 @@ struct DeltaHashTests {
     #expect(try isKnown())
     for damage in [
       "touch base", "cp -p base copy; mv copy base.other",
-      "printf x | dd of=base.hashes bs=1 seek=40 conv=notrunc status=none",
+      "printf x | dd of=base.hashes bs=1 seek=60 conv=notrunc status=none",
       "printf x | dd of=base.hashes bs=1 seek=4200 conv=notrunc status=none",
       "truncate -s 5000 base.hashes", "rm base.hashes",
     ] {
