@@ -7,11 +7,14 @@ struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
   void *context = callbacks->context;
   unsigned int flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_ALLOW_SUSPEND_RESUME |
                        MHD_USE_ITC;
-  // The rest of the list is what TLS needs, where it is wanted.
-  struct MHD_OptionItem more[5] = {{MHD_OPTION_END, 0, NULL}};
+  // The rest of the list is what only some daemons have.
+  struct MHD_OptionItem more[6] = {{MHD_OPTION_END, 0, NULL}};
+  int count = 0;
+  // A pool of one is none.
+  if (limits->threads > 1)
+    more[count++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)limits->threads, NULL};
   if (tls->certificate != NULL) {
     flags |= MHD_USE_TLS;
-    int count = 0;
     more[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)tls->certificate};
     more[count++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)tls->key};
     more[count++] = (struct MHD_OptionItem){
@@ -19,8 +22,8 @@ struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
     if (tls->authorities != NULL)
       more[count++] =
           (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_TRUST, 0, (void *)tls->authorities};
-    more[count] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
   }
+  more[count] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
   return MHD_start_daemon(
       flags, 0, NULL, NULL, callbacks->request, context, MHD_OPTION_LISTEN_SOCKET,
       (MHD_socket)listening_socket, MHD_OPTION_URI_LOG_CALLBACK, callbacks->target, context,

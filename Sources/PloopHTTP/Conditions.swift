@@ -49,15 +49,15 @@ extension HTTPReply {
 
   /// Leaves the body out where the request's `If-None-Match` names what the reply shows.
   func unlessKnown(to request: HTTPRequest) -> HTTPReply {
-    guard ["GET", "HEAD"].contains(request.method), status == 200, let own = header("ETag")
+    let conditions = request.values(of: "if-none-match")
+    guard !conditions.isEmpty, request.method == "GET" || request.method == "HEAD", status == 200,
+      let own = header("ETag")
     else { return self }
     // The comparison is the weak one.
     let known: Set<String> = ["*", own, "W/" + own]
-    for value in request.values(of: "if-none-match") {
-      for tag in value.split(separator: ",") {
-        let bare = String(tag.drop { $0 == " " }.prefix { $0 != " " })
-        if known.contains(bare) { return unchanged }
-      }
+    for tag in conditions.flatMap({ $0.split(separator: ",") }) {
+      let bare = String(tag.drop { $0 == " " }.prefix { $0 != " " })
+      if known.contains(bare) { return unchanged }
     }
     return self
   }

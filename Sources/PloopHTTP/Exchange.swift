@@ -70,6 +70,8 @@ package struct HTTPReply: Sendable {
   package var lines: [JSON]?
   /// Bytes as they are, instead of a body.
   package var bytes: [UInt8]?
+  /// Bytes too, which are sent from where they lie: to many at once, and without a copy.
+  package var sharedBytes: AlignedBuffer?
   /// What these bytes are.
   package var bytesType = "application/octet-stream"
   package var headers: [(name: String, value: String)] = []
@@ -87,7 +89,7 @@ package struct HTTPReply: Sendable {
   package var contentType: String? {
     if let stream { return stream.contentType }
     if lines != nil { return "application/x-ndjson" }
-    if bytes != nil { return bytesType }
+    if bytes != nil || sharedBytes != nil { return bytesType }
     guard body != nil else { return nil }
     return isProblem ? "application/problem+json" : "application/json"
   }
@@ -99,6 +101,15 @@ package struct HTTPReply: Sendable {
     reply.bytes = body.encoded + [UInt8(ascii: "\n")]
     reply.bytesType = contentType ?? reply.bytesType
     reply.body = nil
+    return reply
+  }
+
+  /// To be sent to many.
+  var shared: HTTPReply {
+    guard let bytes = encoded.bytes else { return self }
+    var reply = encoded
+    reply.sharedBytes = AlignedBuffer(bytes)
+    reply.bytes = nil
     return reply
   }
 

@@ -21,12 +21,16 @@ package struct HTTPLimits: Sendable {
   package var surplusSeconds = 2
   /// Between two requests, or without any progress in one.
   package var idleSeconds = 65
+  /// Of a listening socket: its clients are shared out among them, so that one long reply of many is being sent while
+  /// others are answered. More than a few would take from those who serve disks.
+  package var threads = UInt32(clamping: min(4, max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN)))))
 
   package init() {}
 }
 
 /// Serves the router's replies over libmicrohttpd: a daemon for each listening socket collects a
-/// request, suspends its connection, and is resumed with the reply.
+/// request, suspends its connection, and is resumed with the reply. Each connection belongs to one of the daemon's
+/// threads.
 package final class HTTPServer: Sendable {
   /// Unchecked: the library allows its daemon to be quiesced and stopped by any thread, and only the
   /// one that takes it out of ``daemons`` does so.
@@ -39,6 +43,8 @@ package final class HTTPServer: Sendable {
     /// Its connections go on, and no new ones come.
     var isRetired = false
   }
+
+  private static let readMethods: Set = ["GET", "HEAD", "OPTIONS"]
 
   let router: Router
   let logger: Logger
@@ -79,7 +85,8 @@ package final class HTTPServer: Sendable {
       connections: limits.connections &+ limits.spareConnections,
       connections_per_address: socket.isUnix
         ? 0 : limits.connectionsPerAddress &+ limits.spareConnections,
-      idle_seconds: UInt32(clamping: limits.idleSeconds), head_bytes: 64 << 10)
+      idle_seconds: UInt32(clamping: limits.idleSeconds), threads: limits.threads,
+      head_bytes: 64 << 10)
     // Before the first client.
     let before = newestIdentity.withLock { newest in
       defer { newest = identity ?? newest }
@@ -220,7 +227,7 @@ package final class HTTPServer: Sendable {
 
   func completed(_ exchange: Exchange) {
     let status = exchange.reply?.status
-    let isRead = ["GET", "HEAD", "OPTIONS"].contains(exchange.request.method)
+    let isRead = HTTPServer.readMethods.contains(exchange.request.method)
     logger.log(
       level: isRead && status.map { $0 < 400 } ?? false ? .debug : .info, "request",
       metadata: [

@@ -4,7 +4,7 @@ internal import PloopIO
 internal import PloopJSON
 internal import PloopTLS
 
-// What libmicrohttpd calls, always on its daemon's thread.
+// What libmicrohttpd calls, always on the thread of its daemon that the connection belongs to.
 //
 // It is a C library: what it keeps for us comes back as raw pointers, and here, nowhere else but where a call hands
 // names or headers to us while it lasts (ServerIdentity.swift), they become objects. The server is passed unretained, since it stops its daemons before it goes; an
@@ -18,12 +18,12 @@ func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {
 
 /// One request on its way through the callbacks.
 ///
-/// Unchecked: only the daemon's thread changes the request, and it no longer does once others see it;
+/// Unchecked: only the connection's thread changes the request, and it no longer does once others see it;
 /// the connection may be resumed by any thread, which is what the lock around the reply is for.
 final class Exchange: @unchecked Sendable {
   let number: UInt64
   let began = monotonicNanoseconds()
-  /// Changed by the daemon's thread only, and not any more once it is whole.
+  /// Changed by the connection's thread only, and not any more once it is whole.
   fileprivate(set) var request: HTTPRequest
   fileprivate(set) var requestID: String
   fileprivate var hasHead = false
@@ -219,15 +219,30 @@ private func send(_ reply: HTTPReply, on connection: OpaquePointer) -> MHD_Resul
 }
 
 private func buffer(_ reply: HTTPReply) -> OpaquePointer? {
+  if let shared = reply.sharedBytes { return response(of: shared) }
   let newline = UInt8(ascii: "\n")
   var bytes = reply.bytes ?? []
   for value in reply.lines ?? reply.body.map({ [$0] }) ?? [] {
     value.write(to: &bytes)
     bytes.append(newline)
   }
-  return bytes.withUnsafeMutableBytes {
-    MHD_create_response_from_buffer($0.count, $0.baseAddress, .RESPMEM_MUST_COPY)
+  return bytes.withUnsafeBytes {
+    // What is copied at once is not changed.
+    MHD_create_response_from_buffer(
+      $0.count, UnsafeMutableRawPointer(mutating: $0.baseAddress), .RESPMEM_MUST_COPY)
   }
+}
+
+/// Retained until the library frees the response.
+private func response(of bytes: AlignedBuffer) -> OpaquePointer? {
+  let held = Unmanaged.passRetained(bytes)
+  let response = MHD_create_response_from_buffer_with_free_callback_cls(
+    bytes.count, bytes.borrowed.start,
+    { context in
+      if let context { Unmanaged<AlignedBuffer>.fromOpaque(context).release() }
+    }, held.toOpaque())
+  if response == nil { held.release() }
+  return response
 }
 
 /// What the library keeps of a stream: retained until it frees the response.

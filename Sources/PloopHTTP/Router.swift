@@ -204,8 +204,12 @@ package struct Router: Sendable {
   }
 
   private func common(_ reply: HTTPReply, _ requestID: String) -> HTTPReply {
-    let reply = reply.with("X-Request-Id", requestID).with("X-Content-Type-Options", "nosniff")
-    return reply.header("Cache-Control") == nil ? reply.with("Cache-Control", "no-store") : reply
+    var reply = reply
+    reply.headers.reserveCapacity(reply.headers.count + 3)
+    if reply.header("Cache-Control") == nil { reply.headers.append(("Cache-Control", "no-store")) }
+    reply.headers.append(("X-Content-Type-Options", "nosniff"))
+    reply.headers.append(("X-Request-Id", requestID))
+    return reply
   }
 
   /// The routes of a path, one for each method, and what stands in their places.
@@ -264,9 +268,10 @@ package struct Router: Sendable {
     if let kept = cache.kept(for: call.request.target, stamp: { _ in stamp }) {
       return kept.reply.unlessKnown(to: call.request)
     }
-    let reply = try await route.handle(call).encoded
+    let start = monotonicNanoseconds()
+    let reply = try await route.handle(call).shared
     if reply.status == 200 {
-      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp)
+      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp, begun: start)
     }
     return reply.unlessKnown(to: call.request)
   }

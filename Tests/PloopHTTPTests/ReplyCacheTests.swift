@@ -9,14 +9,15 @@ import Testing
 struct ReplyCacheTests {
   private let cache = ReplyCache()
   private let route = Router.routes[0]
-  private let limit = ReplyCache.milliseconds * 1_000_000
+  private let limit: UInt64 = 200_000_000
 
   private func keep(
-    _ text: String, to target: String = "/v1/devices", changes: UInt64 = 1, activity: UInt64 = 0
+    _ text: String, to target: String = "/v1/devices", changes: UInt64 = 1,
+    activity: UInt64 = 0, made: UInt64 = 100
   ) {
     cache.keep(
-      HTTPReply(200, .string(text)).encoded, to: target, by: route, ["vm"],
-      ReplyCache.Stamp(changes: changes, activity: activity), now: 1_000)
+      HTTPReply(200, .string(text)).shared, to: target, by: route, ["vm"],
+      ReplyCache.Stamp(changes: changes, activity: activity), begun: 1_000 &- made, now: 1_000)
   }
 
   private func ask(
@@ -25,7 +26,7 @@ struct ReplyCacheTests {
     cache.kept(for: target, now: 1_000 + after) { kept in
       #expect(kept.arguments == ["vm"] && kept.route.operationID == route.operationID)
       return ReplyCache.Stamp(changes: changes, activity: activity)
-    }?.reply.json
+    }.flatMap { try? JSON.read($0.reply.sharedBytes?.region.bytes ?? []) }
   }
 
   @Test(
@@ -41,6 +42,17 @@ struct ReplyCacheTests {
     #expect(cache.kept(for: "/v1/devices", now: 1_000) { _ in nil } == nil)
     keep("second", changes: 2)
     #expect(ask(changes: 2) == .string("second"))
+  }
+
+  @Test("take at most a tenth of the time to be made, and are never older than a second")
+  func slow() {
+    keep("slow", made: 30_000_000)
+    #expect(ask(after: 300_000_000 - 1) == .string("slow"))
+    #expect(ask(after: 300_000_000) == nil)
+    #expect(ask(changes: 2) == nil)
+    keep("slower", made: .max / 2)
+    #expect(ask(after: 1_000_000_000 - 1) == .string("slower"))
+    #expect(ask(after: 1_000_000_000) == nil)
   }
 
   @Test("are not kept without end")

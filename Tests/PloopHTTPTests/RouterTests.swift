@@ -257,7 +257,8 @@ extension HTTPReply {
   /// The value, whether or not somebody has made its text already.
   var json: JSON? {
     if let body { return body }
-    return bytesType == "application/json" ? bytes.flatMap { try? JSONParser.parse($0) } : nil
+    let text = bytes ?? sharedBytes?.region.bytes
+    return bytesType == "application/json" ? text.flatMap { try? JSONParser.parse($0) } : nil
   }
 
   func member(_ name: String) -> JSON? { json?.member(name) }

@@ -19,6 +19,7 @@ struct cmicrohttpd_limits {
   unsigned int connections;
   unsigned int connections_per_address; // 0: no limit
   unsigned int idle_seconds;
+  unsigned int threads; // that share the connections, at least 1
   size_t head_bytes; // room for a request's line and headers, twice
 };
 
@@ -29,7 +30,7 @@ struct cmicrohttpd_tls {
   const char *authorities; // NULL: clients are not asked for certificates
 };
 
-// A daemon with a thread of its own that serves clients of a listening socket and can suspend
+// A daemon with threads of its own that serves clients of a listening socket and can suspend
 // connections.
 struct MHD_Daemon *cmicrohttpd_start(int listening_socket,
                                      const struct cmicrohttpd_callbacks *callbacks,
