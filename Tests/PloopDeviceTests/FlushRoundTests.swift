@@ -57,6 +57,38 @@ struct FlushRoundTests {
     try device.close()
   }
 
+  @Test(
+    "the timer's round makes durable what nobody flushes, syncs nothing for nothing, and shows its failure"
+  )
+  func timer() throws {
+    let (_, device, syncs) = try disk { _ in }
+    func made() -> Int { syncs.withLock { $0 } }
+    device.flushIfDirty()
+    #expect(made() == 0)
+    for offset: UInt64 in [0, 8192] {
+      let before = made()
+      try device.put([1], at: offset)
+      device.flushIfDirty()
+      let after = made()
+      #expect(after > before)
+      device.flushIfDirty()
+      #expect(made() == after)
+    }
+    #expect(try device.bytes(0, 1) == [1] && device.failure == nil)
+    try device.close()
+    let plan = FaultPlan { _, _, _ in nil }
+    let broken = try DiskFixture(probe: plan)
+    try broken.make("top", geometry)
+    let other = try broken.attach(["top"])
+    try other.put([1], at: 0)
+    plan.replace { _, operation, _ in if case .sync = operation { .error(EIO) } else { nil } }
+    other.flushIfDirty()
+    #expect(other.failure != nil)
+    #expect(throws: DeviceError.self) { try other.put([2], at: 0) }
+    plan.replace { _, _, _ in nil }
+    try other.close()
+  }
+
   @Test("what is written while a round syncs belongs to the next round")
   func laterWrite() throws {
     let (_, device, syncs) = try disk { device in try? device.put([2], at: 1) }
