@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test build crash faults kills damage contract bench bench-compare format lint clean
+.PHONY: run man test build crash faults kills damage contract bench bench-compare soak format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -34,6 +34,11 @@ damage: ## 10,000 images damaged at random; the seed is printed, and PLOOPD_SEED
 	swift build --build-tests
 	PLOOPD_DAMAGE=10000 PLOOPD_SEED=$${PLOOPD_SEED:-$$(date +%s)} \
 	  swift test --skip-build --disable-xctest --filter RandomDamageTests
+
+soak: ## disks under guests, operations and mishaps for SOAK seconds (600); PLOOPD_SEED=N repeats the choices of one
+	scripts/install-packages test
+	swift build -c release --product ploopd
+	scripts/soak
 
 contract: ## the long examination of the service by its contract; PLOOPD_SEED=N gives one back
 	scripts/install-packages test

@@ -36,6 +36,10 @@ int64_t clinux_cached_pages(int fd, off_t offset, off_t length);
 off_t clinux_seek_data(int fd, off_t offset);
 off_t clinux_seek_hole(int fd, off_t offset);
 
+// memory.c: man 3 mallinfo2, man 3 malloc_trim
+size_t clinux_unused_memory(void);
+void clinux_return_memory(void);
+
 // ring.c: man 7 io_uring. One thread at a time uses a ring; only its bell is anybody's.
 struct clinux_ring {
   int fd;

@@ -63,6 +63,8 @@ struct ServiceProcess {
         description: (error as? ServiceError)?.detail ?? "the service cannot begin: \(error)")
     }
     announce(httpSockets, nbdSockets)
+    let keeper = try MemoryKeeper()
+    defer { keeper.stop() }
 
     let signal = waitForTheEnd(signals, http, access)
     log.notice("stopping", metadata: ["signal": "\(Signals.name(signal))"])

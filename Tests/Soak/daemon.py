@@ -1,0 +1,118 @@
+"""The service under test: a process that is started, killed and asked, and what it takes of the host."""
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+
+class Gone(Exception):
+    """The service did not answer: it was killed, or ended, meanwhile."""
+
+
+class Refused(Exception):
+    """A problem; it may be one that was to be expected."""
+
+    def __init__(self, status, body):
+        super().__init__(f'{status} {body.get("code")}: {body.get("detail", body)}')
+        self.status, self.code, self.body = status, body.get('code', ''), body
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__('localhost', timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Daemon:
+    def __init__(self, program, folder, images):
+        self.program, self.folder = program, folder
+        self.api_path, self.nbd_path = f'{folder}/api.sock', f'{folder}/nbd.sock'
+        self.arguments = [
+            program, 'serve', '--state-dir', f'{folder}/state', '--root', f'main={images}',
+            '--root', f'servers={folder}/servers',
+            '--http-socket', self.api_path, '--http-listen', 'none', '--nbd-socket', self.nbd_path,
+            '--nbd-listen', 'none', '--log-level', 'notice']
+        self.process = None
+        # Whoever starts or ends it has it to himself.
+        self.lock = threading.RLock()
+        self.starts = 0
+
+    def start(self):
+        with self.lock:
+            log = open(f'{self.folder}/log', 'ab')
+            self.process = subprocess.Popen(self.arguments, stdout=log, stderr=log)
+            log.close()
+            self.starts += 1
+            self.await_ready()
+
+    def await_ready(self, seconds=120):
+        deadline = time.monotonic() + seconds
+        last = None
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f'ploopd ended with {self.process.returncode}: {self.tail()}')
+            try:
+                status, last = self.ask('GET', '/readyz', timeout=10)
+                if status == 200:
+                    return
+            except Gone:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f'ploopd is not ready after {seconds} s: {last}')
+
+    def kill(self):
+        with self.lock:
+            self.process.kill()
+            self.process.wait()
+
+    def end(self, seconds=60):
+        with self.lock:
+            self.process.send_signal(signal.SIGTERM)
+            status = self.process.wait(seconds)
+            assert status == 0, f'SIGTERM ended ploopd with {status}: {self.tail()}'
+
+    def tail(self):
+        with open(f'{self.folder}/log', errors='replace') as log:
+            return ''.join(log.readlines()[-20:])
+
+    def ask(self, method, path, body=None, headers=None, timeout=90):
+        connection = UnixConnection(self.api_path, timeout)
+        try:
+            text = None if body is None else json.dumps(body)
+            headers = dict(headers or {})
+            if text is not None:
+                headers['Content-Type'] = 'application/json'
+            connection.request(method, path, text, headers)
+            reply = connection.getresponse()
+            data = reply.read()
+            return reply.status, json.loads(data) if data else {}
+        except (OSError, http.client.HTTPException) as error:
+            raise Gone(str(error)) from None
+        finally:
+            connection.close()
+
+    def call(self, method, path, body=None, headers=None):
+        """The body of a reply that is no problem."""
+        status, reply = self.ask(method, path, body, headers)
+        if status == 503 and reply.get('code') in ('shutting-down', 'not-ready'):
+            raise Gone('it is ending, or has just begun')
+        if status >= 400:
+            raise Refused(status, reply)
+        return reply
+
+    def usage(self):
+        """Memory of its own in KiB, descriptors, threads."""
+        folder = f'/proc/{self.process.pid}'
+        with open(f'{folder}/status') as status:
+            values = dict(line.split(':', 1) for line in status)
+        memory = int(values['RssAnon'].split()[0])
+        return memory, len(os.listdir(f'{folder}/fd')), int(values['Threads'])
