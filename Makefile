@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test build crash faults kills damage contract bench bench-compare soak format lint clean
+.PHONY: run man test build fuzz asan tsan crash faults kills damage soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -25,6 +25,15 @@ crash: ## what power loss can leave of every operation: at least 100,000 states
 faults: ## every fault at every system call of every operation
 	swift build -c release --product crash-enumeration
 	.build/release/crash-enumeration --faults
+
+fuzz: ## libFuzzer over all that reads what anybody may have written; FUZZ_SECONDS=1800 is the long form
+	scripts/fuzz
+
+asan: ## unit, model and NBD tests under AddressSanitizer
+	scripts/sanitize address
+
+tsan: ## the same under ThreadSanitizer
+	scripts/sanitize thread
 
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests
@@ -60,10 +69,10 @@ bench-compare: ## ploopd beside that of another commit: make bench-compare BASE=
 	.build/release/bench compare $(BASE) $(BENCH)
 
 format:
-	swift format -i -r Sources Tests Benchmarks Package.swift
+	swift format -i -r Sources Tests Benchmarks Fuzz Package.swift
 
 lint:
-	swift format lint --strict -r Sources Tests Benchmarks Package.swift
+	swift format lint --strict -r Sources Tests Benchmarks Fuzz Package.swift
 	scripts/check-imports
 
 clean:

@@ -14,6 +14,12 @@ let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 
+/// What lies beside the targets of the fuzzer.
+let fuzzData = [
+  "Image", "Descriptor", "Extension", "Checkpoints", "Manifest", "Journal", "Intent",
+  "Handshake", "Transmission", "HTTP",
+].flatMap { ["\($0)/seeds", "\($0)/found", "\($0)/module"] }
+
 /// The targets in reading order: arrows point only upward in this list (docs/architecture.md).
 let package = Package(
   name: "ploopd",
@@ -100,6 +106,16 @@ let package = Package(
     .executableTarget(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
       swiftSettings: settings),
+    // What reads what anybody may have written; `make fuzz` adds the program.
+    .target(
+      name: "FuzzKit",
+      dependencies: [
+        "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO",
+        "PloopJSON", "PloopNBD", logging,
+      ],
+      path: "Fuzz", exclude: fuzzData + ["Driver"], swiftSettings: settings),
+    .testTarget(
+      name: "FuzzTests", dependencies: ["FuzzKit"], swiftSettings: settings),
     .testTarget(
       name: "CrashTests",
       dependencies: ["CrashKit", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
@@ -156,3 +172,10 @@ let package = Package(
   ],
   swiftLanguageModes: [.v6]
 )
+
+// It has no `main` but libFuzzer's, so only a build that has that can link it (scripts/fuzz).
+if Context.environment["PLOOPD_FUZZ"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "fuzz", dependencies: ["FuzzKit"], path: "Fuzz/Driver", swiftSettings: settings))
+}

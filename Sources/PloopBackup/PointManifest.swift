@@ -108,7 +108,7 @@ package struct PointManifest: Codable, Sendable, Equatable {
   private static let digestBytes = 64
 
   /// The bytes of the file: JSON, in which the manifest is followed by the SHA-256 of its own bytes.
-  var file: [UInt8] {
+  package var file: [UInt8] {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
     encoder.keyEncodingStrategy = .convertToSnakeCase
@@ -118,7 +118,7 @@ package struct PointManifest: Codable, Sendable, Equatable {
   }
 
   /// - Throws: `.corrupt` when it is not what somebody wrote as a whole.
-  init(parsing file: [UInt8], path: String) throws(BackupError) {
+  package init(parsing file: [UInt8], path: String) throws(BackupError) {
     let corrupt = BackupError(.corrupt(clusters: []), "\(path): this is no whole manifest")
     let end = file.count - Self.tail.count - Self.digestBytes - Self.middle.count
     guard end > Self.head.count, file.starts(with: Self.head),

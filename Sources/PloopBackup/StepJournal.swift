@@ -1,4 +1,4 @@
-internal import PloopIO
+package import PloopIO
 
 /// What of a copy counts: one record for each step, written once the step's clusters are durable.
 ///
@@ -38,21 +38,21 @@ package struct StepJournal: Sendable, Equatable {
   package private(set) var cursor: UInt64 = 0
   package private(set) var totals = Totals()
   /// Bytes of all records.
-  private(set) var byteCount: UInt64 = 0
+  package private(set) var byteCount: UInt64 = 0
   private var checksum: UInt32 = 0
 
-  init() {}
+  package init() {}
 
   /// Reads as many records as there are whole ones.
   ///
   /// - Parameter clusterCount: of the disk; a record that names others does not count.
-  init(parsing file: ByteRegion, clusterCount: UInt64) {
+  package init(parsing file: ByteRegion, clusterCount: UInt64) {
     while let next = record(in: file, clusterCount) { take(next) }
   }
 
   // MARK: Records
 
-  struct Record {
+  package struct Record {
     fileprivate var entries: [Entry]
     fileprivate var cursor: UInt64
     fileprivate var totals: Totals
@@ -64,7 +64,7 @@ package struct StepJournal: Sendable, Equatable {
   }
 
   /// The record is in the file behind the others, durably.
-  mutating func take(_ record: Record) {
+  package mutating func take(_ record: Record) {
     entries += record.entries
     cursor = record.cursor
     totals = record.totals
@@ -105,7 +105,7 @@ package struct StepJournal: Sendable, Equatable {
   ///   - entries: what was stored behind everything before.
   ///   - cursor: all clusters before it are copied then.
   /// - Returns: also its bytes, which belong behind those of the others.
-  func record(
+  package func record(
     of entries: [Entry], cursor: UInt64, _ totals: Totals
   ) -> (record: Record, bytes: AlignedBuffer) {
     var record = Record(entries: entries, cursor: cursor, totals: totals, sum: 0)

@@ -65,4 +65,14 @@ struct CheckpointGrowthTests {
     #expect(try dirty(device) == [0, 16])
     try device.close()
   }
+
+  @Test("A bitmap that becomes too large says nothing from then on, and takes no memory")
+  func excess() {
+    let stored = CheckpointFile.Checkpoint(
+      name: "one", createdAt: 1, granularityShift: 12, bits: [1])
+    let grown = Checkpoint(stored, diskBytes: 1 << 40).grown(to: 1 << 46, hasRoom: false)
+    #expect(grown.inconsistency == CheckpointFile.excess)
+    #expect(grown.dirtyBytes == 1 << 46)
+    #expect(grown.stored.bits.isEmpty)
+  }
 }

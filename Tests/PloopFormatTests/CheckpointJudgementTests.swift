@@ -88,4 +88,26 @@ struct CheckpointJudgementTests {
     #expect(bits(judged[0]) == [0] + Array(48..<64) + Array(16_368..<16_384))
     #expect(bits(judged[1]) == [0, 63])
   }
+
+  @Test(
+    "A bitmap that would be larger than bitmaps may be says nothing, however little of it is there")
+  func excess() {
+    let chain = [Self.stamp(1)]
+    // Of 64 TiB, with one bit for 4 KiB: 2 GiB.
+    let file = CheckpointFile(
+      state: .closed, diskBytes: 1 << 46, regionShift: 26, chain: chain,
+      checkpoints: [.init(name: "one", createdAt: 0, granularityShift: 12, bits: [1])])
+    let judged = file.judged(isMarked: [true], now: chain, diskBytes: 1 << 46)
+    #expect(judged[0].bits.isEmpty)
+    #expect(judged[0].inconsistency == CheckpointFile.excess)
+  }
+
+  @Test("There is room for bitmaps up to the limit of one, and of all together")
+  func rooms() {
+    // With one bit for 128 KiB as large as may be; four of those are all that there may be.
+    let rooms = CheckpointFile.rooms(
+      forBitsOf: [12, 17, 16, 17, 17, 17, 17, 26], diskBytes: 1 << 46)
+    #expect(rooms == [false, true, false, true, true, true, false, false])
+    #expect(CheckpointFile.rooms(forBitsOf: [12, 26], diskBytes: 1 << 30) == [true, true])
+  }
 }

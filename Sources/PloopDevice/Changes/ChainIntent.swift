@@ -117,7 +117,10 @@ package struct IntentFile: Sendable {
   }
 
   private func remove(_ name: String) -> Bool {
-    guard !name.contains("/"), name != descriptor.name, folder.contains(name) else { return true }
+    // By its bytes, as the kernel reads it: a character may be more than a slash, and a name ends at a zero.
+    guard !name.utf8.contains(where: { $0 == 0 || $0 == UInt8(ascii: "/") }),
+      name != descriptor.name, folder.contains(name)
+    else { return true }
     guard let file = try? folder.open(name, writable: true),
       (try? ImageLock.acquire(file, for: .write)) != nil
     else { return false }

@@ -9,15 +9,36 @@ extension CheckpointFile {
     isMarked: [Bool], now: [Stamp], diskBytes: UInt64
   ) -> [Checkpoint] {
     let reason = doubt(now: now, diskBytes: diskBytes)
-    return checkpoints.map { checkpoint in
+    let rooms = CheckpointFile.rooms(
+      forBitsOf: checkpoints.map(\.granularityShift), diskBytes: self.diskBytes)
+    return zip(checkpoints, rooms).map { checkpoint, hasRoom in
       var judged = checkpoint
-      judged.inconsistency = checkpoint.inconsistency ?? reason
+      let excess = hasRoom ? nil : CheckpointFile.excess
+      judged.inconsistency = checkpoint.inconsistency ?? reason ?? excess
       if judged.inconsistency != nil {
         judged.bits = []
       } else {
         for region in isMarked.indices where isMarked[region] { judged.fill(region, of: self) }
       }
       return judged
+    }
+  }
+
+  package static let excess = "its bitmap would be larger than bitmaps may be"
+
+  /// Which of a disk's bitmaps may be kept. A disk that grows, or a file that somebody has made up, would have larger
+  /// ones than any that is begun, and memory ends somewhere.
+  ///
+  /// - Parameter shifts: their granularities, oldest first.
+  package static func rooms(forBitsOf shifts: [Int], diskBytes: UInt64) -> [Bool] {
+    var all: UInt64 = 0
+    return shifts.map { shift in
+      let bytes = bitmapBytes(forDiskBytes: diskBytes, granularityShift: shift)
+      guard bytes <= UInt64(bitmapBytesLimit), all + bytes <= bitmapsBytesLimit else {
+        return false
+      }
+      all += bytes
+      return true
     }
   }
 

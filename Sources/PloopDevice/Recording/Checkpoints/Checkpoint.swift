@@ -131,8 +131,15 @@ package final class Checkpoint: Sendable {
   func spoil(_ words: String) { reason.withLock { $0 = $0 ?? words } }
 
   /// The same of a larger disk: what lies behind the old end counts as written.
-  func grown(to bytes: UInt64) -> Checkpoint {
-    let grown = Checkpoint(stored, diskBytes: bytes)
+  ///
+  /// - Parameter hasRoom: whether a bitmap of that size is kept; one that is not says nothing.
+  func grown(to bytes: UInt64, hasRoom: Bool) -> Checkpoint {
+    var old = stored
+    if !hasRoom {
+      old.inconsistency = old.inconsistency ?? CheckpointFile.excess
+      old.bits = []
+    }
+    let grown = Checkpoint(old, diskBytes: bytes)
     if grown.inconsistency == nil { grown.record(diskBytes..<bytes) }
     return grown
   }

@@ -16,7 +16,9 @@ extension Device {
       return
     }
     // Smaller regions than a disk of that size would have cost more syncs, and no bit.
-    let grown = old.checkpoints.map { $0.grown(to: bytes) }
+    let rooms = CheckpointFile.rooms(
+      forBitsOf: old.checkpoints.map(\.granularityShift), diskBytes: bytes)
+    let grown = zip(old.checkpoints, rooms).map { $0.grown(to: bytes, hasRoom: $1) }
     guard
       let new = CheckpointRecorder(
         diskBytes: bytes, checkpoints: grown, regionShift: old.regionShift)
