@@ -15,7 +15,8 @@ struct HTTPTarget {
 
   func run(_ input: [UInt8]) throws {
     var head = InputHead(input)
-    let request = Self.request(head.body, isLocal: head.byte() & 1 == 0)
+    let isLocal = head.byte() & 1 == 0
+    let request = Self.request(head.body, isLocal: isLocal)
     let reply = try router.answer(request)
     try promise((200...599).contains(reply.status), "a status of \(reply.status)")
     try promise(reply.status != 500, "a fault of the service's own: \(reply.body as Any)")

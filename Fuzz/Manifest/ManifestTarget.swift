@@ -18,6 +18,13 @@ enum ManifestTarget {
     let again = try PointManifest(parsing: manifest.file, path: "p.json")
     try promise(again == manifest, "a manifest changes when it is written")
     _ = manifest.wantsEverMore
+    if let geometry = manifest.geometry {
+      let new = PointManifest(
+        "p", device: manifest.device, mode: manifest.mode, geometry: geometry,
+        wanted: Bitmap(count: 9), pointInTime: manifest.pointInTime)
+      let read = try PointManifest(parsing: new.file, path: "p.json")
+      try promise(read == new && read.geometry == geometry, "a new manifest is another one")
+    }
     if BackupNames.isValid(manifest.id) {
       try promise(!manifest.id.utf8.contains { $0 == 0 || $0 == 0x2F }, "a name leads elsewhere")
     }
