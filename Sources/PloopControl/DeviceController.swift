@@ -1,6 +1,7 @@
 internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
+internal import PloopNBD
 
 /// One device of the service. Its control operations run one at a time, on a thread that may block;
 /// what it is can be looked at by anybody meanwhile.
@@ -29,6 +30,8 @@ actor DeviceController {
   }
 
   nonisolated let id: String
+  /// Of all doors to the disk.
+  nonisolated let throttle: RequestThrottle
   private nonisolated let executor: ThreadExecutor
   private nonisolated let facts: Locked<Facts>
 
@@ -36,6 +39,7 @@ actor DeviceController {
 
   init(id: String, record: DeviceRecord?, executor: ThreadExecutor) {
     self.id = id
+    throttle = RequestThrottle(record?.throttle)
     self.executor = executor
     let now = wallClockSeconds()
     facts = Locked(Facts(record: record, since: now, attachedAt: now))

@@ -10,20 +10,23 @@ package final class DeviceExport: Export {
   package let preferredBlockSize: UInt32 = 4096
   package let summary: String
   let device: Device
+  package let throttle: RequestThrottle?
   /// Shows the disk as it was when this began; every read has to ask it.
   let frozen: PushBackup?
 
   init(_ backup: PushBackup, of device: Device, summary: String) {
     self.device = device
     self.summary = summary
+    throttle = nil
     frozen = backup
     size = device.geometry.sizeBytes
     isReadOnly = true
   }
 
-  init(_ device: Device, readonly: Bool, summary: String) {
+  init(_ device: Device, readonly: Bool, summary: String, throttle: RequestThrottle?) {
     self.device = device
     self.summary = summary
+    self.throttle = throttle
     frozen = nil
     size = device.geometry.sizeBytes
     isReadOnly = readonly || device.isReadOnly

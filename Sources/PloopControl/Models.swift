@@ -1,5 +1,6 @@
 internal import PloopDevice
 package import PloopFormat
+package import PloopIO
 
 // What the service is asked and what it answers, as plain values. HTTP turns them into JSON and
 // back; nothing here knows that.
@@ -91,6 +92,8 @@ package struct DeviceChange: Sendable {
   /// Who asks, for those who find it suspended.
   package var caller = "unknown"
   package var autostart: Bool?
+  /// How fast its NBD clients may go; nil within for as fast as it is.
+  package var throttle: TransferRates??
   /// The copy of a disk that was somebody else's is a disk like any other now.
   package var isTakenOver = false
   /// A nil value removes the label.
@@ -258,6 +261,8 @@ package struct DeviceInfo: Sendable {
   package var suspension: Suspension?
   package var prohibition: Prohibition?
   package var autostart: Bool
+  /// How fast its NBD clients may go, all together; nil for as fast as it is.
+  package var throttle: TransferRates?
   /// The copy of a disk that is still somebody else's, and by what he has named it.
   package var incoming: String?
   package var labels: [String: String]

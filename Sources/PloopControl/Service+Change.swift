@@ -1,6 +1,7 @@
 internal import Logging
 internal import PloopDevice
 internal import PloopIO
+internal import PloopNBD
 
 extension Service {
   /// Changes settings of a device, all or none of them.
@@ -47,6 +48,7 @@ extension Service {
     let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart
+    after.throttle = change.throttle ?? before.throttle
     if change.isTakenOver { after.incoming = nil }
     for (name, value) in change.labels ?? [:] { after.labels[name] = value }
     try Names.require(labels: after.labels)
@@ -66,6 +68,9 @@ extension Service {
     if after.suspended != wasSuspended { try set(device, suspended: after.suspended) }
     do throws(ServiceError) {
       try commit(after, of: controller, as: event)
+      controller.throttle.change(after.throttle)
+      // Who waits at another rate may not have to any more.
+      for export in after.exports { server.wakeClients(of: Array(export.name.utf8)) }
     } catch {
       if after.suspended != wasSuspended { try set(device, suspended: wasSuspended) }
       throw error

@@ -108,7 +108,8 @@ extension Service {
     if let guid = export.snapshot.flatMap({ GUID($0) }) {
       disk = try openSnapshot(guid, for: export.name, of: controller)
     }
-    return DeviceExport(disk, readonly: export.readonly, summary: export.summary)
+    return DeviceExport(
+      disk, readonly: export.readonly, summary: export.summary, throttle: controller.throttle)
   }
 
   /// Gives an export its revision and its place in a record that is being committed.

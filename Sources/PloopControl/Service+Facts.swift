@@ -123,7 +123,7 @@ extension Service {
       noresume: record?.prohibition != nil,
       suspension: record?.suspended == true ? record?.suspension : nil,
       prohibition: record?.prohibition,
-      autostart: record?.autostart ?? true, incoming: record?.incoming,
+      autostart: record?.autostart ?? true, throttle: record?.throttle, incoming: record?.incoming,
       labels: record?.labels ?? [:],
       source: record?.descriptor.map { .descriptor(path: $0, snapshot: record?.snapshot) }
         ?? .deltas,

@@ -173,22 +173,27 @@ extension Service {
     record.sizeBytes = device.geometry.sizeBytes
     do throws(ServiceError) {
       try commit(
-        record, of: controller, as: .deviceChanged, show: { renewDoors(of: record, to: device) }
+        record, of: controller, as: .deviceChanged,
+        show: { renewDoors(of: record, to: device, controller) }
       ) { _, _ throws(ServiceError) in }
     } catch {
       // It has grown all the same.
       controller.keep(record)
-      renewDoors(of: record, to: device)
+      renewDoors(of: record, to: device, controller)
       throw error
     }
   }
 
   /// Clients that come now see the disk as large as it is; those inside keep what they were told.
-  private func renewDoors(of record: DeviceRecord, to device: Device) {
+  private func renewDoors(
+    of record: DeviceRecord, to device: Device, _ controller: DeviceController
+  ) {
     for export in record.exports where export.snapshot == nil {
       table.renew(
         export.name,
-        DeviceExport(device, readonly: export.readonly, summary: export.summary))
+        DeviceExport(
+          device, readonly: export.readonly, summary: export.summary,
+          throttle: controller.throttle))
     }
   }
 

@@ -153,7 +153,7 @@ package final class StreamSocket: Sendable {
   }
 
   /// Waits until the socket is as wanted or the bell is rung; for the bell alone when nothing is
-  /// wanted, because a peer that is gone would end every wait at once.
+  /// wanted, because a peer that is gone would end every wait at once; who wants to hear of that says ``Readiness/gone``.
   ///
   /// - Returns: what is the case; nothing when the deadline has passed.
   package func wait(_ wanted: Readiness, with bell: Bell, until deadline: Deadline) -> Readiness {

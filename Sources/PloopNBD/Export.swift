@@ -15,6 +15,9 @@ package protocol Export: AnyObject, Sendable {
   /// For people, in LIST and INFO; may be empty.
   var summary: String { get }
 
+  /// How fast its clients may go; nil for one that is never limited.
+  var throttle: RequestThrottle? { get }
+
   /// Keeps `work` for as long as every request would have to wait, and calls it then: a disk that
   /// admits nobody must not take the engine's threads from all others. It must not wait itself.
   ///
@@ -107,6 +110,8 @@ extension Export {
     }
     engine.submit(run)
   }
+
+  package var throttle: RequestThrottle? { nil }
 
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
 

@@ -20,6 +20,8 @@ struct Transmission<Directory: ExportDirectory> {
     case input
     /// Replies have to be sent first, or slow work is at its limit.
     case busy
+    /// The disk's clients are to go slower.
+    case throttled
     /// The server is short of memory; the bell is rung when asking again makes sense.
     case memory
     /// DISC, or a stream out of step.
@@ -48,6 +50,11 @@ struct Transmission<Directory: ExportDirectory> {
   private var inputEnded = false
   /// Requests that nobody has been told of yet.
   private var taken: UInt64 = 0
+  private let throttle: RequestThrottle?
+  /// Of the next request, which may be looked at more than once.
+  private var turn = RequestThrottle.Turn()
+  /// When it comes.
+  private var turnComes = Deadline.never
   /// When the connection ends although replies have not been taken.
   private var lastCall: Deadline?
   /// When holding memory without getting on counts as a stall.
@@ -64,6 +71,7 @@ struct Transmission<Directory: ExportDirectory> {
     mailbox = connection.mailbox
     lane = ReadLane(connection.engine, bell: connection.mailbox.bell)
     door = session.door
+    throttle = session.door.throttle
     format = ReplyFormat(style: session.style)
     account = MemoryAccount(
       budget: connection.budget, id: connection.id, bell: connection.mailbox.bell,
@@ -98,6 +106,7 @@ struct Transmission<Directory: ExportDirectory> {
     if !mailbox.isIdle || !output.isEmpty || output.isCut { stream.tear() }
     drain()
     output.cut()
+    throttle?.giveBack(turn)
     if output.hasFailed { door.stopLending() }
     account.close()
   }
@@ -134,6 +143,7 @@ struct Transmission<Directory: ExportDirectory> {
       }
       if let halt = take(request) { return halt }
       taken &+= 1
+      turn = RequestThrottle.Turn()
     }
   }
 
@@ -142,9 +152,17 @@ struct Transmission<Directory: ExportDirectory> {
     if fault == nil, connection.isEnding {
       fault = NBDError(.shuttingDown, "the export is going away")
     }
+    if fault == nil, let throttle, !turn.hasCome {
+      let delay = throttle.delay(of: request, &turn)
+      guard delay == 0 else {
+        turnComes = .after(milliseconds: Int(clamping: delay / 1_000_000 + 1))
+        return .throttled
+      }
+    }
     let headerBytes = session.style.requestBytes
     let wholeBytes = headerBytes + request.payloadBytes
     if let fault {
+      throttle?.giveBack(turn)
       append(format.failure(request, fault))
       // Refused bytes are read all the same: the stream stays in step.
       skipping = wholeBytes
@@ -256,7 +274,7 @@ struct Transmission<Directory: ExportDirectory> {
     }
   }
 
-  /// - Returns: false when the client has stalled at the cost of others.
+  /// - Returns: false when the client has stalled at the cost of others, or has left its turn.
   private mutating func wait(for halt: Halt) -> Bool {
     // Memory that is held for a client that does not send, or does not read, is others' memory.
     let isClientsTurn =
@@ -271,12 +289,18 @@ struct Transmission<Directory: ExportDirectory> {
     // The last call is for the client; what is still being done for it is waited for by the bell.
     let call = mailbox.isIdle ? lastCall : nil
     var deadline = call ?? stall ?? .never
+    if halt == .throttled {
+      // It may be days until then.
+      wanted.insert(.gone)
+      deadline = deadline.orEarlier(turnComes)
+    }
     giveBack()
     output.letFilesGo()
     if !output.borrowed.isEmpty {
       deadline = deadline.orEarlier(.after(milliseconds: Self.returnMilliseconds))
     }
-    stream.wait(wanted, with: mailbox.bell, until: deadline)
+    let found = stream.wait(wanted, with: mailbox.bell, until: deadline)
+    if halt == .throttled, found.contains(.gone) { return false }
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

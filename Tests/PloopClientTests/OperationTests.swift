@@ -68,6 +68,8 @@ struct OperationTests {
     ("devices attach vm1 --descriptor a/DiskDescriptor.xml --at {x}", .attachDevice),
     ("devices attach vm1 --raw-base a --delta b --delta c --repair", .attachDevice),
     ("devices set vm1 --no-autostart --remove-label a --label b=c", .changeDevice),
+    ("devices set vm1 --read-bps 10M --write-iops 5 --burst 2", .changeDevice),
+    ("devices set vm1 --unlimited", .changeDevice),
     ("devices suspend vm1 --for 30 --holder me", .changeDevice),
     ("devices resume vm1 --force", .changeDevice),
     ("devices detach vm1 --hard --yes --patience 5 --if-revision 7", .detachDevice),

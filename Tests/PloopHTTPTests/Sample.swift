@@ -1,4 +1,5 @@
 import PloopFormat
+import PloopIO
 
 @testable import PloopControl
 
@@ -102,6 +103,7 @@ enum Sample {
       suspension: Suspension(
         holder: "unix:pid=812,uid=0", since: moment, until: moment + 300),
       prohibition: Prohibition(holder: "nightly", since: moment), autostart: true,
+      throttle: .init(readBytes: 1 << 20, writeOperations: 500, burstSeconds: 2),
       labels: ["tenant": "a"],
       source: .descriptor(path: "main:vm1/DiskDescriptor.xml", snapshot: nil),
       deltas: [

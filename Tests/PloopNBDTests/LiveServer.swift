@@ -65,10 +65,10 @@ final class LiveServer {
 }
 
 /// Waits until something is the case, at most two minutes.
-func becomes(_ isSo: () -> Bool) -> Bool {
+func becomes(_ isSo: () throws -> Bool) rethrows -> Bool {
   let deadline = Deadline.after(seconds: 120)
   let never = Monitor(())
-  while !isSo() {
+  while try !isSo() {
     if deadline.hasPassed { return false }
     _ = never.wait(until: .after(milliseconds: 2)) { _ -> Bool? in nil }
   }

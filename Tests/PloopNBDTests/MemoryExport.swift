@@ -11,6 +11,7 @@ final class MemoryExport: Export {
   let summary: String
   /// Whether quick ways are refused, so that everything goes through the engine.
   let isSlow: Bool
+  let throttle: RequestThrottle?
   /// While false, slow work waits.
   let gate = Monitor(true)
   /// What slow work fails with.
@@ -37,8 +38,10 @@ final class MemoryExport: Export {
   init(
     size: Int, claiming claimedSize: UInt64? = nil, isReadOnly: Bool = false, isSlow: Bool = false,
     summary: String = "in memory",
-    bitmaps: [String] = [], lending file: ImageFile? = nil, piecesOf pieceBytes: Int = .max
+    bitmaps: [String] = [], lending file: ImageFile? = nil, piecesOf pieceBytes: Int = .max,
+    clock: @escaping @Sendable () -> UInt64 = monotonicNanoseconds
   ) {
+    throttle = RequestThrottle(nil, clock: clock)
     lent = file.map { (FileTable([3: $0]), pieceBytes) }
     self.bitmaps = bitmaps
     self.size = claimedSize ?? UInt64(size)

@@ -197,6 +197,7 @@ struct DeviceSet: RequestCommand {
       "It is a disk like any other from now on, no longer the copy of somebody else's; asks first.")
   var takeOver = false
   @Option(help: ArgumentHelp("As whose 'noresume' is set.", valueName: "name")) var holder: String?
+  @OptionGroup(title: "How fast its clients may go") var rates: RateOptions
   @OptionGroup var labels: LabelChanges
   @OptionGroup var consent: Consent
   @OptionGroup var change: ChangeOptions
@@ -207,7 +208,7 @@ struct DeviceSet: RequestCommand {
       let body = JSON.members([
         "autostart": autostart.map(JSON.bool), "noresume": noresume.map(JSON.bool),
         "incoming": takeOver ? .null : nil, "holder": holder.map(JSON.string),
-        "labels": try labels.json,
+        "throttle": rates.json, "labels": try labels.json,
       ])
       guard body != .object([]) else { throw ValidationError("what is to be changed?") }
       return Request(.changeDevice, [name.device], headers: change.headers, body: body)

@@ -1,4 +1,5 @@
 internal import PloopFormat
+internal import PloopIO
 
 /// What of a device survives the process: enough to serve it again as it was.
 struct DeviceRecord: Codable, Sendable, Equatable {
@@ -39,6 +40,8 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   /// Nobody resumes the disk while this is there.
   var prohibition: Prohibition?
   var autostart: Bool
+  /// How fast its NBD clients may go; nil for as fast as it is.
+  var throttle: TransferRates?
   var labels: [String: String]
   var exports: [Export] = []
   var sizeBytes: UInt64

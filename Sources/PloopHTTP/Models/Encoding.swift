@@ -125,7 +125,8 @@ extension DeviceInfo {
       "prohibition": prohibition.map { prohibition in
         .members(["holder": .string(prohibition.holder), "since": time(prohibition.since)])
       } ?? .null,
-      "autostart": .bool(autostart), "incoming": incoming.map(JSON.string) ?? .null,
+      "autostart": .bool(autostart), "throttle": throttle?.json ?? .null,
+      "incoming": incoming.map(JSON.string) ?? .null,
       "labels": labelsJSON, "source": source.json, "deltas": .array(deltas.map(\.json)),
       "clusters": .members([
         "total": .count(clustersTotal), "mapped": .count(clustersMapped),

@@ -57,6 +57,7 @@ let deviceRoutes: [Route] = [
     change.isForced = try body.flag("force") ?? false
     change.caller = try call.caller(named: body.text("holder"))
     change.autostart = try body.flag("autostart")
+    change.throttle = try body.throttle()
     change.labels = try body.labels("labels", removable: true)
     switch try body.removableText("incoming") {
     case nil: break
