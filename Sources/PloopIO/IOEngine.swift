@@ -10,27 +10,12 @@ package final class IOEngine: Sendable {
   private static let idleMilliseconds = 10_000
 
   private struct State {
-    var work: [@Sendable () -> Void] = []
-    var head = 0
+    var work = TurnQueue<@Sendable () -> Void>()
     var threads = 0
     var idle = 0
     /// Threads that wait for somebody outside of this service.
     var aside = 0
     var stopping = false
-
-    mutating func take() -> (@Sendable () -> Void)? {
-      guard head < work.count else { return nil }
-      let next = work[head]
-      head += 1
-      if head == work.count {
-        work.removeAll(keepingCapacity: true)
-        head = 0
-      } else if head >= 1024 {
-        work.removeFirst(head)
-        head = 0
-      }
-      return next
-    }
   }
 
   private let threadLimit: Int
@@ -45,10 +30,13 @@ package final class IOEngine: Sendable {
     hasRings = rings ?? IOEngine.ringsExist
   }
 
-  /// Runs `work` on one of the engine's threads; work that was submitted earlier starts earlier.
-  package func submit(_ work: @escaping @Sendable () -> Void) {
+  /// Runs `work` on one of the engine's threads. Those for whom it does so take turns, so that who submits much
+  /// has the others wait for a piece of it, not for all; what one submits earlier starts earlier.
+  ///
+  /// - Parameter party: for whom: the number of a connection; 0 is the service itself.
+  package func submit(for party: UInt64 = 0, _ work: @escaping @Sendable () -> Void) {
     let start = state.hand { state -> Bool in
-      state.work.append(work)
+      state.work.append(work, of: party)
       return needsThread(&state)
     }
     if start { startThread() }
@@ -68,7 +56,7 @@ package final class IOEngine: Sendable {
 
   /// Whether work waits that nobody will take; counts the thread that is to be started then.
   private func needsThread(_ state: inout State) -> Bool {
-    guard state.work.count - state.head > state.idle, state.threads - state.aside < threadLimit
+    guard state.work.count > state.idle, state.threads - state.aside < threadLimit
     else { return false }
     state.threads += 1
     return true
@@ -84,7 +72,7 @@ package final class IOEngine: Sendable {
         state.threads -= 1
         return state.threads == 0
       }
-      while alone, let next = state.withLock({ $0.take() }) { next() }
+      while alone, let next = state.withLock({ $0.work.popFirst() }) { next() }
     }
   }
 
@@ -96,7 +84,7 @@ package final class IOEngine: Sendable {
       let next: (@Sendable () -> Void)?? = state.wait(
         until: .after(milliseconds: IOEngine.idleMilliseconds)
       ) { state -> (@Sendable () -> Void)?? in
-        guard let next = state.take() else {
+        guard let next = state.work.popFirst() else {
           return state.stopping ? .some(nil) : nil
         }
         state.idle -= 1
@@ -109,7 +97,7 @@ package final class IOEngine: Sendable {
       // Nothing came in time, or the engine stops; look once more before leaving.
       let last = state.update { state -> (@Sendable () -> Void)? in
         state.idle -= 1
-        if let next = state.take() { return next }
+        if let next = state.work.popFirst() { return next }
         state.threads -= 1
         return nil
       }

@@ -22,6 +22,7 @@ package final class ReadLane: @unchecked Sendable {
   }
 
   private let engine: IOEngine
+  private let party: UInt64
   private let bell: Bell
   private var ring: Ring?
   private var wantsRing: Bool
@@ -31,8 +32,10 @@ package final class ReadLane: @unchecked Sendable {
   /// Whether the kernel has not been told of everything yet.
   private var queued = false
 
-  package init(_ engine: IOEngine, bell: Bell) {
+  /// - Parameter party: for whom the engine's threads read (``IOEngine/submit(for:_:)``).
+  package init(_ engine: IOEngine, for party: UInt64 = 0, bell: Bell) {
     self.engine = engine
+    self.party = party
     self.bell = bell
     wantsRing = engine.hasRings
   }
@@ -58,7 +61,7 @@ package final class ReadLane: @unchecked Sendable {
     openRing()
     let read = Pending(file: file, region: region, offset: offset, completion: completion)
     if let ring, inFlight < Int(ReadLane.entries), begin(read, ring) { return }
-    engine.submit {
+    engine.submit(for: party) {
       do throws(IOError) {
         completion(.success(try file.read(into: region, at: offset)))
       } catch {
@@ -110,7 +113,7 @@ package final class ReadLane: @unchecked Sendable {
 
   /// Has the engine ask for a range of a file that will be wanted soon.
   package func readAhead(_ file: ImageFile, offset: UInt64, length: UInt64) {
-    engine.submit { file.readAhead(offset: offset, length: length) }
+    engine.submit(for: party) { file.readAhead(offset: offset, length: length) }
   }
 
   /// Gives the kernel what was begun, with one call.
@@ -170,7 +173,7 @@ package final class ReadLane: @unchecked Sendable {
     let rest = read.region.slice(read.done, read.region.count - read.done)
     guard count < 0, count != -Int(EINTR), count != -Int(EAGAIN) else {
       // The ring would not go on with it.
-      engine.submit {
+      engine.submit(for: party) {
         do throws(IOError) {
           let more = try read.file.read(into: rest, at: read.offset + UInt64(read.done))
           read.completion(.success(read.done + more))

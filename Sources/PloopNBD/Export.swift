@@ -104,11 +104,15 @@ package protocol Export: AnyObject, Sendable {
 
 extension Export {
   /// Has the engine do `work` when requests are admitted: a disk that admits nobody takes none of its threads.
-  package func perform(on engine: IOEngine, _ work: @escaping @Sendable () -> Void) {
+  ///
+  /// - Parameter party: for whom (``IOEngine/submit(for:_:)``).
+  package func perform(
+    on engine: IOEngine, for party: UInt64 = 0, _ work: @escaping @Sendable () -> Void
+  ) {
     @Sendable func run() {
-      if !keep({ engine.submit(run) }) { work() }
+      if !keep({ engine.submit(for: party, run) }) { work() }
     }
-    engine.submit(run)
+    engine.submit(for: party, run)
   }
 
   package var throttle: RequestThrottle? { nil }

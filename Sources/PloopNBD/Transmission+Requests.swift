@@ -60,10 +60,11 @@ extension Transmission {
   private func inParts(
     _ request: Request, _ body: @escaping @Sendable (RequestPart) throws(NBDError) -> Void
   ) {
-    let (mailbox, format, door, engine) = (self.mailbox, self.format, self.door, connection.engine)
+    let (mailbox, format, door) = (self.mailbox, self.format, self.door)
+    let (engine, party) = (connection.engine, connection.id)
     let start = mailbox.begin()
     @Sendable func begin(_ part: RequestPart) {
-      door.perform(on: engine) {
+      door.perform(on: engine, for: party) {
         let reply: ByteRegion
         do throws(NBDError) {
           try body(part)
@@ -144,7 +145,7 @@ extension Transmission {
       mailbox.end(Reply(region: reply, charge: charge), begunAt: start)
     }
     if door.beginRead(into: data, at: part.offset, on: lane, completion: end) { return true }
-    door.perform(on: connection.engine) {
+    door.perform(on: connection.engine, for: connection.id) {
       var holes = HoleList()
       do throws(NBDError) {
         try door.read(into: data, at: part.offset, holes: &holes)
@@ -255,7 +256,7 @@ extension Transmission {
   ) {
     let mailbox = self.mailbox
     let start = mailbox.begin()
-    door.perform(on: connection.engine) { [format] in
+    door.perform(on: connection.engine, for: connection.id) { [format] in
       let reply: ByteRegion
       do throws(NBDError) {
         reply = try body() ?? format.success(request)

@@ -69,7 +69,7 @@ struct Transmission<Directory: ExportDirectory> {
     self.session = session
     self.input = input
     mailbox = connection.mailbox
-    lane = ReadLane(connection.engine, bell: connection.mailbox.bell)
+    lane = ReadLane(connection.engine, for: connection.id, bell: connection.mailbox.bell)
     door = session.door
     throttle = session.door.throttle
     format = ReplyFormat(style: session.style)

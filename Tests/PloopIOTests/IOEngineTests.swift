@@ -13,6 +13,30 @@ struct IOEngineTests {
     #expect(ran.withLock { $0 } == Array(0..<3000))
   }
 
+  @Test("those for whom it works take turns, and each has its own in order, however many wait")
+  func turns() {
+    let engine = IOEngine(threadLimit: 1)
+    let ran = Locked<[(party: UInt64, index: Int)]>([])
+    let isOpen = Monitor(false)
+    engine.submit { _ = isOpen.wait { $0 ? true : nil } }
+    func submit(_ count: Int, for party: UInt64) {
+      for index in 0..<count {
+        engine.submit(for: party) { ran.withLock { $0.append((party, index)) } }
+      }
+    }
+    submit(3000, for: 1)
+    submit(50, for: 2)
+    submit(20, for: 0)
+    isOpen.update { $0 = true }
+    engine.stop(until: .after(seconds: 120))
+    let order = ran.withLock { $0 }
+    #expect(order.prefix(60).map(\.party) == (0..<20).flatMap { _ in [1, 2, 0] })
+    #expect(order.dropFirst(60).prefix(60).map(\.party) == (0..<30).flatMap { _ in [1, 2] })
+    for (party, count) in [(1, 3000), (2, 50), (0, 20)] as [(UInt64, Int)] {
+      #expect(order.filter { $0.party == party }.map(\.index) == Array(0..<count))
+    }
+  }
+
   @Test("never more threads than the limit, and as many as there is waiting work")
   func limit() {
     let engine = IOEngine(threadLimit: 4)

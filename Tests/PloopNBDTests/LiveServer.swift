@@ -9,12 +9,13 @@ final class LiveServer {
   let port: UInt16
   let directory: MemoryDirectory
   let server: Server<MemoryDirectory>
-  private let engine = IOEngine()
+  private let engine: IOEngine
 
   init(
     _ doors: [(String, MemoryExport)], limits: Limits = Limits(), security: Security = .none,
-    observer: ClientObserver? = nil
+    observer: ClientObserver? = nil, threads: Int = IOEngine.defaultThreadLimit
   ) throws {
+    engine = IOEngine(threadLimit: threads)
     folder = try TemporaryFolder()
     path = "\(folder.path)/nbd.sock"
     directory = MemoryDirectory(doors)

@@ -8,7 +8,8 @@ internal import TestSupport
 package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
-    warmRowIDs + ["neighbours", "zeroes", "cold", "first-touch", "cow", "sparse"] + chainRowIDs
+    warmRowIDs + ["neighbours", "fairness", "zeroes", "cold", "first-touch", "cow", "sparse"]
+    + chainRowIDs
     + backupRowIDs + migrateRowIDs + apiRowIDs
 
   let settings: SuiteSettings

@@ -32,7 +32,7 @@ extension Suite {
   static let warmRowIDs = WarmRow.all.map(\.id) + ["cpu", "chain", "fio-read", "fio-write"]
 
   func warmRows() throws {
-    let ids = Suite.warmRowIDs + ["neighbours", "zeroes", "cold"]
+    let ids = Suite.warmRowIDs + ["neighbours", "fairness", "zeroes", "cold"]
     guard ids.contains(where: wants) else { return }
     let contenders = try taking([.ploopd, .qemu, .qemuRing, .nbdkit, .nbdServer, .null]).map {
       try prepare($0, levels: 1)
@@ -48,6 +48,7 @@ extension Suite {
     }
     try fioRows(real)
     if wants("neighbours") { try neighbourRow(real) }
+    if wants("fairness"), settings.base == nil { try fairnessRow(real) }
     if wants("zeroes") { try zeroesRow(real.filter { $0.peer != .qemuRing }) }
     unpin(contenders.flatMap(\.files))
     if wants("cold") { try coldRow(real) }
