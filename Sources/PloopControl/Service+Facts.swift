@@ -260,6 +260,9 @@ extension Service {
       let path = PercentEncoding.encode(socket.absoluteAddress, plain: "/")
       return "\(scheme)+unix:///\(export)?socket=\(path)"
     }
+    if socket.family == .vsock {
+      return "\(scheme)+vsock://\(socket.absoluteAddress)/\(export)"
+    }
     // Nobody can connect to all addresses at once.
     let address =
       socket.isOfAllAddresses && !configuration.node.isEmpty

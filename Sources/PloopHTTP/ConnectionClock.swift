@@ -87,7 +87,7 @@ final class ConnectionClock: Sendable {
     switch peer {
     case .tcp(let host, _): return .address(Network.party(of: host))
     case .unix(_, let user, _): return isStranger(peer) ? .stranger(user) : .known
-    case .unknown: return .known
+    case .vsock, .unknown: return .known
     }
   }
 

@@ -1,19 +1,37 @@
 internal import CLinux
 internal import Glibc
 
-/// A socket that clients connect to: a Unix one at a path, or TCP.
+/// A socket that clients connect to: a Unix one at a path, TCP, or one that virtual machines reach (man 7 vsock).
 package final class ListeningSocket: Sendable {
-  /// As people write it: a path, or host:port.
+  package enum Family: Sendable { case unix, tcp, vsock }
+
+  private static let streamType =
+    Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue)
+  private static let backlog: Int32 = 128
+
+  package let family: Family
+  /// As people write it: a path, host:port, or vsock:port.
   package let address: String
-  /// The same, the path of a Unix socket made absolute, for clients in other folders.
+  /// The same for clients elsewhere: the absolute path of a Unix socket, and of a vsock this machine's number and the
+  /// port.
   package let absoluteAddress: String
-  /// 0 for a Unix socket.
+  /// What TCP clients ask for, as people write it; empty for others.
+  package let host: String
+  /// 0 for others.
   package let port: UInt16
-  package let isUnix: Bool
   /// Whether it is no address that a client could connect to, but all those of this host.
   package let isOfAllAddresses: Bool
   private let descriptor: OwnedDescriptor
+  /// Rung once nobody is wanted any more.
+  private let bell: Bell
+  /// Nil where there is none, or it is not ours to remove.
   private let file: FileIdentity?
+  /// Whether somebody else goes on listening when this process no longer does.
+  private let isHandedOver: Bool
+
+  package var isUnix: Bool { family == .unix }
+
+  // MARK: Sockets of our own
 
   /// - Parameters:
   ///   - path: at most 107 bytes. A socket file that nobody answers at is replaced; one that is
@@ -38,7 +56,7 @@ package final class ListeningSocket: Sendable {
     // Nobody listens there any more (connect refused): the file is what a killed process left. The
     // answer is the same where there is no socket at all, and that file is somebody's.
     if errno == ECONNREFUSED, isSocket(path) { Glibc.unlink(path) }
-    let fresh = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    let fresh = socket(AF_UNIX, streamType, 0)
     guard fresh >= 0 else { throw .last("socket", path) }
     let listening = OwnedDescriptor(fresh)
     let bound = withUnsafePointer(to: &address) {
@@ -46,12 +64,12 @@ package final class ListeningSocket: Sendable {
     }
     guard bound == 0 else { throw .last("bind", path) }
     guard chmod(path, mode_t(mode)) == 0 else { throw .last("chmod", path) }
-    guard listen(fresh, 128) == 0 else { throw .last("listen", path) }
+    guard listen(fresh, backlog) == 0 else { throw .last("listen", path) }
     var status = stat()
     let known = stat(path, &status) == 0
     _ = consume probe
-    return ListeningSocket(
-      listening, address: path, port: 0, isUnix: true,
+    return try ListeningSocket(
+      listening, as: path,
       file: known
         ? FileIdentity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino)) : nil)
   }
@@ -74,8 +92,7 @@ package final class ListeningSocket: Sendable {
       throw IOError("getaddrinfo", path: name, code: EADDRNOTAVAIL)
     }
     defer { freeaddrinfo(found) }
-    let number = socket(
-      first.pointee.ai_family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    let number = socket(first.pointee.ai_family, streamType, 0)
     guard number >= 0 else { throw .last("socket", name) }
     let descriptor = OwnedDescriptor(number)
     var one: Int32 = 1
@@ -83,38 +100,72 @@ package final class ListeningSocket: Sendable {
     guard bind(number, first.pointee.ai_addr, first.pointee.ai_addrlen) == 0 else {
       throw .last("bind", name)
     }
-    guard listen(number, 128) == 0 else { throw .last("listen", name) }
-    var storage = sockaddr_storage()
-    var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
-    let chosen = withUnsafeMutablePointer(to: &storage) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(number, $0, &size) }
-    }
-    guard chosen == 0 else { throw .last("getsockname", name) }
-    // The port lies at the same place in both families.
-    let real = withUnsafeBytes(of: &storage) {
-      UInt16(bigEndian: $0.loadUnaligned(fromByteOffset: 2, as: UInt16.self))
-    }
-    let isOfAll = withUnsafeBytes(of: &storage) { bytes in
-      // man 7 ip, man 7 ipv6: where the address lies in either.
-      Int32(first.pointee.ai_family) == AF_INET6
-        ? bytes[8..<24].allSatisfy { $0 == 0 } : bytes[4..<8].allSatisfy { $0 == 0 }
-    }
-    return ListeningSocket(
-      descriptor, address: "\(host.contains(":") ? "[\(host)]" : host):\(real)", port: real,
-      isUnix: false, isOfAllAddresses: isOfAll, file: nil)
+    guard listen(number, backlog) == 0 else { throw .last("listen", name) }
+    return try ListeningSocket(descriptor, as: host)
   }
 
+  /// Whoever is on this machine, a guest of it, or its host may connect.
+  ///
+  /// - Parameter port: 0 chooses a free one.
+  package static func vsock(port: UInt32) throws(IOError) -> ListeningSocket {
+    let number = clinux_vsock(port)
+    guard number >= 0 else { throw .last("bind", "vsock:\(port)") }
+    let descriptor = OwnedDescriptor(number)
+    guard listen(number, backlog) == 0 else { throw .last("listen", "vsock:\(port)") }
+    return try ListeningSocket(descriptor, as: "")
+  }
+
+  // MARK: Somebody else's
+
+  /// One that somebody else listens on already and goes on listening on: its end here closes nothing there, and removes
+  /// no file.
+  ///
+  /// - Parameter number: of a descriptor that is closed with this object, or at once on an error.
+  package convenience init(handedOver number: Int32) throws(IOError) {
+    let descriptor = OwnedDescriptor(number)
+    let name = "descriptor \(number)"
+    guard ListeningSocket.option(SO_TYPE, of: number) == Int32(SOCK_STREAM.rawValue),
+      ListeningSocket.option(SO_ACCEPTCONN, of: number) == 1
+    else { throw IOError("accept", path: name, code: EINVAL) }
+    // Who is in the queue may be taken by somebody else before we take him.
+    guard fcntl(number, F_SETFL, O_NONBLOCK) == 0 else { throw .last("fcntl", name) }
+    try self.init(descriptor, as: nil, isHandedOver: true)
+  }
+
+  private static func option(_ name: Int32, of number: Int32) -> Int32? {
+    var value: Int32 = 0
+    var size = socklen_t(MemoryLayout<Int32>.size)
+    return getsockopt(number, SOL_SOCKET, name, &value, &size) == 0 ? value : nil
+  }
+
+  // MARK: All of them
+
+  /// - Parameter name: its path or host, as somebody has written it; nil for what the kernel says.
   private init(
-    _ descriptor: consuming OwnedDescriptor, address: String, port: UInt16, isUnix: Bool,
-    isOfAllAddresses: Bool = false, file: FileIdentity?
-  ) {
-    self.descriptor = descriptor
-    self.address = address
-    absoluteAddress = isUnix ? ListeningSocket.absolutePath(address) : address
-    self.port = port
-    self.isUnix = isUnix
-    self.isOfAllAddresses = isOfAllAddresses
+    _ descriptor: consuming OwnedDescriptor, as name: String?, file: FileIdentity? = nil,
+    isHandedOver: Bool = false
+  ) throws(IOError) {
+    let bound = try BoundAddress(of: descriptor.number, name ?? "descriptor \(descriptor.number)")
+    bell = try Bell()
+    let name = name ?? bound.host
+    family = bound.family
+    port = bound.family == .tcp ? UInt16(truncatingIfNeeded: bound.port) : 0
+    isOfAllAddresses = bound.isOfAllAddresses
+    host = bound.family == .tcp ? name : ""
+    switch bound.family {
+    case .unix:
+      address = name
+      absoluteAddress = ListeningSocket.absolutePath(name)
+    case .tcp:
+      address = "\(name.contains(":") ? "[\(name)]" : name):\(bound.port)"
+      absoluteAddress = address
+    case .vsock:
+      address = "vsock:\(bound.port)"
+      absoluteAddress = "\(clinux_vsock_own()):\(bound.port)"
+    }
     self.file = file
+    self.isHandedOver = isHandedOver
+    self.descriptor = descriptor
   }
 
   deinit { removeFile() }
@@ -140,8 +191,12 @@ package final class ListeningSocket: Sendable {
   /// Waits for a client.
   ///
   /// - Returns: nil once ``shutDown()`` was called; also after an error that another try may not
-  ///   have, so call it again while the socket is wanted.
+  ///   have, and where somebody else was quicker, so call it again while the socket is wanted.
   package func accept() -> StreamSocket? {
+    var polled = [descriptor.number, bell.number].map {
+      pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+    }
+    guard poll(&polled, 2, -1) > 0, polled[1].revents == 0 else { return nil }
     let number = clinux_accept(descriptor.number)
     guard number >= 0 else {
       // Out of descriptors: let somebody close one before the next try.
@@ -151,6 +206,9 @@ package final class ListeningSocket: Sendable {
     return StreamSocket(OwnedDescriptor(number), isUnix: isUnix)
   }
 
-  /// Wakes whoever waits in ``accept()``; nobody connects any more.
-  package func shutDown() { Glibc.shutdown(descriptor.number, Int32(SHUT_RDWR)) }
+  /// Wakes whoever waits in ``accept()``; nobody connects any more, but where somebody else goes on listening.
+  package func shutDown() {
+    bell.ring()
+    if !isHandedOver { Glibc.shutdown(descriptor.number, Int32(SHUT_RDWR)) }
+  }
 }

@@ -9,6 +9,8 @@ package enum SocketPeer: Sendable, Equatable {
   case unix(process: Int32, user: UInt32, groups: [UInt32])
   /// An address in numbers.
   case tcp(host: String, port: String)
+  /// A virtual machine, this one, or the host, by its number.
+  case vsock(machine: UInt32, port: UInt32)
   /// A connection that is over, or a socket of another kind.
   case unknown
 
@@ -44,6 +46,10 @@ package enum SocketPeer: Sendable, Equatable {
   }
 
   private static func address(of descriptor: Int32) -> SocketPeer {
+    var machine = clinux_vsock()
+    if clinux_vsock_peer(descriptor, &machine) == 0 {
+      return .vsock(machine: machine.machine, port: machine.port)
+    }
     var storage = sockaddr_storage()
     var size = socklen_t(MemoryLayout<sockaddr_storage>.size)
     var host = [CChar](repeating: 0, count: Int(NI_MAXHOST))
@@ -70,6 +76,7 @@ extension SocketPeer: CustomStringConvertible {
     switch self {
     case .unix(let process, let user, _): "unix:pid=\(process),uid=\(user)"
     case .tcp(let host, let port): "tcp:\(host):\(port)"
+    case .vsock(let machine, let port): "vsock:\(machine):\(port)"
     case .unknown: "unknown"
     }
   }

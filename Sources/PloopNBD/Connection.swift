@@ -19,6 +19,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   /// Requests so far, refused ones too.
   let requests = Atomic<UInt64>(0)
   private let ending = Atomic<Bool>(false)
+  private let isLeaving = Atomic<Bool>(false)
   private let exportName = Locked<[UInt8]?>(nil)
   private let size = Locked<UInt64?>(nil)
   private let security: Security
@@ -53,12 +54,18 @@ final class Connection<Directory: ExportDirectory>: Sendable {
 
   /// Options and requests that arrive from now on are refused; the connection ends once those that
   /// have been received are answered.
-  func end() {
+  ///
+  /// - Parameter isLeaving: requests that have not begun are not answered instead. Who comes back to another process
+  ///   asks again for what he has had no answer to, while he would take a refusal for the answer.
+  func end(isLeaving: Bool = false) {
+    if isLeaving { self.isLeaving.store(true, ordering: .sequentiallyConsistent) }
     ending.store(true, ordering: .sequentiallyConsistent)
     mailbox.bell.ring()
   }
 
   var isEnding: Bool { ending.load(ordering: .acquiring) }
+  /// Whether requests that have not begun are not answered.
+  var leavesRest: Bool { isLeaving.load(ordering: .acquiring) }
 
   /// The connection's whole life; returns when it is over.
   func run() {

@@ -159,14 +159,15 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     return waitForClientsLeaving(of: name, until: deadline)
   }
 
-  /// Takes no more clients and ends those that are there.
+  /// Takes no more clients and ends those that are there: requests in flight are answered, and those that have not begun
+  /// are not, for another process to answer.
   package func stop(until deadline: Deadline) {
     let (listeners, connections) = state.update { state in
       state.isStopping = true
       return (state.listeners, Array(state.connections.values))
     }
     listeners.forEach { $0.shutDown() }
-    connections.forEach { $0.end() }
+    connections.forEach { $0.end(isLeaving: true) }
     _ = state.wait(until: deadline) { state in
       state.connections.isEmpty && state.acceptors == 0 ? true : nil
     }

@@ -24,7 +24,7 @@ struct Transmission<Directory: ExportDirectory> {
     case throttled
     /// The server is short of memory; the bell is rung when asking again makes sense.
     case memory
-    /// DISC, or a stream out of step.
+    /// DISC, a stream out of step, or a server that leaves what has not begun.
     case over
   }
 
@@ -150,6 +150,7 @@ struct Transmission<Directory: ExportDirectory> {
   private mutating func take(_ request: Request) -> Halt? {
     var fault = request.fault(session, connection.limits)
     if fault == nil, connection.isEnding {
+      if connection.leavesRest { return .over }
       fault = NBDError(.shuttingDown, "the export is going away")
     }
     if fault == nil, let throttle, !turn.hasCome {

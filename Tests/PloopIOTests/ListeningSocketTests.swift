@@ -21,6 +21,60 @@ struct ListeningSocketTests {
     #expect(access(path, F_OK) != 0)
   }
 
+  @Test("one that was handed over goes on when its end here is over, and its file stays")
+  func handedOver() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    let own = try ListeningSocket.unix(path: path)
+    do {
+      let socket = try ListeningSocket(handedOver: dup(own.descriptorNumber))
+      #expect(socket.address == path && socket.isUnix && socket.port == 0)
+      let client = try connect(to: path)
+      defer { close(client) }
+      #expect(socket.accept() != nil)
+      socket.shutDown()
+      #expect(socket.accept() == nil)
+      socket.removeFile()
+    }
+    let client = try connect(to: path)
+    defer { close(client) }
+    #expect(own.accept() != nil)
+    let tcp = try ListeningSocket.tcp(host: "localhost", port: 0)
+    let numbers = try ListeningSocket(handedOver: dup(tcp.descriptorNumber))
+    #expect(["127.0.0.1:\(tcp.port)", "[::1]:\(tcp.port)"].contains(numbers.address))
+    #expect(numbers.family == .tcp && numbers.port == tcp.port && !numbers.isOfAllAddresses)
+  }
+
+  @Test("what nobody listens on is not taken")
+  func notListening() throws {
+    for kind in [SOCK_STREAM, SOCK_DGRAM] {
+      let number = Glibc.socket(AF_UNIX, Int32(kind.rawValue), 0)
+      let error = #expect(throws: IOError.self) { _ = try ListeningSocket(handedOver: number) }
+      #expect(error?.code == EINVAL)
+    }
+    #expect(throws: IOError.self) {
+      _ = try ListeningSocket(handedOver: open("/dev/null", O_RDONLY))
+    }
+  }
+
+  @Test("virtual machines reach a vsock, where the kernel has any")
+  func vsock() throws {
+    guard access("/dev/vsock", F_OK) == 0 else {
+      let error = #expect(throws: IOError.self) { _ = try ListeningSocket.vsock(port: 0) }
+      #expect(error?.code == EAFNOSUPPORT || error?.code == ENODEV)
+      return
+    }
+    let socket = try ListeningSocket.vsock(port: 0)
+    #expect(socket.family == .vsock && socket.address.hasPrefix("vsock:"))
+    let port = socket.address.dropFirst("vsock:".count)
+    #expect(UInt32(port) != nil && socket.absoluteAddress.hasSuffix(":\(port)"))
+    #expect(throws: IOError.self) {
+      _ = try ListeningSocket.vsock(port: try #require(UInt32(port)))
+    }
+    let again = try ListeningSocket(handedOver: dup(socket.descriptorNumber))
+    #expect(again.address == socket.address)
+  }
+
   @Test("a stale file is replaced; one that is listened at is refused and goes on working")
   func staleAndLive() throws {
     let folder = try TemporaryFolder()

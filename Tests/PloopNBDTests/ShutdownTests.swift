@@ -7,6 +7,7 @@ import Testing
 struct ShutdownTests {
   private let disk = MemoryExport(size: 8 << 20, isSlow: true)
   private let live: LiveServer
+  private let bytes = [UInt8](repeating: 9, count: 1000)
 
   init() throws {
     live = try LiveServer([("disk", disk), ("other", MemoryExport(size: 1 << 20))])
@@ -52,17 +53,37 @@ struct ShutdownTests {
     #expect(client.isHungUp)
   }
 
-  @Test("requests in flight are answered, later ones get ESHUTDOWN, then the connection ends")
-  func requests() throws {
+  /// - Returns: a client with one request in flight, cookie 1, that waits for the gate.
+  private func busyClient() throws -> RawClient {
     let client = try live.client(of: "disk")
     disk.gate.update { $0 = false }
-    let bytes = [UInt8](repeating: 9, count: 1000)
     client.send(RawClient.request(1, length: 1000, cookie: 1) + bytes)
     #expect(becomes { disk.calls.withLock { $0.count } == 1 })
-    beginStopping()
+    return client
+  }
+
+  @Test("at the end of an export requests in flight are answered, later ones get ESHUTDOWN")
+  func requests() throws {
+    let client = try busyClient()
+    #expect(
+      !live.server.disconnectClients(of: Array("disk".utf8), until: .after(milliseconds: 0)))
     client.send(RawClient.request(1, offset: 5000, length: 1000, cookie: 2) + bytes)
     let late = client.answer()
     #expect(late.cookie == 2 && late.error == 108 && !late.words.isEmpty)
+    disk.gate.update { $0 = true }
+    let early = client.answer()
+    #expect(early.cookie == 1 && early.error == 0)
+    #expect(client.isHungUp)
+    #expect(disk.content(0, 1000) == bytes && disk.content(5000, 1000).allSatisfy { $0 == 0 })
+  }
+
+  @Test(
+    "when the service stops requests in flight are answered, and later ones are not: who comes back asks again"
+  )
+  func leftRequests() throws {
+    let client = try busyClient()
+    beginStopping()
+    client.send(RawClient.request(1, offset: 5000, length: 1000, cookie: 2) + bytes)
     disk.gate.update { $0 = true }
     let early = client.answer()
     #expect(early.cookie == 1 && early.error == 0)

@@ -105,6 +105,18 @@ int clinux_accept(int fd);
 ssize_t clinux_send_file(int socket, int fd, off_t offset, size_t length);
 // What the other end of a Unix socket has not taken yet, in bytes of kernel memory; -1 on error.
 int clinux_unread(int socket);
+// man 7 vsock: how a host and its virtual machines find each other.
+struct clinux_vsock {
+  unsigned machine;
+  unsigned port;
+};
+// A socket that is bound to a port of this machine, a free one for 0; -1 on error.
+int clinux_vsock(unsigned port);
+// -1 with ENOTSUP for a socket of another kind.
+int clinux_vsock_bound(int fd, struct clinux_vsock *found);
+int clinux_vsock_peer(int fd, struct clinux_vsock *found);
+// This machine's number for others; the host's where the kernel does not say.
+unsigned clinux_vsock_own(void);
 // man 2 eventfd: a counter that any thread may raise and poll can see.
 int clinux_bell(void);
 void clinux_bell_ring(int fd);

@@ -45,7 +45,7 @@ package final class AccessControl: Sendable {
         throw Problem("peer-not-allowed", "the user \(user) may not use this service")
       }
       return Caller(actor: "uid:\(user)", grant: grant)
-    case .tcp, .unknown: return try caller(by: request.certificate)
+    case .tcp, .vsock, .unknown: return try caller(by: request.certificate)
     }
   }
 
@@ -110,7 +110,7 @@ package final class AccessControl: Sendable {
       switch request.peer {
       case .tcp(let host, _): host
       case .unix(_, let user, _): "uid:\(user)"
-      case .unknown: "unknown"
+      case .vsock, .unknown: request.peer.description
       }
     guard let seconds = failures.failed(address) else { return Problem("unauthorized", detail) }
     var problem = Problem("too-many-failures", "too many wrong credentials come from \(address)")

@@ -9,7 +9,7 @@ struct ServeCommand: ParsableCommand {
       Without options everything is under ./var: state in var/state, images in var/images (the root \
       main), the sockets var/api.sock and var/nbd.sock; HTTP listens on 127.0.0.1:7447 and NBD on \
       127.0.0.1:10809. Over TCP the API wants a token (ploopd token). A file of settings holds the same names; options win over it. A socket or \
-      address of "none" is left out. SIGTERM and SIGINT end the service cleanly.
+      address of "none" is left out; what systemd listens on takes the place of both. SIGTERM and SIGINT end the service cleanly.
       """)
 
   @Option(help: ArgumentHelp("A YAML file of settings.", valueName: "file"))
@@ -56,7 +56,8 @@ struct ServeCommand: ParsableCommand {
   var nbdSocket: String?
   @Option(
     help: ArgumentHelp(
-      "Address for NBD clients; beyond the loopback's TLS is compulsory.", valueName: "host:port"))
+      "Address for NBD clients, or vsock:port for virtual machines; beyond the loopback's TLS is compulsory.",
+      valueName: "host:port"))
   var nbdListen: String?
   @Option(
     help: ArgumentHelp(

@@ -12,13 +12,16 @@ struct ServiceProcess {
   private static let stopSeconds = 30
 
   private let settings: Settings
+  private let handedOver: HandedOverSockets
   private let log: Logger
   private let tail = LogTail()
   /// As what the service shows itself to NBD clients that come from now on.
   private let nbdIdentity = Locked<TLSIdentity?>(nil)
 
-  init(_ settings: Settings) {
-    self.settings = settings
+  /// - Throws: what was handed over and cannot be used.
+  init(_ settings: Settings) throws(Settings.Fault) {
+    handedOver = try HandedOverSockets()
+    self.settings = try handedOver.replacing(settings)
     let level = settings.logLevel
     let asJSON = settings.logJSON
     let tail = tail
@@ -46,8 +49,10 @@ struct ServiceProcess {
     // Every address is taken before anything is served: a second service on the same host is told
     // so at once.
     // Anybody may connect to the API's socket: each request is judged by who is there.
-    let httpSockets = try listen(settings.httpSocket, settings.httpListen, mode: 0o666)
-    let nbdSockets = try listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
+    let httpSockets =
+      try handedOver.http + listen(settings.httpSocket, settings.httpListen, mode: 0o666)
+    let nbdSockets =
+      try handedOver.nbd + listen(settings.nbdSocket, settings.nbdListen, mode: 0o660)
     let access = accessControl()
     let identity = try identity()
     try loadNBDIdentity()
@@ -184,7 +189,12 @@ struct ServiceProcess {
     do {
       var sockets: [ListeningSocket] = []
       if let path { sockets.append(try .unix(path: path, mode: mode)) }
-      if let address { sockets.append(try .tcp(host: address.host, port: address.port)) }
+      if let address {
+        sockets.append(
+          address.host == Settings.vsock
+            ? try .vsock(port: UInt32(address.port))
+            : try .tcp(host: address.host, port: address.port))
+      }
       return sockets
     } catch {
       throw Settings.Fault(description: "cannot listen: \(error)")

@@ -58,6 +58,8 @@ struct Settings {
 
   /// What is written for a listener that is not wanted.
   static let none = "none"
+  /// What is written as the host of a listener that virtual machines reach.
+  static let vsock = "vsock"
 
   /// Folders to be made where they are missing: the state's, and all that was not chosen by anybody.
   /// A chosen root has to be there: made by a slip of the pen it would hide the images.
@@ -72,7 +74,7 @@ struct Settings {
 
   static func socket(_ text: String) -> String? { text == none ? nil : text }
 
-  /// `host:port`, `[v6]:port`.
+  /// `host:port`, `[v6]:port`, `vsock:port`.
   static func address(_ text: String, _ option: String) throws(Fault) -> HostPort? {
     guard text != none else { return nil }
     guard let colon = text.lastIndex(of: ":"),
@@ -119,7 +121,12 @@ struct Settings {
           "nbd-tls-verify-peer: with nbd-tls \(nbdSecurity.tcp) who is not verified comes in without TLS; leave nbd-tls at require"
       )
     }
-    guard let host = nbdListen?.host, !Settings.isLoopback(host) else { return }
+    if let host = nbdListen?.host { try checkNBD(listeningAt: host) }
+  }
+
+  /// - Parameter host: an address, or ``vsock``.
+  func checkNBD(listeningAt host: String) throws(Fault) {
+    guard !Settings.isLoopback(host) else { return }
     guard nbdSecurity.tcp == .require else {
       throw Fault(
         description:
@@ -138,7 +145,15 @@ struct Settings {
     if httpCertificates == nil, !httpClients.isEmpty {
       throw Fault(description: "http-tls-client: there is no http-tls-certificates")
     }
-    guard let host = httpListen?.host, !Settings.isLoopback(host) else { return }
+    if let host = httpListen?.host { try checkHTTP(listeningAt: host) }
+  }
+
+  /// - Parameter host: an address, or ``vsock``.
+  func checkHTTP(listeningAt host: String) throws(Fault) {
+    guard host != Settings.vsock else {
+      throw Fault(description: "http-listen: a vsock is for NBD")
+    }
+    guard !Settings.isLoopback(host) else { return }
     guard httpCertificates != nil else {
       throw Fault(
         description:
