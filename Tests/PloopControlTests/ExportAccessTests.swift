@@ -31,6 +31,17 @@ struct ExportAccessTests {
     #expect(
       refusal(named, tcp("10.0.0.1", ["uri:psk:alice", "dns:alice", "psk:vm1.example"])) == .policy)
     #expect(refusal(named, tcp("10.0.0.1", ["dns:vm2.example", "psk:alice"])) == nil)
+    // Nothing in a name stands for others, on either side.
+    #expect(
+      refusal(
+        ExportAccess(names: ["uri:urn:*", "dns:*.example"]),
+        tcp("::1", ["uri:urn:vm1", "dns:vm1.example"]))
+        == .policy)
+    #expect(
+      refusal(
+        ExportAccess(names: ["uri:urn:vm1", "dns:vm1.example"]),
+        tcp("::1", ["uri:urn:*", "dns:*.example"]))
+        == .policy)
     let placed = ExportAccess(addresses: ["10.0.0.0/8", "2001:db8::1"])
     for host in ["10.9.9.9", "::ffff:10.0.0.1", "2001:db8::1"] {
       #expect(refusal(placed, tcp(host)) == nil, "\(host)")

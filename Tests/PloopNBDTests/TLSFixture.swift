@@ -14,15 +14,17 @@ final class TLSFixture {
   ///   - revoked: whose certificate the authority has taken back; nil for nobody's.
   ///   - keys: what the file of pre-shared keys says; nil for none.
   ///   - seconds: that a handshake may take.
+  ///   - usesRSA: whether the server's key is one by which a client could send his.
   init(
     _ mode: TLSMode, verifiesClients: Bool = false, revoking revoked: String? = nil,
-    keys: String? = nil, seconds: Int = 120
+    keys: String? = nil, seconds: Int = 120, usesRSA: Bool = false
   ) throws {
     folder = try TemporaryFolder()
     let certificates = try Certificates(in: folder.path)
     for authority in ["ours", "other"] { try certificates.authority(authority) }
     try certificates.make(
-      "server", by: "ours", "extendedKeyUsage=serverAuth\\nsubjectAltName=DNS:localhost")
+      "server", by: "ours", "extendedKeyUsage=serverAuth\\nsubjectAltName=DNS:localhost",
+      usesRSA: usesRSA)
     let client = "extendedKeyUsage=clientAuth"
     try certificates.make(
       "guest", by: "ours", "\(client)\\nsubjectAltName=DNS:vm1.example,URI:urn:vm1")

@@ -16,11 +16,12 @@ package struct Certificates {
   ///
   /// - Parameter extensions: as a file of openssl's has them, a line each.
   package func make(
-    _ name: String, by authority: String, _ extensions: String, isExpired: Bool = false
+    _ name: String, by authority: String, _ extensions: String, isExpired: Bool = false,
+    usesRSA: Bool = false
   ) throws {
     try openssl(
       """
-      new '\(name)' -keyout '\(name)-key.pem' -out '\(name).csr'
+      \(usesRSA ? "kind=rsa:2048 " : "")new '\(name)' -keyout '\(name)-key.pem' -out '\(name).csr'
       printf '\(extensions)\\n' > '\(name).ext'
       openssl x509 -req -in '\(name).csr' -CA '\(authority).pem' -CAkey '\(authority)-key.pem' \\
         -CAcreateserial -days \(isExpired ? -1 : 2) -extfile '\(name).ext' -out '\(name).pem'
@@ -64,7 +65,7 @@ package struct Certificates {
     try Tool.shell(
       """
       cd '\(folder)' && exec 2>> make.log
-      new() { openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" "${@:2}"; }
+      new() { openssl req -newkey ${kind:-ec -pkeyopt ec_paramgen_curve:prime256v1} -nodes -subj "/CN=$1" "${@:2}"; }
       \(commands)
       """)
   }
