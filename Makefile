@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test build fuzz asan tsan crash faults kills damage soak contract bench bench-compare format lint clean
+.PHONY: run man test build fuzz crash faults kills damage soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -28,12 +28,6 @@ faults: ## every fault at every system call of every operation
 
 fuzz: ## libFuzzer over all that reads what anybody may have written; FUZZ_SECONDS=1800 is the long form
 	scripts/fuzz
-
-asan: ## unit, model and NBD tests under AddressSanitizer
-	scripts/sanitize address
-
-tsan: ## the same under ThreadSanitizer
-	scripts/sanitize thread
 
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests
