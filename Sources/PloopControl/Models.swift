@@ -92,8 +92,8 @@ package struct DeviceChange: Sendable {
   /// Who asks, for those who find it suspended.
   package var caller = "unknown"
   package var autostart: Bool?
-  /// How fast its NBD clients may go; nil within for as fast as it is.
-  package var throttle: TransferRates??
+  /// How fast its NBD clients may go.
+  package var throttle: TransferRatesChange?
   /// The copy of a disk that was somebody else's is a disk like any other now.
   package var isTakenOver = false
   /// A nil value removes the label.

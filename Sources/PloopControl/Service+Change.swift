@@ -48,7 +48,7 @@ extension Service {
     let now = wallClockSeconds()
     var after = before
     after.autostart = change.autostart ?? before.autostart
-    after.throttle = change.throttle ?? before.throttle
+    if let rates = change.throttle { after.throttle = rates.applied(to: before.throttle) }
     if change.isTakenOver { after.incoming = nil }
     for (name, value) in change.labels ?? [:] { after.labels[name] = value }
     try Names.require(labels: after.labels)
@@ -69,8 +69,6 @@ extension Service {
     do throws(ServiceError) {
       try commit(after, of: controller, as: event)
       controller.throttle.change(after.throttle)
-      // Who waits at another rate may not have to any more.
-      for export in after.exports { server.wakeClients(of: Array(export.name.utf8)) }
     } catch {
       if after.suspended != wasSuspended { try set(device, suspended: wasSuspended) }
       throw error

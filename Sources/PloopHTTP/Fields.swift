@@ -73,6 +73,18 @@ struct Fields {
     return number
   }
 
+  /// A number, or null, which removes what was there.
+  mutating func removableNumber(
+    _ name: String, in range: ClosedRange<UInt64> = 0...UInt64.max
+  ) throws(Problem) -> UInt64?? {
+    guard rest[name] != .null else {
+      rest[name] = nil
+      return .some(nil)
+    }
+    guard let number = try number(name, in: range) else { return nil }
+    return .some(number)
+  }
+
   mutating func numbers(_ name: String) throws(Problem) -> [UInt64]? {
     switch json(name) {
     case nil: return nil

@@ -39,14 +39,15 @@ package struct Deadline: Sendable {
 
   package static func after(seconds: Int) -> Deadline { after(milliseconds: seconds * 1000) }
 
-  /// What is left, at least 0; `Int.max` for ``never``.
+  /// What is left, at least 0; `Int.max` for ``never``. Rounded up: who waits for so long does not have to wait again
+  /// and again for the rest of a millisecond.
   package var millisecondsLeft: Int {
     guard let monotonic else { return .max }
     var now = timespec()
     clock_gettime(CLOCK_MONOTONIC, &now)
-    let left =
-      (monotonic.tv_sec - now.tv_sec) * 1000 + (monotonic.tv_nsec - now.tv_nsec) / 1_000_000
-    return max(0, left)
+    let nanoseconds = monotonic.tv_nsec - now.tv_nsec
+    let milliseconds = (nanoseconds > 0 ? nanoseconds + 999_999 : nanoseconds) / 1_000_000
+    return max(0, (monotonic.tv_sec - now.tv_sec) * 1000 + milliseconds)
   }
 
   package var hasPassed: Bool { millisecondsLeft == 0 }

@@ -148,9 +148,12 @@ package final class StreamSocket: Sendable {
     package static let readable = Readiness(rawValue: 1)
     package static let writable = Readiness(rawValue: 2)
     package static let woken = Readiness(rawValue: 4)
-    /// The other end is gone for good.
+    /// The other end is gone, or has said that it sends no more: the same for all that TCP tells.
     package static let gone = Readiness(rawValue: 8)
   }
+
+  /// POLLRDHUP of poll(2), which is hidden without _GNU_SOURCE.
+  private static let peerSendsNoMore: Int16 = 0x2000
 
   /// Waits until the socket is as wanted or the bell is rung; for the bell alone when nothing is
   /// wanted, because a peer that is gone would end every wait at once; who wants to hear of that says ``Readiness/gone``.
@@ -160,16 +163,19 @@ package final class StreamSocket: Sendable {
     var events: Int16 = 0
     if wanted.contains(.readable) { events |= Int16(POLLIN) }
     if wanted.contains(.writable) { events |= Int16(POLLOUT) }
+    if wanted.contains(.gone) { events |= StreamSocket.peerSendsNoMore }
     var polled = [
       pollfd(fd: wanted.isEmpty ? -1 : descriptor.number, events: events, revents: 0),
       pollfd(fd: bell.number, events: Int16(POLLIN), revents: 0),
     ]
-    let left = deadline.millisecondsLeft
-    _ = poll(&polled, 2, left > Int(Int32.max) ? -1 : Int32(left))
+    _ = poll(
+      &polled, 2, deadline.monotonic == nil ? -1 : Int32(clamping: deadline.millisecondsLeft))
     var found: Readiness = []
     if polled[0].revents & Int16(POLLIN) != 0 { found.insert(.readable) }
     if polled[0].revents & Int16(POLLOUT) != 0 { found.insert(.writable) }
-    if polled[0].revents & Int16(POLLHUP | POLLERR) != 0 { found.insert(.gone) }
+    if polled[0].revents & (Int16(POLLHUP | POLLERR) | StreamSocket.peerSendsNoMore) != 0 {
+      found.insert(.gone)
+    }
     if polled[1].revents & Int16(POLLIN) != 0 {
       bell.silence()
       found.insert(.woken)

@@ -6,7 +6,7 @@ package struct Throttle: Sendable {
 
   package private(set) var perSecond: UInt64
   /// What flows in meanwhile may be taken at once after a rest.
-  private let burstSeconds: Double
+  private var burstSeconds: Double
   /// May be negative: a step is taken as a whole, and waited for afterwards.
   private var left = 0.0
   private var filledAt: UInt64
@@ -29,15 +29,23 @@ package struct Throttle: Sendable {
     left = max(left, -Double(perSecond) * burstSeconds)
   }
 
+  /// From now on; whatever was taken is still to be paid for, by the new rate.
+  package mutating func change(perSecond: UInt64, burstSeconds: Double, now: UInt64) {
+    fill(now)
+    self.perSecond = perSecond
+    self.burstSeconds = burstSeconds
+    left = perSecond == 0 ? 0 : min(left, Double(perSecond) * burstSeconds)
+  }
+
   package mutating func take(_ count: UInt64, now: UInt64) {
     fill(now)
     left -= Double(count)
   }
 
-  /// What was taken and is not used after all.
+  /// What was taken and is not used after all; nothing of it beyond a burst is kept for later.
   package mutating func giveBack(_ count: UInt64, now: UInt64) {
     fill(now)
-    left = min(Double(perSecond) * burstSeconds, left + Double(count))
+    left += Double(count)
   }
 
   /// Nanoseconds until somebody may go on.

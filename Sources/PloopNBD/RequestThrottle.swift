@@ -10,61 +10,16 @@ package final class RequestThrottle: Sendable {
   struct Turn {
     /// Whether the request has been told that it may begin.
     fileprivate(set) var hasCome = false
-    fileprivate var claim: Claim?
-  }
+    fileprivate var reads = ThrottleLane.Place()
+    fileprivate var writes = ThrottleLane.Place()
 
-  fileprivate struct Claim {
-    /// On the monotonic clock, in nanoseconds.
-    let instant: UInt64
-    let bytes: UInt64
-    let isWrite: Bool
-    /// Of the limits that it was given by.
-    let generation: UInt64
-  }
-
-  private struct Lane {
-    private var bytes: Throttle
-    private var operations: Throttle
-    private var burstSeconds: UInt64 = 0
-    private(set) var generation: UInt64 = 0
-
-    init(_ now: UInt64) {
-      bytes = Throttle(perSecond: 0, now: now)
-      operations = Throttle(perSecond: 0, now: now)
-    }
-
-    /// Nothing that was taken at other limits counts: those who still wait ask again.
-    mutating func change(
-      bytesPerSecond: UInt64, operationsPerSecond: UInt64, burstSeconds: UInt64, _ now: UInt64
-    ) {
-      guard
-        (bytes.perSecond, operations.perSecond, self.burstSeconds)
-          != (bytesPerSecond, operationsPerSecond, burstSeconds)
-      else { return }
-      let burst = Double(burstSeconds)
-      bytes = Throttle(perSecond: bytesPerSecond, burstSeconds: burst, now: now)
-      operations = Throttle(perSecond: operationsPerSecond, burstSeconds: burst, now: now)
-      self.burstSeconds = burstSeconds
-      generation &+= 1
-    }
-
-    /// - Returns: when what has been taken before is paid for.
-    mutating func take(_ count: UInt64, _ now: UInt64) -> UInt64 {
-      let instant = now + max(bytes.wait(now: now), operations.wait(now: now))
-      bytes.take(count, now: now)
-      operations.take(1, now: now)
-      return instant
-    }
-
-    mutating func giveBack(_ count: UInt64, _ now: UInt64) {
-      bytes.giveBack(count, now: now)
-      operations.giveBack(1, now: now)
-    }
+    /// The request has begun: the next one is told by itself.
+    mutating func next() { hasCome = false }
   }
 
   private struct Lanes {
-    var reads: Lane
-    var writes: Lane
+    var reads: ThrottleLane
+    var writes: ThrottleLane
   }
 
   private let isOn = Atomic<Bool>(false)
@@ -79,58 +34,86 @@ package final class RequestThrottle: Sendable {
   ) {
     let now = clock()
     self.clock = clock
-    lanes = Locked(Lanes(reads: Lane(now), writes: Lane(now)))
+    lanes = Locked(Lanes(reads: ThrottleLane(now), writes: ThrottleLane(now)))
     change(rates)
   }
 
-  /// From now on; nil for no limits. Who waits already has to be woken (``Server/wakeClients(of:)``).
+  /// Whether there are limits.
+  var isLimiting: Bool { isOn.load(ordering: .relaxed) }
+
+  /// From now on, also for those who wait; nil for no limits. What has begun is paid for all the same.
   package func change(_ rates: TransferRates?) {
     let (now, new) = (clock(), rates ?? TransferRates())
-    lanes.withLock { lanes in
-      lanes.reads.change(
-        bytesPerSecond: new.readBytes, operationsPerSecond: new.readOperations,
-        burstSeconds: new.burstSeconds, now)
-      lanes.writes.change(
-        bytesPerSecond: new.writeBytes, operationsPerSecond: new.writeOperations,
-        burstSeconds: new.burstSeconds, now)
+    let bells = lanes.withLock { lanes in
+      let bells =
+        lanes.reads.change(
+          bytesPerSecond: new.readBytes, operationsPerSecond: new.readOperations,
+          burstSeconds: new.burstSeconds, now)
+        + lanes.writes.change(
+          bytesPerSecond: new.writeBytes, operationsPerSecond: new.writeOperations,
+          burstSeconds: new.burstSeconds, now)
+      // Who is not asked for a turn takes none from the line.
+      return new.isUnlimited ? lanes.reads.clear() + lanes.writes.clear() : bells
     }
-    isOn.store(rates != nil, ordering: .relaxed)
+    isOn.store(!new.isUnlimited, ordering: .relaxed)
+    bells.forEach { $0.ring() }
   }
 
   /// Asks for the request's turn, and again whether it has come.
   ///
+  /// - Parameter bell: rung when it may have come sooner than it was told.
   /// - Returns: 0 once the request may begin, otherwise after how many nanoseconds it may.
-  func delay(of request: Request, _ turn: inout Turn) -> UInt64 {
-    guard isOn.load(ordering: .relaxed), !turn.hasCome, request.isLimited else {
+  func delay(of request: Request, _ turn: inout Turn, bell: Bell? = nil) -> UInt64 {
+    guard isLimiting, !turn.hasCome, request.isLimited else {
       turn.hasCome = true
       return 0
     }
     let now = clock()
-    let instant = lanes.withLock { lanes in
-      let isWrite = request.countsAsWrite
-      let generation = isWrite ? lanes.writes.generation : lanes.reads.generation
-      if let claim = turn.claim, claim.generation == generation { return claim.instant }
-      let bytes = request.costBytes
-      let instant = isWrite ? lanes.writes.take(bytes, now) : lanes.reads.take(bytes, now)
-      turn.claim = Claim(
-        instant: instant, bytes: bytes, isWrite: isWrite, generation: generation)
-      return instant
+    let delay = lanes.withLock { lanes in
+      request.countsAsWrite
+        ? lanes.writes.delay(request.costBytes, of: &turn.writes, bell: bell, now)
+        : lanes.reads.delay(request.costBytes, of: &turn.reads, bell: bell, now)
     }
-    turn.hasCome = instant <= now
-    return turn.hasCome ? 0 : instant - now
+    turn.hasCome = delay == 0
+    return delay
   }
 
   /// Of a request that does not begin: nobody pays for what is not done.
-  func giveBack(_ turn: Turn) {
-    guard !turn.hasCome, let claim = turn.claim else { return }
+  func giveBack(_ turn: inout Turn) {
+    let now = clock()
+    let bells = lanes.withLock { lanes in
+      lanes.reads.giveBack(&turn.reads, now) + lanes.writes.giveBack(&turn.writes, now)
+    }
+    bells.forEach { $0.ring() }
+  }
+
+  /// Has a request begin that cannot wait for its turn: those who come later wait for it all the same.
+  func skipTurn(of request: Request, _ turn: inout Turn) {
+    giveBack(&turn)
     let now = clock()
     lanes.withLock { lanes in
-      if claim.isWrite, claim.generation == lanes.writes.generation {
-        lanes.writes.giveBack(claim.bytes, now)
-      } else if !claim.isWrite, claim.generation == lanes.reads.generation {
-        lanes.reads.giveBack(claim.bytes, now)
+      if request.countsAsWrite {
+        lanes.writes.charge(request.costBytes, now)
+      } else {
+        lanes.reads.charge(request.costBytes, now)
       }
     }
+    turn.hasCome = true
+  }
+
+  /// The connection is over: its next request does not begin, and what it owes for the others is not forgotten.
+  func leave(_ turn: inout Turn) {
+    let now = clock()
+    let bells = lanes.withLock { lanes in
+      lanes.reads.leave(&turn.reads, now) + lanes.writes.leave(&turn.writes, now)
+    }
+    bells.forEach { $0.ring() }
+  }
+
+  /// For how long a request would wait that came now, in nanoseconds.
+  func delayOfNext(isWrite: Bool) -> UInt64 {
+    let now = clock()
+    return lanes.withLock { isWrite ? $0.writes.instant(now) : $0.reads.instant(now) } - now
   }
 }
 
@@ -141,7 +124,7 @@ extension Request {
   /// What makes writes durable waits for nothing: whoever waits for it has paid for the writes.
   fileprivate var isLimited: Bool { type != Command.flush }
 
-  fileprivate var countsAsWrite: Bool {
+  var countsAsWrite: Bool {
     switch type {
     case Command.read, Command.cache, Command.blockStatus: false
     default: true

@@ -137,11 +137,6 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     state.withLock { $0.connections.values.filter { $0.export == name } }.sorted { $0.id < $1.id }
   }
 
-  /// Has those that wait look again at what they wait for.
-  package func wakeClients(of name: [UInt8]) {
-    connections(of: name).forEach { $0.mailbox.bell.ring() }
-  }
-
   /// Waits for clients that are leaving by themselves.
   ///
   /// - Returns: whether none is left.

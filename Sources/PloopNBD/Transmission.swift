@@ -48,6 +48,8 @@ struct Transmission<Directory: ExportDirectory> {
   /// Bytes of a refused payload that are still to come.
   private var skipping = 0
   private var inputEnded = false
+  /// Whether the client was found to have hung up while its next request waited for its turn.
+  private var hasHungUp = false
   /// Requests that nobody has been told of yet.
   private var taken: UInt64 = 0
   private let throttle: RequestThrottle?
@@ -106,7 +108,7 @@ struct Transmission<Directory: ExportDirectory> {
     if !mailbox.isIdle || !output.isEmpty || output.isCut { stream.tear() }
     drain()
     output.cut()
-    throttle?.giveBack(turn)
+    throttle?.leave(&turn)
     if output.hasFailed { door.stopLending() }
     account.close()
   }
@@ -143,7 +145,7 @@ struct Transmission<Directory: ExportDirectory> {
       }
       if let halt = take(request) { return halt }
       taken &+= 1
-      turn = RequestThrottle.Turn()
+      turn.next()
     }
   }
 
@@ -153,17 +155,19 @@ struct Transmission<Directory: ExportDirectory> {
       if connection.leavesRest { return .over }
       fault = NBDError(.shuttingDown, "the export is going away")
     }
-    if fault == nil, let throttle, !turn.hasCome {
-      let delay = throttle.delay(of: request, &turn)
-      guard delay == 0 else {
-        turnComes = .after(milliseconds: Int(clamping: delay / 1_000_000 + 1))
-        return .throttled
+    if fault == nil, throttle?.isLimiting == true, !turn.hasCome, !hasTurn(request) {
+      // Of one who is gone what he wanted changed is changed, without a limit as with one, and nobody reads a reply.
+      guard hasHungUp || output.isCut else { return .throttled }
+      if request.countsAsWrite {
+        throttle?.skipTurn(of: request, &turn)
+      } else {
+        fault = NBDError(.shuttingDown, "the client has hung up before its turn came")
       }
     }
     let headerBytes = session.style.requestBytes
     let wholeBytes = headerBytes + request.payloadBytes
     if let fault {
-      throttle?.giveBack(turn)
+      throttle?.giveBack(&turn)
       append(format.failure(request, fault))
       // Refused bytes are read all the same: the stream stays in step.
       skipping = wholeBytes
@@ -180,6 +184,14 @@ struct Transmission<Directory: ExportDirectory> {
       _ = input.skip(wholeBytes)
     }
     return nil
+  }
+
+  /// Whether a request may begin as far as the disk's limits go; otherwise says when it may.
+  private mutating func hasTurn(_ request: Request) -> Bool {
+    guard let throttle else { return true }
+    let delay = throttle.delay(of: request, &turn, bell: mailbox.bell)
+    turnComes = .after(microseconds: Int(clamping: delay / 1_000 + 1))
+    return delay == 0
   }
 
   /// Receives what there is; when nothing else is under way, waits for it a moment.
@@ -275,7 +287,7 @@ struct Transmission<Directory: ExportDirectory> {
     }
   }
 
-  /// - Returns: false when the client has stalled at the cost of others, or has left its turn.
+  /// - Returns: false when the client has stalled at the cost of others.
   private mutating func wait(for halt: Halt) -> Bool {
     // Memory that is held for a client that does not send, or does not read, is others' memory.
     let isClientsTurn =
@@ -291,6 +303,8 @@ struct Transmission<Directory: ExportDirectory> {
     let call = mailbox.isIdle ? lastCall : nil
     var deadline = call ?? stall ?? .never
     if halt == .throttled {
+      // Nobody reads any more, so nothing else would tell.
+      if output.isCut { return true }
       // It may be days until then.
       wanted.insert(.gone)
       deadline = deadline.orEarlier(turnComes)
@@ -301,7 +315,7 @@ struct Transmission<Directory: ExportDirectory> {
       deadline = deadline.orEarlier(.after(milliseconds: Self.returnMilliseconds))
     }
     let found = stream.wait(wanted, with: mailbox.bell, until: deadline)
-    if halt == .throttled, found.contains(.gone) { return false }
+    if found.contains(.gone), halt == .throttled { hasHungUp = true }
     if stall?.hasPassed == true {
       if account.othersWait { return false }
       stall = nil

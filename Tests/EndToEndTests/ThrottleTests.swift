@@ -17,6 +17,11 @@ struct ThrottleTests {
     let rates = slow.json["throttle"] as? [String: Int]
     #expect(slow.status == 200 && rates?["read_bps"] == 1 && rates?["burst_seconds"] == 5)
     #expect(rates?["write_iops"] == 0)
+    // What is not named stays, null is no limit, and a service that is told of none has none.
+    let more = try service.patch("/v1/devices/vm", #"{"throttle":{"write_iops":9}}"#)
+    #expect((more.json["throttle"] as? [String: Int])?["write_iops"] == 9)
+    let same = try service.patch("/v1/devices/vm", #"{"throttle":{"write_iops":null}}"#)
+    #expect(same.json["throttle"] as? [String: Int] == rates)
     #expect(try service.end() == 0)
     try service.start()
     let kept = try service.get("/v1/devices/vm").json["throttle"] as? [String: Int]
@@ -42,6 +47,9 @@ struct ThrottleTests {
     let free = try service.patch("/v1/devices/vm", #"{"throttle":null}"#)
     #expect(free.status == 200 && free.json["throttle"] is NSNull)
     try Tool.shell("until test -e '\(folder.path)/second'; do sleep 0.02; done", seconds: 120)
+    let none = try service.patch(
+      "/v1/devices/vm", #"{"throttle":{"read_bps":0,"burst_seconds":7}}"#)
+    #expect(none.status == 200 && none.json["throttle"] is NSNull)
     #expect(try service.patch("/v1/devices/vm", #"{"throttle":{"read_bps":1}}"#).status == 200)
     try startClient(
       folder, service.uri("vm"),

@@ -144,7 +144,15 @@ struct ContractTests {
     ("changeDevice", "/v1/devices/vm1", #"{"labels":{"a":null}}"#, 200),
     ("changeDevice", "/v1/devices/vm1", #"{"throttle":{"read_bps":1,"burst_seconds":9}}"#, 200),
     ("changeDevice", "/v1/devices/vm1", #"{"throttle":null}"#, 200),
+    (
+      "changeDevice", "/v1/devices/vm1",
+      #"{"throttle":{"read_bps":null,"write_bps":0,"burst_seconds":null}}"#, 200
+    ),
+    ("changeDevice", "/v1/devices/vm1", #"{"throttle":{}}"#, 200),
     ("changeDevice", "/v1/devices/vm1", #"{"throttle":{"burst_seconds":0}}"#, 400),
+    ("changeDevice", "/v1/devices/vm1", #"{"throttle":{"read_bps":1.5}}"#, 400),
+    ("changeDevice", "/v1/devices/vm1", #"{"throttle":{"write_iops":9007199254740992}}"#, 400),
+    ("changeDevice", "/v1/devices/vm1", #"{"throttle":{"bps":1}}"#, 400),
     ("changeDevice", "/v1/devices/vm1", #"{"throttle":7}"#, 400),
     ("changeDevice", "/v1/devices/vm1", #"{"size":21474836480}"#, 200),
     ("changeDevice", "/v1/devices/vm1", #"{"size":2147483648}"#, 202),
@@ -436,7 +444,7 @@ struct ContractTests {
         count += 1
       }
     }
-    #expect(count == 66)
+    #expect(count == 67)
   }
 
   @Test("bodies that the router refuses as wrong do not fit the schema either")

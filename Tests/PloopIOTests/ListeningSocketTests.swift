@@ -92,6 +92,29 @@ struct ListeningSocketTests {
     #expect(socket.accept() != nil)
   }
 
+  @Test(
+    "whoever waits for its deadline waits until it has passed, and hears of a client that hangs up")
+  func waits() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    let listening = try ListeningSocket.unix(path: path)
+    let client = try connect(to: path)
+    defer { close(client) }
+    let socket = try #require(listening.accept())
+    let bell = try Bell()
+    for _ in 0..<5 {
+      let start = monotonicNanoseconds()
+      let found = socket.wait(.gone, with: bell, until: .after(microseconds: 1_500))
+      #expect(found == [] && monotonicNanoseconds() - start >= 1_500_000)
+    }
+    // As much as TCP tells of one that has closed its socket.
+    #expect(Glibc.shutdown(client, Int32(SHUT_WR)) == 0)
+    #expect(socket.wait(.gone, with: bell, until: .after(seconds: 120)) == .gone)
+    bell.ring()
+    // More milliseconds than poll takes.
+    #expect(socket.wait([], with: bell, until: .after(seconds: 10_000_000)) == .woken)
+  }
+
   @Test("a file that is no socket is never removed")
   func otherFile() throws {
     let folder = try TemporaryFolder()

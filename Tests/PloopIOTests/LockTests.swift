@@ -49,6 +49,12 @@ struct LockTests {
     #expect((59_000...60_000).contains(Deadline.after(seconds: 60).millisecondsLeft))
     #expect((1900...1999).contains(Deadline.after(milliseconds: 1999).millisecondsLeft))
     #expect(Deadline.never.millisecondsLeft == .max)
+    // Nothing is left only once it has passed: who waits in milliseconds does not ask over and over for the last one.
+    let start = monotonicNanoseconds()
+    let soon = Deadline.after(microseconds: 2_500)
+    while soon.millisecondsLeft > 0 {}
+    #expect(monotonicNanoseconds() - start >= 2_500_000)
+    #expect(soon.hasPassed)
     #expect(!Deadline.never.hasPassed)
   }
 }

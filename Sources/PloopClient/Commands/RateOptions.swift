@@ -2,7 +2,7 @@ internal import ArgumentParser
 internal import PloopJSON
 internal import PloopTerminal
 
-/// Limits of a disk's NBD clients, all of them together.
+/// Limits of a disk's NBD clients, all of them together; 0 is none.
 struct RateOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Bytes that are read each second.", valueName: "size"))
   var readBps: ByteSize?
@@ -18,7 +18,7 @@ struct RateOptions: ParsableArguments {
   var burst: UInt64?
   @Flag(help: "As fast as the disk is.") var unlimited = false
 
-  /// All limits; those that are not given are none.
+  /// Those that are given; the others stay.
   var json: JSON? {
     if unlimited { return .null }
     let rates = JSON.members([

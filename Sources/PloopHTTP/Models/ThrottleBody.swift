@@ -7,21 +7,21 @@ internal import PloopJSON
 extension Fields {
   private static let burstSeconds: ClosedRange<UInt64> = 1...3_600
 
-  /// - Returns: nil where nothing is said, nil within for no limits.
-  mutating func throttle() throws(Problem) -> TransferRates?? {
+  /// - Returns: nil where nothing is said; null resets what it stands for.
+  mutating func throttle() throws(Problem) -> TransferRatesChange? {
     switch json("throttle") {
     case nil: return nil
-    case .null?: return .some(nil)
+    case .null?: return .reset
     case let value?:
       var fields = try Fields(value, at: "/throttle")
-      let rates = TransferRates(
-        readBytes: try fields.number("read_bps") ?? 0,
-        writeBytes: try fields.number("write_bps") ?? 0,
-        readOperations: try fields.number("read_iops") ?? 0,
-        writeOperations: try fields.number("write_iops") ?? 0,
-        burstSeconds: try fields.number("burst_seconds", in: Fields.burstSeconds) ?? 1)
+      let change = TransferRatesChange(
+        readBytes: try fields.removableNumber("read_bps"),
+        writeBytes: try fields.removableNumber("write_bps"),
+        readOperations: try fields.removableNumber("read_iops"),
+        writeOperations: try fields.removableNumber("write_iops"),
+        burstSeconds: try fields.removableNumber("burst_seconds", in: Fields.burstSeconds))
       try fields.finish()
-      return .some(rates)
+      return change
     }
   }
 }
