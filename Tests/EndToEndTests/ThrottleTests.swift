@@ -5,7 +5,7 @@ import Testing
 @Suite("Limits of NBD clients")
 struct ThrottleTests {
   @Test(
-    "PATCH slows clients down and lets them go at once, a restart keeps what it says, and a stop waits for nobody"
+    "PATCH slows clients down and lets them go at once, a restart keeps what it says, and a stop or a DELETE waits for nobody"
   )
   func patch() throws {
     let folder = try TemporaryFolder()
@@ -51,8 +51,18 @@ struct ThrottleTests {
       "/v1/devices/vm", #"{"throttle":{"read_bps":0,"burst_seconds":7}}"#)
     #expect(none.status == 200 && none.json["throttle"] is NSNull)
     #expect(try service.patch("/v1/devices/vm", #"{"throttle":{"read_bps":1}}"#).status == 200)
+    try startThrottledClient(folder, service.uri("vm"))
+    #expect(try service.end() == 0)
+    try service.start()
+    try startThrottledClient(folder, service.uri("vm"))
+    #expect(try service.delete("/v1/devices/vm?mode=hard").status == 204)
+    #expect(try service.end() == 0)
+  }
+
+  /// One whose second read is under way, for most of a day, until its connection ends.
+  private func startThrottledClient(_ folder: TemporaryFolder, _ uri: String) throws {
     try startClient(
-      folder, service.uri("vm"),
+      folder, uri,
       """
       h.pread(65536, 0)
       h.flush()
@@ -61,6 +71,5 @@ struct ThrottleTests {
       open('in', 'w')
       while not h.aio_is_closed() and not h.aio_is_dead(): h.poll(-1)
       """)
-    #expect(try service.end() == 0)
   }
 }
