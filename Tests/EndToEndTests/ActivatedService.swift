@@ -70,6 +70,13 @@ final class ActivatedService {
     .output
   }
 
+  /// Waits until the service is ready; what comes before that is answered too, by a refusal.
+  func awaitReady() throws {
+    try Tool.shell(
+      "until curl -sf --unix-socket '\(folder)/api.sock' http://localhost/readyz; do sleep 0.05; done",
+      seconds: 120)
+  }
+
   func end() throws -> Int32 {
     supervisor.signal(15)
     return try supervisor.wait(seconds: 120)

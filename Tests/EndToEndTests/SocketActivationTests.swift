@@ -9,6 +9,7 @@ struct SocketActivationTests {
   init() throws { folder = try TemporaryFolder() }
 
   private func create(_ service: ActivatedService) throws {
+    try service.awaitReady()
     let said = try service.call(
       """
       http://localhost/v1/devices -H 'Content-Type: application/json' \

@@ -23,9 +23,12 @@ package final class NullServer: Sendable {
   /// Takes clients until the process ends, or until ``stop()``.
   package func serve() {
     while true {
+      // The socket does not wait, and does not say that it was shut down.
+      var polled = pollfd(fd: socket.descriptorNumber, events: Int16(POLLIN), revents: 0)
+      guard poll(&polled, 1, -1) < 0 || polled.revents & Int16(POLLHUP) == 0 else { return }
       let number = accept(socket.descriptorNumber, nil, nil)
       guard number >= 0 else {
-        if errno == EINTR || errno == ECONNABORTED { continue }
+        if [EINTR, ECONNABORTED, EAGAIN].contains(errno) { continue }
         return
       }
       let (sizeBytes, stamp) = (sizeBytes, stamp)
