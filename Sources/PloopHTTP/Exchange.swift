@@ -106,8 +106,8 @@ package struct HTTPReply: Sendable {
 
   /// To be sent to many.
   var shared: HTTPReply {
-    guard let bytes = encoded.bytes else { return self }
     var reply = encoded
+    guard let bytes = reply.bytes else { return self }
     reply.sharedBytes = AlignedBuffer(bytes)
     reply.bytes = nil
     return reply
