@@ -34,6 +34,9 @@ struct ServiceProcess {
     let signals = Signals()
     ProcessLimits.raiseOpenFiles()
     try makeFolders()
+    // Before anything is served: what cannot be begun later would leave it behind.
+    let keeper = try MemoryKeeper()
+    defer { keeper.stop() }
     let engine = IOEngine()
     let service: Service
     do {
@@ -68,8 +71,6 @@ struct ServiceProcess {
         description: (error as? ServiceError)?.detail ?? "the service cannot begin: \(error)")
     }
     announce(httpSockets, nbdSockets)
-    let keeper = try MemoryKeeper()
-    defer { keeper.stop() }
 
     let signal = waitForTheEnd(signals, http, access)
     log.notice("stopping", metadata: ["signal": "\(Signals.name(signal))"])
