@@ -8,7 +8,9 @@ struct SocketActivationTests {
 
   init() throws { folder = try TemporaryFolder() }
 
-  private func create(_ service: ActivatedService) throws {
+  /// A service that has one disk.
+  private func servingService() throws -> ActivatedService {
+    let service = try ActivatedService(in: folder.path)
     try service.awaitReady()
     let said = try service.call(
       """
@@ -16,12 +18,12 @@ struct SocketActivationTests {
         -d '{"id":"vm","create":{"directory":"vm","size":16777216},"export":{"name":"vm"}}'
       """)
     #expect(said.contains("\"id\":\"vm\""), "\(said)")
+    return service
   }
 
   @Test("it serves at them, says so in URIs, leaves them to who listens, and listens nowhere else")
   func serves() throws {
-    let service = try ActivatedService(in: folder.path)
-    try create(service)
+    let service = try servingService()
     let port = try Tool.shell("cat '\(folder.path)/port'").output.filter(\.isNumber)
     let said = Data(try service.call("http://localhost/v1/exports/vm").utf8)
     let export = try JSONSerialization.jsonObject(with: said) as? [String: Any]
@@ -82,8 +84,7 @@ struct SocketActivationTests {
 
   @Test("started again, nobody is refused, and libnbd behind nbdkit's retries loses nothing")
   func retried() throws {
-    let service = try ActivatedService(in: folder.path)
-    try create(service)
+    let service = try servingService()
     try write(
       over: service,
       """
@@ -115,8 +116,7 @@ struct SocketActivationTests {
 
   @Test("started again, QEMU with reconnect-delay loses nothing")
   func reconnected() throws {
-    let service = try ActivatedService(in: folder.path)
-    try create(service)
+    let service = try servingService()
     try write(
       over: service,
       """

@@ -42,6 +42,12 @@ class Daemon:
             '--http-socket', self.api_path, '--http-listen', 'none', '--nbd-socket', self.nbd_path,
             '--nbd-listen', 'none', '--log-level', 'notice']
         self.process = None
+        # Where it says that it is ready, as a supervisor has it (man 3 sd_notify).
+        self.news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.news.bind(f'{folder}/notify')
+        self.news.settimeout(1)
+        # Set while it is: whoever finds nobody waits for that.
+        self.ready = threading.Event()
         # Whoever starts or ends it has it to himself.
         self.lock = threading.RLock()
         self.starts = 0
@@ -49,35 +55,48 @@ class Daemon:
     def start(self):
         with self.lock:
             log = open(f'{self.folder}/log', 'ab')
-            self.process = subprocess.Popen(self.arguments, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self.arguments, stdout=log, stderr=log, env={**os.environ, 'NOTIFY_SOCKET': f'{self.folder}/notify'})
             log.close()
             self.starts += 1
             self.await_ready()
+            self.ready.set()
 
     def await_ready(self, seconds=120):
         deadline = time.monotonic() + seconds
-        last = None
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f'ploopd ended with {self.process.returncode}: {self.tail()}')
             try:
-                status, last = self.ask('GET', '/readyz', timeout=10)
-                if status == 200:
+                if b'READY=1' in self.news.recv(4096).split(b'\n'):
                     return
-            except Gone:
+            except socket.timeout:
                 pass
-            time.sleep(0.05)
-        raise AssertionError(f'ploopd is not ready after {seconds} s: {last}')
+        raise AssertionError(f'ploopd is not ready after {seconds} s: {self.tail()}')
+
+    def forget_news(self):
+        """Of the process that has ended."""
+        self.news.setblocking(False)
+        try:
+            while self.news.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+        self.news.settimeout(1)
 
     def kill(self):
         with self.lock:
+            self.ready.clear()
             self.process.kill()
             self.process.wait()
+            self.forget_news()
 
     def end(self, seconds=60):
         with self.lock:
+            self.ready.clear()
             self.process.send_signal(signal.SIGTERM)
             status = self.process.wait(seconds)
+            self.forget_news()
             assert status == 0, f'SIGTERM ended ploopd with {status}: {self.tail()}'
 
     def tail(self):

@@ -7,7 +7,6 @@ import errno
 import random
 import struct
 import threading
-import time
 
 import nbd
 
@@ -35,10 +34,24 @@ def read_numbers(handle, blocks):
     return numbers
 
 
+class Quiet:
+    """A lock that is given to whoever waits for it: who gives it back and wants it again stands behind him."""
+
+    def __init__(self):
+        self.queue, self.lock = threading.Lock(), threading.Lock()
+
+    def __enter__(self):
+        with self.queue:
+            self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+
 class Guest(threading.Thread):
-    def __init__(self, daemon, name, blocks, seed, tell):
+    def __init__(self, daemon, name, blocks, seed, failed):
         super().__init__(name=f'guest {name}', daemon=True)
-        self.daemon_, self.disk, self.blocks, self.tell = daemon, name, blocks, tell
+        self.daemon_, self.disk, self.blocks, self.failed = daemon, name, blocks, failed
         self.random = random.Random(seed)
         # What each block holds; None while it is not known, and has to be one of its possible ones.
         self.sure = [0] * blocks
@@ -48,10 +61,9 @@ class Guest(threading.Thread):
         self.next_number = 1
         self.is_over = threading.Event()
         # Held for as long as the guest writes nothing: whoever takes it knows the disk.
-        self.quiet = threading.RLock()
+        self.quiet = Quiet()
         self.handle = None
         self.writes = self.flushes = self.checks = self.losses = self.full = 0
-        self.fault = None
 
     # The loop
 
@@ -59,20 +71,19 @@ class Guest(threading.Thread):
         try:
             while not self.is_over.is_set():
                 with self.quiet:
-                    self.turn()
-                # Whoever waits for the lock is to have it.
-                time.sleep(0.001)
+                    is_served = self.turn()
+                if not is_served:
+                    self.daemon_.ready.wait(1)
         except BaseException as fault:  # told by the main thread
-            self.fault = fault
-            self.tell(f'{self.disk}: {type(fault).__name__} {fault}')
+            self.failed(self.disk, fault)
         finally:
             self.leave()
 
     def turn(self):
+        """Whether somebody serves the disk."""
         try:
             if not self.enter():
-                time.sleep(0.05)
-                return
+                return False
             choice = self.random.random()
             if choice < 0.55:
                 self.write_some()
@@ -84,6 +95,7 @@ class Guest(threading.Thread):
                 self.check_some()
         except nbd.Error as error:
             self.lost(error)
+        return True
 
     def lost(self, error):
         """Errors that mean something are: no room, and a service that went away."""

@@ -23,8 +23,11 @@ class SlowTarget:
         self.process = subprocess.Popen([
             'nbdkit', '-f', '--exit-with-parent', '-U', path, '--filter=delay', 'memory', f'{self.mebibytes}M',
             'wdelay=3ms'], stderr=subprocess.DEVNULL)
-        while not os.path.exists(path) and self.process.poll() is None:
-            pass
+        # It is there once somebody can connect.
+        while self.process.poll() is None:
+            with socket.socket(socket.AF_UNIX) as client:
+                if client.connect_ex(path) == 0:
+                    return
 
     def kill(self):
         if self.process is not None:
@@ -33,13 +36,12 @@ class SlowTarget:
 
 
 class Mishaps(threading.Thread):
-    def __init__(self, daemon, images, target, seed, tell):
+    def __init__(self, daemon, images, target, seed, failed):
         super().__init__(name='mishaps', daemon=True)
-        self.daemon_, self.images, self.target, self.tell = daemon, images, target, tell
+        self.daemon_, self.images, self.target, self.failed = daemon, images, target, failed
         self.random = random.Random(seed)
         self.is_over = threading.Event()
         self.happened = {}
-        self.fault = None
 
     def run(self):
         try:
@@ -50,8 +52,7 @@ class Mishaps(threading.Thread):
                 mishap()
                 self.happened[mishap.__name__] = self.happened.get(mishap.__name__, 0) + 1
         except BaseException as fault:  # told by the main thread
-            self.fault = fault
-            self.tell(f'mishaps: {type(fault).__name__} {fault}')
+            self.failed('mishaps', fault)
 
     def killed(self):
         with self.daemon_.lock:

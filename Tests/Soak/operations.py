@@ -18,16 +18,15 @@ EXPECTED = {
 
 
 class Operations(threading.Thread):
-    def __init__(self, daemon, guests, seed, tell, images, slow_target):
+    def __init__(self, daemon, guests, seed, failed, images, slow_target):
         super().__init__(name='operations', daemon=True)
-        self.daemon_, self.guests, self.tell = daemon, guests, tell
+        self.daemon_, self.guests, self.failed = daemon, guests, failed
         self.images, self.slow_target = images, slow_target
         self.random = random.Random(seed)
         self.is_over = threading.Event()
         # What each snapshot of each disk holds, by its UUID; None where nobody knows.
         self.snapshots = {name: {} for name in guests}
         self.done, self.refused = {}, {}
-        self.fault = None
         self.made = 0
 
     def run(self):
@@ -51,8 +50,7 @@ class Operations(threading.Thread):
                     self.count(self.refused, f'{operation.__name__}: {type(error).__name__}')
                     self.is_over.wait(0.5)
         except BaseException as fault:  # told by the main thread
-            self.fault = fault
-            self.tell(f'operations: {type(fault).__name__} {fault}')
+            self.failed('operations', fault)
 
     @staticmethod
     def count(counts, what):
@@ -70,7 +68,7 @@ class Operations(threading.Thread):
             except Gone:
                 if self.is_over.is_set():
                     raise
-                time.sleep(0.1)
+                self.daemon_.ready.wait(1)
 
     def job(self, kind, device=None, params=None, seconds=600):
         """Runs a job to its end, over kills of the service."""
@@ -159,16 +157,19 @@ class Operations(threading.Thread):
 
     def quietly(self, method, path):
         """For what is to be gone: the service may have been killed before, or while, it went."""
-        for _ in range(600):
+        problem, deadline = None, time.monotonic() + 300
+        while time.monotonic() < deadline:
             try:
-                return self.call(method, path)
-            except Refused as problem:
+                return self.call(method, path, headers={'Prefer': 'wait=60'})
+            except Refused as refused:
+                problem = refused
                 if problem.status == 404:
                     return None
-                time.sleep(0.2)
+                # There may be no room to write down that it is gone; the mishaps make some.
+                self.is_over.wait(0.2)
             except Gone:
-                time.sleep(0.2)
-        raise AssertionError(f'{path} does not go')
+                self.daemon_.ready.wait(1)
+        raise AssertionError(f'{path} does not go: {problem}')
 
     def go_back(self, name):
         id = self.any_snapshot(name)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from daemon import Daemon
@@ -46,6 +47,13 @@ class World:
         os.mkdir(f'{self.folder}/servers')
         self.target = SlowTarget(f'{self.folder}/servers', 512)
         self.guests = {}
+        self.trouble = threading.Event()
+        self.fault = None
+
+    def failed(self, who, fault):
+        tell(f'{who}: {type(fault).__name__} {fault}')
+        self.fault = self.fault or fault
+        self.trouble.set()
 
     def make_filesystem(self):
         """One of its own, since it is to be filled."""
@@ -64,7 +72,7 @@ class World:
             self.daemon.call('POST', '/v1/devices', {
                 'id': name, 'create': {'directory': f'main:{name}', 'size': 32 << 20, 'cluster_size': 1 << 16},
                 'export': {'name': name}})
-            self.guests[name] = Guest(self.daemon, name, BLOCKS, self.random.random(), tell)
+            self.guests[name] = Guest(self.daemon, name, BLOCKS, self.random.random(), self.failed)
 
     def threads(self):
         return [*self.guests.values(), self.operations, self.mishaps]
@@ -72,15 +80,11 @@ class World:
     def run(self, seconds):
         """Until the time is over, or something is wrong."""
         deadline = time.monotonic() + seconds
-        told = time.monotonic()
-        while time.monotonic() < deadline:
-            time.sleep(0.5)
-            faults = [thread.fault for thread in self.threads() if thread.fault is not None]
-            if faults:
-                raise faults[0]
-            if time.monotonic() - told > 30:
-                told = time.monotonic()
-                tell(self.line())
+        while not self.trouble.wait(max(0, min(30, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return
+            tell(self.line())
+        raise self.fault
 
     def line(self):
         guests = self.guests.values()
@@ -104,14 +108,17 @@ class World:
             yield
 
     def usage(self):
+        """Of a service that has seen its last client leave."""
+        deadline = time.monotonic() + 60
         with self.calm():
-            time.sleep(2)
+            while any(export['clients'] for export in self.daemon.call('GET', '/v1/exports')['items']):
+                assert time.monotonic() < deadline, 'clients that have left are still there'
             return self.daemon.usage()
 
     def soak(self):
         self.make_disks()
-        self.operations = Operations(self.daemon, self.guests, self.random.random(), tell, self.images, self.target)
-        self.mishaps = Mishaps(self.daemon, self.images, self.target, self.random.random(), tell)
+        self.operations = Operations(self.daemon, self.guests, self.random.random(), self.failed, self.images, self.target)
+        self.mishaps = Mishaps(self.daemon, self.images, self.target, self.random.random(), self.failed)
         for thread in self.threads():
             thread.start()
         self.run(SECONDS * 0.7)
