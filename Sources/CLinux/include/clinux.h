@@ -1,6 +1,6 @@
-// What the Glibc module cannot give Swift: variadic calls, calls without a glibc wrapper, and
-// constants behind _GNU_SOURCE, and an instruction. No policy: every function is one system call. Each
-// returns what the system call returns and leaves its error in errno.
+// What the Glibc module cannot give Swift: variadic calls, calls without a glibc wrapper, headers and
+// constants behind _GNU_SOURCE, and an instruction. No policy: every function does one thing of the system's, mostly
+// one call. Each returns what that returns and leaves its error in errno.
 #ifndef PLOOPD_CLINUX_H
 #define PLOOPD_CLINUX_H
 
