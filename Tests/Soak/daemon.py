@@ -1,4 +1,5 @@
 """The service under test: a process that is started, killed and asked, and what it takes of the host."""
+import contextlib
 import http.client
 import json
 import os
@@ -34,7 +35,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 class Daemon:
     def __init__(self, program, folder, images):
-        self.program, self.folder = program, folder
+        self.program, self.folder, self.images = program, folder, images
         self.api_path, self.nbd_path = f'{folder}/api.sock', f'{folder}/nbd.sock'
         self.arguments = [
             program, 'serve', '--state-dir', f'{folder}/state', '--root', f'main={images}',
@@ -129,9 +130,13 @@ class Daemon:
         return reply
 
     def usage(self):
-        """Memory of its own in KiB, descriptors, threads."""
+        """Memory of its own in KiB, threads, descriptors, and how many more than that are of images."""
         folder = f'/proc/{self.process.pid}'
         with open(f'{folder}/status') as status:
             values = dict(line.split(':', 1) for line in status)
-        memory = int(values['RssAnon'].split()[0])
-        return memory, len(os.listdir(f'{folder}/fd')), int(values['Threads'])
+        descriptors = []
+        for name in os.listdir(f'{folder}/fd'):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                descriptors.append(os.readlink(f'{folder}/fd/{name}'))
+        of_images = sum(path.startswith(f'{self.images}/') for path in descriptors)
+        return int(values['RssAnon'].split()[0]), int(values['Threads']), len(descriptors) - of_images, of_images

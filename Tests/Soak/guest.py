@@ -99,7 +99,8 @@ class Guest(threading.Thread):
 
     def lost(self, error):
         """Errors that mean something are: no room, and a service that went away."""
-        if self.handle is not None and not self.handle.aio_is_dead():
+        # Of a service that was killed the connection is dead, of one that ended in order it is closed.
+        if self.handle is not None and not (self.handle.aio_is_dead() or self.handle.aio_is_closed()):
             if error.errnum == errno.ENOSPC:
                 self.full += 1
                 return
