@@ -54,19 +54,9 @@ extension Service {
     }
   }
 
-  package func activity(of device: String) -> UInt64? {
+  package func activity(of device: String) -> DeviceActivity? {
     guard let facts = state.withLock({ $0.devices[device] })?.now else { return nil }
-    var activity: UInt64 = 0
-    if case .attached(let open) = facts.phase { activity = open.mappedClusters }
-    let names = (facts.record?.exports ?? []).map { Array($0.name.utf8) }
-    // A sum, since they come in no order.
-    server.forEachClient(of: names) { id, received, sent in
-      var hasher = Hasher()
-      hasher.combine(id)
-      hasher.combine(received)
-      hasher.combine(sent)
-      activity &+= UInt64(bitPattern: Int64(hasher.finalize()))
-    }
-    return activity
+    let clients = server.traffic(of: (facts.record?.exports ?? []).map { Array($0.name.utf8) })
+    return DeviceActivity { clients.reduce(0) { $0 &+ $1.bytes } }
   }
 }

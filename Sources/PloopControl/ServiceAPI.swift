@@ -128,12 +128,23 @@ package protocol ServiceAPI: Sendable {
   func claim(_ key: RequestKey) async throws(ServiceError) -> RequestClaim
   func release(_ key: RequestKey)
 
-  /// What stays the same for as long as no client of a device sends or is sent anything; asks no disk.
+  /// What the clients of a device do; asks no disk.
   ///
   /// - Returns: nil where there is no such device.
-  func activity(of device: String) -> UInt64?
+  func activity(of device: String) -> DeviceActivity?
 
   /// How often anything has changed; ask before looking at what is to be waited for.
   var changes: UInt64 { get }
   func change(of topic: Topic, since changes: UInt64, milliseconds: Int) async -> WaitingRoom.End
+}
+
+/// What the clients do that a device has: others may come for as long as ``ServiceAPI/changes`` stays as it was before
+/// they were looked up, and it tells of those no more.
+package struct DeviceActivity: Sendable {
+  private let count: @Sendable () -> UInt64
+
+  package init(_ count: @escaping @Sendable () -> UInt64) { self.count = count }
+
+  /// The same for as long as none of them sends or is sent anything.
+  package var current: UInt64 { count() }
 }

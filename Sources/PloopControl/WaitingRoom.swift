@@ -1,4 +1,5 @@
 internal import PloopIO
+internal import Synchronization
 
 /// Something that callers wait to see changed.
 package enum Topic: Sendable, Hashable {
@@ -39,8 +40,6 @@ package final class WaitingRoom: Sendable {
   private struct State {
     var waiters: [UInt64: Waiter] = [:]
     var nextNumber: UInt64 = 0
-    /// How often anything has changed.
-    var changes: UInt64 = 0
     var isClosed = false
 
     var counted: Int { waiters.values.count { $0.topic != .events } }
@@ -57,6 +56,8 @@ package final class WaitingRoom: Sendable {
 
   private let limit: Int
   private let state: Monitor<State>
+  /// How often anything has changed; raised with the state locked, and asked for by every request.
+  private let changeCount = Atomic<UInt64>(0)
 
   /// - Parameter limit: how many may wait at a time. Those who wait for events are counted where they
   ///   come in, and not here: whoever is let in to listen is never sent away from here.
@@ -87,7 +88,7 @@ package final class WaitingRoom: Sendable {
   }
 
   /// How often anything has changed. Ask for it before looking at what may have to be waited for.
-  var changes: UInt64 { state.withLock { $0.changes } }
+  var changes: UInt64 { changeCount.load(ordering: .acquiring) }
 
   /// Waits for the topic's next change.
   ///
@@ -104,7 +105,7 @@ package final class WaitingRoom: Sendable {
       await withCheckedContinuation { continuation in
         let end = state.update { state -> End? in
           if state.isClosed { return .closed }
-          if state.changes != changes { return .changed }
+          if self.changes != changes { return .changed }
           if topic != .events, state.counted >= limit { return .full }
           state.waiters[number] = Waiter(
             topic: topic, deadline: deadline, continuation: continuation)
@@ -127,7 +128,7 @@ package final class WaitingRoom: Sendable {
   /// Wakes those who wait for one of the topics. Call it when the change can be seen.
   func changed(_ topics: Set<Topic>) {
     let waiting = state.update { state in
-      state.changes += 1
+      changeCount.wrappingAdd(1, ordering: .releasing)
       return state.take { topics.contains($0.topic) }
     }
     waiting.forEach { $0.resume(returning: .changed) }

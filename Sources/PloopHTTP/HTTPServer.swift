@@ -55,10 +55,10 @@ package final class HTTPServer: Sendable {
   private let isClosed = Atomic<Bool>(false)
   /// Requests are answered on a thread of their own: what blocks elsewhere does not silence them.
   private let executor: ThreadExecutor
-  private let isStopping = Locked(false)
+  private let isStopping = Atomic<Bool>(false)
   private let limits: HTTPLimits
   private let daemons = Locked<[Daemon]>([])
-  private let requests = Locked<UInt64>(0)
+  private let requests = Atomic<UInt64>(0)
   private let newestIdentity = Locked<ServerIdentity?>(nil)
 
   package init(
@@ -86,7 +86,7 @@ package final class HTTPServer: Sendable {
       connections_per_address: socket.isUnix
         ? 0 : limits.connectionsPerAddress &+ limits.spareConnections,
       idle_seconds: UInt32(clamping: limits.idleSeconds), threads: limits.threads,
-      head_bytes: 64 << 10)
+      head_bytes: 48 << 10)
     // Before the first client.
     let before = newestIdentity.withLock { newest in
       defer { newest = identity ?? newest }
@@ -147,7 +147,7 @@ package final class HTTPServer: Sendable {
   ///
   /// - Parameter deadline: what is in flight then is told that the service is shutting down.
   package func stop(until deadline: Deadline) {
-    isStopping.withLock { $0 = true }
+    isStopping.store(true, ordering: .sequentiallyConsistent)
     let daemons = daemons.withLock { daemons in
       defer { daemons = [] }
       return daemons
@@ -188,14 +188,9 @@ package final class HTTPServer: Sendable {
   }
 
   /// Whether connections end with the reply that they get.
-  var isClosing: Bool { isStopping.withLock { $0 } }
+  var isClosing: Bool { isStopping.load(ordering: .sequentiallyConsistent) }
 
-  func nextNumber() -> UInt64 {
-    requests.withLock { number in
-      number += 1
-      return number
-    }
-  }
+  func nextNumber() -> UInt64 { requests.wrappingAdd(1, ordering: .relaxed).newValue }
 
   /// - Returns: whether there is a reply: one that was made a moment ago.
   func answerAtOnce(_ exchange: Exchange) -> Bool {
@@ -209,6 +204,7 @@ package final class HTTPServer: Sendable {
   ///
   /// - Returns: false when there is a reply already.
   func answer(_ exchange: Exchange) -> Bool {
+    exchange.isInFlight = true
     let isAdmitted = inFlight.withLock { exchanges in
       exchanges[exchange.number] = exchange
       return !isClosed.load(ordering: .relaxed)
@@ -237,6 +233,6 @@ package final class HTTPServer: Sendable {
         "peer": "\(exchange.request.peer)", "actor": "\(exchange.request.actor)",
         "request_id": "\(exchange.requestID)",
       ])
-    inFlight.update { $0[exchange.number] = nil }
+    if exchange.isInFlight { inFlight.update { $0[exchange.number] = nil } }
   }
 }

@@ -1,3 +1,4 @@
+internal import PloopControl
 internal import PloopIO
 internal import PloopJSON
 
@@ -19,20 +20,50 @@ final class ReplyCache: Sendable {
   private static let mostBytes = 16 << 20
 
   /// What a reply depends on, as it was before the reply was made.
-  struct Stamp: Equatable, Sendable {
+  struct Stamp: Sendable {
     let changes: UInt64
-    let activity: UInt64
+    /// Nil where it does not depend on what clients do.
+    let activity: DeviceActivity?
+    private let before: UInt64?
+
+    init(changes: UInt64, activity: DeviceActivity?) {
+      self.changes = changes
+      self.activity = activity
+      before = activity?.current
+    }
+
+    func isCurrent(_ changes: UInt64) -> Bool {
+      self.changes == changes && activity?.current == before
+    }
   }
 
   /// A reply with the text of its body, and the route that made it.
-  struct Kept: Sendable {
+  final class Kept: Sendable {
     let reply: HTTPReply
     let route: Route
     let arguments: [String]
-    fileprivate let stamp: Stamp
-    fileprivate let end: UInt64
+    /// Where it is counted when it is given.
+    let tally: Traffic.Tally
+    private let stamp: Stamp
+    private let end: UInt64
+
+    init(
+      _ reply: HTTPReply, _ route: Route, _ arguments: [String], _ tally: Traffic.Tally,
+      _ stamp: Stamp, end: UInt64
+    ) {
+      self.reply = reply
+      self.route = route
+      self.arguments = arguments
+      self.tally = tally
+      self.stamp = stamp
+      self.end = end
+    }
 
     var bytes: Int { reply.sharedBytes?.count ?? 0 }
+
+    func isFresh(at now: UInt64, _ changes: UInt64) -> Bool {
+      now < end && stamp.isCurrent(changes)
+    }
   }
 
   private struct State {
@@ -44,15 +75,15 @@ final class ReplyCache: Sendable {
 
   /// - Parameters:
   ///   - target: of a request.
+  ///   - changes: how often anything has changed.
   ///   - now: nanoseconds of the monotonic clock.
-  ///   - stamp: what it would be made from now.
   /// - Returns: nil where there is none, or none that is new enough.
   func kept(
-    for target: String, now: UInt64 = monotonicNanoseconds(), stamp: (Kept) -> Stamp?
+    for target: String, changes: UInt64, now: UInt64 = monotonicNanoseconds()
   ) -> Kept? {
-    guard let kept = state.withLock({ $0.kept[target] }),
-      now < kept.end, stamp(kept) == kept.stamp
-    else { return nil }
+    guard let kept = state.withLock({ $0.kept[target] }), kept.isFresh(at: now, changes) else {
+      return nil
+    }
     return kept
   }
 
@@ -61,12 +92,12 @@ final class ReplyCache: Sendable {
   ///   - start: nanoseconds of the monotonic clock, when it was begun to be made.
   ///   - now: when it had been made: however long that took, those who stood in line for it are to have it.
   func keep(
-    _ reply: HTTPReply, to target: String, by route: Route, _ arguments: [String], _ stamp: Stamp,
-    begun start: UInt64, now: UInt64 = monotonicNanoseconds()
+    _ reply: HTTPReply, to target: String, by route: Route, _ arguments: [String],
+    _ tally: Traffic.Tally, _ stamp: Stamp, begun start: UInt64,
+    now: UInt64 = monotonicNanoseconds()
   ) {
     let kept = Kept(
-      reply: reply, route: route, arguments: arguments, stamp: stamp,
-      end: now &+ ReplyCache.life(made: now &- start))
+      reply, route, arguments, tally, stamp, end: now &+ ReplyCache.life(made: now &- start))
     guard kept.bytes <= ReplyCache.mostBytes else { return }
     state.withLock { state in
       state.bytes += kept.bytes - (state.kept.updateValue(kept, forKey: target)?.bytes ?? 0)

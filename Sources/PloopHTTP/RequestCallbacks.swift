@@ -8,7 +8,8 @@ internal import PloopTLS
 //
 // It is a C library: what it keeps for us comes back as raw pointers, and here, nowhere else but where a call hands
 // names or headers to us while it lasts (ServerIdentity.swift), they become objects. The server is passed unretained, since it stops its daemons before it goes; an
-// exchange is retained from the first callback of its request to the last one.
+// exchange is retained from the first callback of its request to the last one, and what is known of a connection from
+// its first to its last.
 
 func requestCallbacks(of server: HTTPServer) -> cmicrohttpd_callbacks {
   cmicrohttpd_callbacks(
@@ -27,6 +28,10 @@ final class Exchange: @unchecked Sendable {
   fileprivate(set) var request: HTTPRequest
   fileprivate(set) var requestID: String
   fileprivate var hasHead = false
+  /// Whether the server has it among those in flight; changed by the connection's thread only.
+  var isInFlight = false
+  /// Nil of one without a socket.
+  let client: TimedConnection?
   private let connection: OpaquePointer
   private let state = Locked(State())
 
@@ -37,9 +42,13 @@ final class Exchange: @unchecked Sendable {
     var task: Task<Void, Never>?
   }
 
-  fileprivate init(_ number: UInt64, _ request: HTTPRequest, on connection: OpaquePointer) {
+  fileprivate init(
+    _ number: UInt64, _ request: HTTPRequest, of client: TimedConnection?,
+    on connection: OpaquePointer
+  ) {
     self.number = number
     self.request = request
+    self.client = client
     self.connection = connection
     requestID = "r\(number)"
   }
@@ -94,10 +103,13 @@ private func beginRequest(
 ) -> UnsafeMutableRawPointer? {
   guard let context, let target, let connection else { return nil }
   let server = server(context)
+  let client = cmicrohttpd_slot(connection).map {
+    Unmanaged<TimedConnection>.fromOpaque($0).takeUnretainedValue()
+  }
   let request = HTTPRequest(
-    from: server.clock.peer(of: connection), method: "",
+    from: client?.peer ?? .unknown, method: "",
     target: UnsafeRawBufferPointer(start: target, count: strlen(target)))
-  let exchange = Exchange(server.nextNumber(), request, on: connection)
+  let exchange = Exchange(server.nextNumber(), request, of: client, on: connection)
   return Unmanaged.passRetained(exchange).toOpaque()
 }
 
@@ -120,7 +132,7 @@ private func receiveRequest(
       ClientCertificate(of: $0, to: server.trust)
     }
     exchange.adoptID()
-    server.clock.headerEnded(connection)
+    exchange.client.map(server.clock.headerEnded)
     return beginBody(exchange, server, connection)
   }
   if uploadSize.pointee > 0, let upload {
@@ -129,7 +141,7 @@ private func receiveRequest(
     return MHD_Result.YES
   }
   if exchange.reply == nil, !server.answerAtOnce(exchange) {
-    server.clock.requestEnded(connection) { exchange.abandon() }
+    exchange.client?.isAnswered { exchange.abandon() }
     if server.answer(exchange) { return MHD_Result.YES }
   }
   guard let reply = exchange.reply else { return MHD_Result.NO }
@@ -141,7 +153,7 @@ private func beginBody(
   _ exchange: Exchange, _ server: HTTPServer, _ connection: OpaquePointer
 ) -> MHD_Result {
   do throws(Problem) {
-    guard !server.clock.isSurplus(connection) else {
+    guard exchange.client?.isSurplus != true else {
       throw Problem("too-many-connections", "there are as many connections as may be from there")
     }
     try RequestRules.checkHead(exchange.request)
@@ -170,10 +182,10 @@ private func completeRequest(
   context: UnsafeMutableRawPointer?, connection: OpaquePointer?,
   slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?, code: MHD_RequestTerminationCode
 ) {
-  guard let context, let connection, let slot, let held = slot.pointee else { return }
+  guard let context, let slot, let held = slot.pointee else { return }
   let exchange = Unmanaged<Exchange>.fromOpaque(held).takeRetainedValue()
   slot.pointee = nil
-  server(context).clock.replyEnded(connection)
+  exchange.client.map(server(context).clock.replyEnded)
   exchange.reply?.stream?.body.gone()
   exchange.abandon()
   server(context).completed(exchange)
@@ -184,11 +196,15 @@ private func noteConnection(
   slot: UnsafeMutablePointer<UnsafeMutableRawPointer?>?,
   code: MHD_ConnectionNotificationCode
 ) {
-  guard let context, let connection else { return }
+  guard let context, let connection, let slot else { return }
+  let clock = server(context).clock
   if code == .CONNECTION_NOTIFY_STARTED {
-    server(context).clock.opened(connection, descriptor: cmicrohttpd_descriptor(connection))
-  } else {
-    server(context).clock.closed(connection)
+    slot.pointee = clock.opened(cmicrohttpd_descriptor(connection)).map {
+      Unmanaged.passRetained($0).toOpaque()
+    }
+  } else if let held = slot.pointee {
+    clock.closed(Unmanaged<TimedConnection>.fromOpaque(held).takeRetainedValue())
+    slot.pointee = nil
   }
 }
 

@@ -102,7 +102,8 @@ enum RequestRules {
       || port.first == UInt8(ascii: ":")
         && port.dropFirst().allSatisfy { (0x30...0x39).contains($0) }
     guard isPort else { return nil }
-    return host[..<end].lowercased()
+    let name = String(host[..<end])
+    return name.utf8.contains { (0x41...0x5A).contains($0) } ? name.lowercased() : name
   }
 }
 

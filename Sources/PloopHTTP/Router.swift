@@ -180,7 +180,7 @@ package struct Router: Sendable {
       reply = refuse(request, error, requestID: requestID)
     }
     audit?.note(request, route, reply, requestID: requestID)
-    traffic.count(request.method, template, reply.status, since: start)
+    traffic.tally(request.method, template, reply.status).count(since: start)
     return reply
   }
 
@@ -261,28 +261,23 @@ package struct Router: Sendable {
   private func keeping(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {
     guard route.isKept, call.request.method == "GET", call.target.authority == nil,
       route.reach == .device || call.caller.grant.devices == nil,
-      Watch.parameters.allSatisfy({ call.parameter($0) == nil }),
-      let stamp = stamp(of: route, call.arguments)
+      Watch.parameters.allSatisfy({ call.parameter($0) == nil })
     else { return try await Router.answer(call, by: route) }
+    let changes = service.changes
     // Many may have stood in line for the same: the first of them has made it.
-    if let kept = cache.kept(for: call.request.target, stamp: { _ in stamp }) {
+    if let kept = cache.kept(for: call.request.target, changes: changes) {
       return kept.reply.unlessKnown(to: call.request)
     }
     let start = monotonicNanoseconds()
+    let activity = route.reach == .device ? service.activity(of: call.arguments[0]) : nil
+    let stamp = ReplyCache.Stamp(changes: changes, activity: activity)
     let reply = try await route.handle(call).shared
     if reply.status == 200 {
-      cache.keep(reply, to: call.request.target, by: route, call.arguments, stamp, begun: start)
+      let tally = traffic.tally(call.request.method, route.template, reply.status)
+      cache.keep(
+        reply, to: call.request.target, by: route, call.arguments, tally, stamp, begun: start)
     }
     return reply.unlessKnown(to: call.request)
-  }
-
-  /// - Returns: nil where there is nothing to be shown.
-  private func stamp(of route: Route, _ arguments: [String]) -> ReplyCache.Stamp? {
-    let changes = service.changes
-    guard route.reach == .device else { return ReplyCache.Stamp(changes: changes, activity: 0) }
-    return service.activity(of: arguments[0]).map {
-      ReplyCache.Stamp(changes: changes, activity: $0)
-    }
   }
 
   /// The reply where it was made a moment ago, and may be given to who asks; it takes no time.
@@ -290,7 +285,7 @@ package struct Router: Sendable {
   /// - Parameter request: one whose caller has been asked for.
   func kept(for request: HTTPRequest, requestID: String) -> HTTPReply? {
     guard request.method == "GET", case .success(let caller)? = request.caller,
-      let kept = cache.kept(for: request.target, stamp: { stamp(of: $0.route, $0.arguments) }),
+      let kept = cache.kept(for: request.target, changes: service.changes),
       kept.route.reach == .device || caller.grant.devices == nil
     else { return nil }
     let start = monotonicNanoseconds()
@@ -299,9 +294,12 @@ package struct Router: Sendable {
       try RequestRules.check(request, authority: nil, hosts: hosts)
       try admit(caller, to: kept.route, kept.arguments)
     } catch { return nil }
-    let reply = common(kept.reply.unlessKnown(to: request), requestID)
-    traffic.count(request.method, kept.route.template, reply.status, since: start)
-    return reply
+    let reply = kept.reply.unlessKnown(to: request)
+    let tally =
+      reply.status == kept.reply.status
+      ? kept.tally : traffic.tally(request.method, kept.route.template, reply.status)
+    tally.count(since: start)
+    return common(reply, requestID)
   }
 
   private static func answer(_ call: Call, by route: Route) async throws(Problem) -> HTTPReply {

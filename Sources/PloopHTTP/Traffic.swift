@@ -14,9 +14,28 @@ package final class Traffic: Sendable {
     }
   }
 
-  private struct State {
-    var requests: [Kind: UInt64] = [:]
-    var times: [String: Metric.Histogram] = [:]
+  /// Of one kind, which any number of threads may count.
+  final class Tally: Sendable {
+    /// One for each boundary and one for all beyond, then nanoseconds of all together.
+    private let counters = AtomicCounters(count: Traffic.boundaries.count + 2)
+
+    /// - Parameter start: when the request came, in nanoseconds of the monotonic clock.
+    func count(since start: UInt64) {
+      let nanoseconds = monotonicNanoseconds() - start
+      let seconds = Double(nanoseconds) / 1e9
+      let boundaries = Traffic.boundaries
+      counters.add(1, at: boundaries.firstIndex { seconds <= $0 } ?? boundaries.count)
+      counters.add(nanoseconds, at: boundaries.count + 1)
+    }
+
+    fileprivate var requests: UInt64 {
+      (0...Traffic.boundaries.count).reduce(0) { $0 &+ counters[$1] }
+    }
+
+    fileprivate func add(to times: inout Metric.Histogram) {
+      for index in times.counts.indices { times.counts[index] &+= counters[index] }
+      times.sum += Double(counters[Traffic.boundaries.count + 1]) / 1e9
+    }
   }
 
   /// Upper edges, in seconds; requests that wait for something take longer.
@@ -25,31 +44,35 @@ package final class Traffic: Sendable {
   /// Of requests for which there is no route.
   static let noRoute = "none"
 
-  private let state = Locked(State())
+  private let state = Locked<[Kind: Tally]>([:])
 
   package init() {}
 
-  /// - Parameter start: when it came, in nanoseconds of the monotonic clock.
-  func count(_ method: String, _ route: String?, _ status: Int, since start: UInt64) {
-    let seconds = Double(monotonicNanoseconds() - start) / 1e9
+  /// Where requests are counted that have an outcome.
+  func tally(_ method: String, _ route: String?, _ status: Int) -> Tally {
     let kind = Kind(
       route: route ?? Traffic.noRoute,
       method: Traffic.methods.contains(method) ? method : "other", status: status)
-    state.withLock { state in
-      state.requests[kind, default: 0] += 1
-      state.times[kind.route, default: Metric.Histogram(Traffic.boundaries)]
-        .count(seconds: seconds)
+    return state.withLock { tallies in
+      if let tally = tallies[kind] { return tally }
+      let tally = Tally()
+      tallies[kind] = tally
+      return tally
     }
   }
 
   var metrics: [Metric] {
-    let (requests, times) = state.withLock { ($0.requests, $0.times) }
+    let tallies = state.withLock { $0 }
+    var times: [String: Metric.Histogram] = [:]
+    for (kind, tally) in tallies {
+      tally.add(to: &times[kind.route, default: Metric.Histogram(Traffic.boundaries)])
+    }
     return [
       Metric(
         .counter, "ploopd_http_requests_total", "Requests that were answered.",
-        requests.sorted { $0.key < $1.key }.map { kind, count in
+        tallies.sorted { $0.key < $1.key }.map { kind, tally in
           Metric.Sample(
-            .number(Double(count)),
+            .number(Double(tally.requests)),
             [("route", kind.route), ("method", kind.method), ("code", String(kind.status))])
         }),
       Metric(

@@ -14,8 +14,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
   let limits: Limits
   /// Wall-clock seconds since 1970.
   let since: Double
-  let received = Atomic<UInt64>(0)
-  let sent = Atomic<UInt64>(0)
+  let traffic = ClientTraffic()
   /// Requests so far, refused ones too.
   let requests = Atomic<UInt64>(0)
   private let ending = Atomic<Bool>(false)
@@ -205,7 +204,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
       switch stream.receive(into: input.free()) {
       case .bytes(let count):
         input.received(count)
-        received.wrappingAdd(UInt64(count), ordering: .relaxed)
+        traffic.received.wrappingAdd(UInt64(count), ordering: .relaxed)
         return true
       case .ended: return false
       case .wouldBlock:
@@ -225,7 +224,7 @@ final class Connection<Directory: ExportDirectory>: Sendable {
       switch stream.send(region.slice(done, region.count - done)) {
       case .bytes(let count):
         done += count
-        sent.wrappingAdd(UInt64(count), ordering: .relaxed)
+        traffic.sent.wrappingAdd(UInt64(count), ordering: .relaxed)
       case .ended: return false
       case .wouldBlock:
         // A client that takes its answers slowly is not waited for when the server goes.

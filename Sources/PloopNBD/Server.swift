@@ -110,26 +110,18 @@ package final class Server<Directory: ExportDirectory>: Sendable {
       ClientStatus(
         id: $0.id, peer: $0.socket.peer, since: $0.since, agreement: $0.agreement,
         size: $0.exportSize,
-        receivedBytes: $0.received.load(ordering: .relaxed),
-        sentBytes: $0.sent.load(ordering: .relaxed),
+        receivedBytes: $0.traffic.received.load(ordering: .relaxed),
+        sentBytes: $0.traffic.sent.load(ordering: .relaxed),
         requests: $0.requests.load(ordering: .relaxed),
         requestsInFlight: $0.mailbox.requestsInFlight,
         oldestNanoseconds: $0.mailbox.oldestNanoseconds)
     }
   }
 
-  /// Tells of the clients of exports, without what they are, in no order.
-  package func forEachClient(
-    of names: [[UInt8]],
-    _ body: (_ id: UInt64, _ receivedBytes: UInt64, _ sentBytes: UInt64) -> Void
-  ) {
+  /// Of the clients that exports have now.
+  package func traffic(of names: [[UInt8]]) -> [ClientTraffic] {
     state.withLock { state in
-      for connection in state.connections.values
-      where connection.export.map(names.contains) ?? false {
-        body(
-          connection.id, connection.received.load(ordering: .relaxed),
-          connection.sent.load(ordering: .relaxed))
-      }
+      state.connections.values.filter { $0.export.map(names.contains) ?? false }.map(\.traffic)
     }
   }
 

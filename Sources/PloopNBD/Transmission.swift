@@ -205,7 +205,7 @@ struct Transmission<Directory: ExportDirectory> {
       && lastCall == nil && !connection.isEnding
     switch isAlone ? stream.receiveBriefly(into: target) : stream.receive(into: target) {
     case .bytes(let count):
-      connection.received.wrappingAdd(UInt64(count), ordering: .relaxed)
+      connection.traffic.received.wrappingAdd(UInt64(count), ordering: .relaxed)
       if collecting == nil { input.received(count) } else { collecting?.received(count) }
       return true
     case .ended:
@@ -231,7 +231,7 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
-    let released = output.flush(to: stream, counting: connection.sent)
+    let released = output.flush(to: stream, counting: connection.traffic.sent)
     guard released > 0 else { return false }
     account.give(released)
     stall = nil

@@ -610,7 +610,10 @@ final class FakeService: ServiceAPI {
   let waiting: WaitingRoom
   var changes: UInt64 { waiting.changes }
 
-  func activity(of device: String) -> UInt64? { state.withLock { $0.activity } }
+  func activity(of device: String) -> DeviceActivity? {
+    guard state.withLock({ $0.activity }) != nil else { return nil }
+    return DeviceActivity { [state] in state.withLock { $0.activity ?? 0 } }
+  }
 
   func change(
     of topic: Topic, since changes: UInt64, milliseconds: Int

@@ -1,3 +1,4 @@
+import PloopControl
 import PloopIO
 import PloopJSON
 import TestSupport
@@ -11,22 +12,25 @@ struct ReplyCacheTests {
   private let route = Router.routes[0]
   private let limit: UInt64 = 200_000_000
 
+  private let activity = Locked<UInt64>(0)
+
   private func keep(
-    _ text: String, to target: String = "/v1/devices", changes: UInt64 = 1,
-    activity: UInt64 = 0, made: UInt64 = 100
+    _ text: String, to target: String = "/v1/devices", changes: UInt64 = 1, made: UInt64 = 100
   ) {
+    let stamp = ReplyCache.Stamp(
+      changes: changes, activity: DeviceActivity { [activity] in activity.withLock { $0 } })
     cache.keep(
       HTTPReply(200, .string(text)).shared, to: target, by: route, ["vm"],
-      ReplyCache.Stamp(changes: changes, activity: activity), begun: 1_000 &- made, now: 1_000)
+      Traffic().tally("GET", route.template, 200), stamp, begun: 1_000 &- made, now: 1_000)
   }
 
   private func ask(
-    _ target: String = "/v1/devices", changes: UInt64 = 1, activity: UInt64 = 0, after: UInt64 = 0
+    _ target: String = "/v1/devices", changes: UInt64 = 1, after: UInt64 = 0
   ) -> JSON? {
-    cache.kept(for: target, now: 1_000 + after) { kept in
+    cache.kept(for: target, changes: changes, now: 1_000 + after).flatMap { kept in
       #expect(kept.arguments == ["vm"] && kept.route.operationID == route.operationID)
-      return ReplyCache.Stamp(changes: changes, activity: activity)
-    }.flatMap { try? JSON.read($0.reply.sharedBytes?.region.bytes ?? []) }
+      return try? JSON.read(kept.reply.sharedBytes?.region.bytes ?? [])
+    }
   }
 
   @Test(
@@ -37,9 +41,9 @@ struct ReplyCacheTests {
     #expect(ask(after: limit - 1) == .string("first"))
     #expect(ask("/v1/devices?limit=1") == nil)
     #expect(ask(changes: 2) == nil)
-    #expect(ask(activity: 1) == nil)
     #expect(ask(after: limit) == nil)
-    #expect(cache.kept(for: "/v1/devices", now: 1_000) { _ in nil } == nil)
+    activity.withLock { $0 += 1 }
+    #expect(ask() == nil)
     keep("second", changes: 2)
     #expect(ask(changes: 2) == .string("second"))
   }

@@ -46,6 +46,9 @@ unsigned int cmicrohttpd_connections(struct MHD_Daemon *daemon);
 // The connection's socket, or -1.
 int cmicrohttpd_descriptor(struct MHD_Connection *connection);
 
+// What the connection's slot has held since the callback that told of it, or NULL.
+void *cmicrohttpd_slot(struct MHD_Connection *connection);
+
 // The connection's session of GnuTLS, or NULL without TLS.
 struct gnutls_session_int *cmicrohttpd_session(struct MHD_Connection *connection);
 

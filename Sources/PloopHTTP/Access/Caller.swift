@@ -29,15 +29,16 @@ package struct Grant: Sendable, Equatable {
   package let scopes: Set<Scope>
   /// Nil for all of them, and for what belongs to no device.
   package let devices: DeviceGlobs?
+  /// With those that they include.
+  private let allowed: Set<Scope>
 
   package init(_ scopes: Set<Scope>, devices: DeviceGlobs? = nil) {
     self.scopes = scopes
     self.devices = devices
+    allowed = scopes.reduce(into: []) { $0.formUnion($1.included) }
   }
 
-  package func allows(_ scope: Scope) -> Bool {
-    scopes.contains { $0.included.contains(scope) }
-  }
+  package func allows(_ scope: Scope) -> Bool { allowed.contains(scope) }
 }
 
 /// Who has sent a request.
