@@ -34,7 +34,11 @@ struct CommandLineTests {
       ("token add a --scope read --expires 2001-01-01T00:00:00Z", "over"),
       ("serve --root main", "NAME=DIR"), ("serve --log-level loud", "loud"),
       ("serve --colour", "--colour"), ("serve --config missing.yaml", "missing.yaml"),
-      ("serve --config bad.yaml", "http_listen"), ("serve --config twice.yaml", "log-level"),
+      (
+        "serve --config bad.yaml", "bad.yaml:1: there is no setting http_listen; http-listen is one"
+      ),
+      ("serve --config twice.yaml", "log-level"),
+      ("serve --config value.yaml", "value.yaml:3: nbd-listen: here is no HOST:PORT"),
       ("serve --config list.yaml", "list.yaml"), ("frobnicate", "frobnicate"),
     ])
   func refused(arguments: String, words: String) throws {
@@ -42,7 +46,8 @@ struct CommandLineTests {
     try Tool.shell(
       """
       cd '\(folder.path)' && echo 'http_listen: none' > bad.yaml && echo '- a' > list.yaml &&
-      printf 'log-level: info\\nlog-level: debug\\n' > twice.yaml
+      printf 'log-level: info\\nlog-level: debug\\n' > twice.yaml &&
+      printf '# one\\nlog-level: info\\nnbd-listen: here\\n' > value.yaml
       """)
     let result = try ploopd(arguments, in: folder)
     #expect(result.status == 64, "\(result.output)")
@@ -58,6 +63,37 @@ struct CommandLineTests {
       in: folder)
     #expect(result.status == 1)
     #expect(result.output.contains("the root main cannot be opened"), "\(result.output)")
+  }
+
+  @Test("Settings are checked beside a service that runs with them, and each fault is told")
+  func checked() throws {
+    let folder = try TemporaryFolder()
+    let service = try RunningService(in: folder.path)
+    try Tool.shell(
+      """
+      cd '\(folder.path)' && cat > settings.yaml <<'END'
+      state-dir: \(folder.path)/state
+      root: {main: \(service.images)}
+      http-socket: \(service.httpSocket)
+      http-listen: none
+      nbd-socket: \(service.nbdSocket)
+      nbd-listen: 127.0.0.1:10809
+      END
+      sed -e '/^root/s/images/missing/; s/127.0.0.1/192.0.2.1/' -e '$a audit-log: nowhere/audit.jsonl' \
+        -e '$a nbd-tls-certificates: nothing' -e '$a nbd-tls-verify-peer: true' settings.yaml > faulty.yaml
+      """)
+    let fine = try ploopd("serve --config settings.yaml --check-config", in: folder)
+    #expect(fine.status == 0 && fine.output == "the settings are in order\n", "\(fine.output)")
+    let faulty = try ploopd("serve --config faulty.yaml --check-config", in: folder)
+    #expect(faulty.status == 1)
+    for words in [
+      "root: the root main cannot be opened", "audit-log: nowhere cannot be used",
+      "nbd-listen: nobody can listen at 192.0.2.1", "NBD over TLS: ",
+    ] {
+      #expect(faulty.output.contains("ploopd: \(words)"), "\(faulty.output)")
+    }
+    #expect(try ploopd("serve --check-config", in: folder).status == 0)
+    #expect(try Tool.shell("ls '\(folder.path)'").output.contains("var") == false)
   }
 
   @Test("A file of settings holds the same names, and options win over it")

@@ -98,6 +98,11 @@ struct ServeCommand: ParsableCommand {
       valueName: "ms"))
   var slowOperationMs: String?
   @Flag(help: "Log one JSON object a line.") var logJson = false
+  @Flag(
+    help:
+      "Say what of the settings would keep the service from starting, or that nothing would, and serve nothing; beside a running service too."
+  )
+  var checkConfig = false
 
   func run() throws {
     let settings: Settings
@@ -105,11 +110,20 @@ struct ServeCommand: ParsableCommand {
       throw ValidationError(error.description)
     }
     do {
-      guard try ServiceProcess(settings).run() else { throw ExitCode(1) }
+      let process = try ServiceProcess(settings)
+      if checkConfig { return try ServeCommand.tell(process.faults()) }
+      guard try process.run() else { throw ExitCode(1) }
     } catch let fault as Settings.Fault {
       ServeCommand.complain(fault.description)
       throw ExitCode(1)
     }
+  }
+
+  /// - Throws: when there are any.
+  private static func tell(_ faults: [Settings.Fault]) throws(ExitCode) {
+    for fault in faults { complain(fault.description) }
+    guard faults.isEmpty else { throw ExitCode(1) }
+    print("the settings are in order")
   }
 
   private static func complain(_ text: String) {

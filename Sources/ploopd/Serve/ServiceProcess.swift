@@ -11,7 +11,7 @@ struct ServiceProcess {
   /// Seconds that the whole way down may take.
   private static let stopSeconds = 30
 
-  private let settings: Settings
+  let settings: Settings
   private let handedOver: HandedOverSockets
   private let log: Logger
   private let tail = LogTail()
@@ -122,14 +122,14 @@ struct ServiceProcess {
     }
   }
 
-  private func identity() throws(Settings.Fault) -> ServerIdentity? {
+  func identity() throws(Settings.Fault) -> ServerIdentity? {
     guard let folder = settings.httpCertificates else { return nil }
     do { return try ServerIdentity(folder: folder) } catch {
       throw Settings.Fault(description: error.description)
     }
   }
 
-  private func loadNBDIdentity() throws(Settings.Fault) {
+  func loadNBDIdentity() throws(Settings.Fault) {
     guard settings.nbdCertificates != nil || settings.nbdKeys != nil else { return }
     do throws(TLSFault) {
       let identity = try TLSIdentity(
@@ -169,8 +169,7 @@ struct ServiceProcess {
   }
 
   private func auditLog() -> AuditLog? {
-    let path = settings.auditLog ?? "\(settings.stateFolder)/audit.jsonl"
-    guard path != Settings.none else { return nil }
+    guard let path = settings.auditPath else { return nil }
     return AuditLog(path: path, headPath: "\(settings.stateFolder)/audit.head") { [log] words in
       log.error("audit", metadata: ["reason": "\(words)"])
     }

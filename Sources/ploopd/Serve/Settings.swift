@@ -70,6 +70,12 @@ struct Settings {
     return (usesOwn ? [Settings.ownFolder] : []) + chosen
   }
 
+  /// Nil for nowhere.
+  var auditPath: String? {
+    let path = auditLog ?? "\(stateFolder)/audit.jsonl"
+    return path == Settings.none ? nil : path
+  }
+
   // MARK: Values as they are written
 
   static func socket(_ text: String) -> String? { text == none ? nil : text }

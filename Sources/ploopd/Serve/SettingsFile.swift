@@ -26,14 +26,12 @@ extension Settings {
     guard case .mapping(let mapping) = node else {
       throw Fault(description: "\(path): names and values are expected, as in `http-listen: none`")
     }
-    var seen: Set<String> = []
+    // A name that is there twice is refused by the library.
     for (key, value) in mapping {
       let name = key.string ?? ""
-      guard seen.insert(name).inserted else {
-        throw Fault(description: "\(path): \(name) is there twice")
-      }
+      let place = key.mark.map { "\(path):\($0.line)" } ?? path
       do throws(Fault) { try set(name, value) } catch {
-        throw Fault(description: "\(path): \(error.description)")
+        throw Fault(description: "\(place): \(error.description)")
       }
     }
   }
@@ -84,8 +82,33 @@ extension Settings {
     case "slow-operation-ms":
       slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)
     case "log-json": logJSON = try Settings.flag(value, name)
-    default: throw Fault(description: "there is no setting \(name)")
+    default:
+      let meant = Settings.name(near: name).map { "; \($0) is one" } ?? ""
+      throw Fault(description: "there is no setting \(name)\(meant)")
     }
+  }
+
+  /// A setting's name that somebody has written differently, with two slips of the pen at most.
+  private static func name(near text: String) -> String? {
+    let text = String(text.lowercased().map { $0 == "_" ? "-" : $0 })
+    let near = Settings().pairs.map { (name: $0.name, slips: slips(text, $0.name)) }
+      .min { $0.slips < $1.slips }
+    return near.flatMap { $0.slips <= 2 ? $0.name : nil }
+  }
+
+  /// How many characters have to be put in, left out or changed until one text is the other.
+  private static func slips(_ one: String, _ other: String) -> Int {
+    var row = Array(0...other.count)
+    for (index, character) in one.enumerated() {
+      var corner = row[0]
+      row[0] = index + 1
+      for (column, wanted) in other.enumerated() {
+        let changed = corner + (character == wanted ? 0 : 1)
+        corner = row[column + 1]
+        row[column + 1] = min(changed, corner + 1, row[column] + 1)
+      }
+    }
+    return row[other.count]
   }
 
   private static func flag(_ node: Node, _ name: String) throws(Fault) -> Bool {
