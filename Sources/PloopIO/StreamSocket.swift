@@ -4,6 +4,7 @@ internal import Glibc
 /// A connected socket. No call waits, but ``wait(_:with:until:)`` and ``receiveBriefly(into:)``.
 package final class StreamSocket: Sendable {
   private static let bufferBytes: Int32 = 1 << 20
+  private static let unsentBytes: Int32 = 128 << 10
   private static let briefMilliseconds = 100
 
   private let descriptor: OwnedDescriptor
@@ -58,6 +59,9 @@ package final class StreamSocket: Sendable {
       (Int32(IPPROTO_TCP), TCP_NODELAY, 1), (SOL_SOCKET, SO_KEEPALIVE, 1),
       (Int32(IPPROTO_TCP), TCP_KEEPIDLE, 60), (Int32(IPPROTO_TCP), TCP_KEEPINTVL, 10),
       (Int32(IPPROTO_TCP), TCP_KEEPCNT, 6),
+      // What waits to be sent stays in the processor's cache (docs/performance.md, "TLS"); what is under way to a
+      // distant peer is not part of it.
+      (Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, StreamSocket.unsentBytes),
     ]
     for option in options {
       var value = option.value
@@ -93,11 +97,13 @@ package final class StreamSocket: Sendable {
     }
   }
 
-  package func send(_ region: ByteRegion) -> Transfer {
+  /// - Parameter isFollowed: more is sent at once, so what does not fill a packet may wait for it.
+  package func send(_ region: ByteRegion, isFollowed: Bool = false) -> Transfer {
+    let more = isFollowed ? Int32(MSG_MORE) : 0
     while true {
       let count = Glibc.send(
         descriptor.number, region.start, region.count,
-        Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+        Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT) | more)
       if count >= 0 { return .bytes(count) }
       if errno == EINTR { continue }
       return errno == EAGAIN ? .wouldBlock : .ended

@@ -119,13 +119,14 @@ final class ClientStream {
   func send(_ region: ByteRegion) -> StreamSocket.Transfer {
     guard let tls else { return socket.send(region) }
     if pending == 0 {
-      let count = min(region.count, TLSSession.mostBytes)
+      let isWhole = region.count <= TLSSession.mostBytes
+      let count = isWhole ? region.count : TLSSession.usualBytes
       let outcome = tls.write(region.slice(0, count))
       if case .failed(let reason) = outcome { failure = failure ?? reason }
       guard outcome == .done else { return .ended }
       pending = count
     }
-    switch sendCipherText(tls) {
+    switch sendCipherText(tls, isFollowed: pending < region.count) {
     case .bytes:
       defer { pending = 0 }
       return .bytes(pending)
@@ -135,9 +136,11 @@ final class ClientStream {
   }
 
   /// - Returns: `.bytes` once nothing waits any more.
-  private func sendCipherText(_ tls: TLSSession) -> StreamSocket.Transfer {
+  private func sendCipherText(
+    _ tls: TLSSession, isFollowed: Bool = false
+  ) -> StreamSocket.Transfer {
     while let waiting = tls.waiting {
-      switch socket.send(waiting) {
+      switch socket.send(waiting, isFollowed: isFollowed) {
       case .bytes(let count): tls.sent(count)
       case .wouldBlock: return .wouldBlock
       case .ended: return .ended

@@ -4,7 +4,10 @@ package import PloopIO
 
 /// A server's end of TLS, in memory: whoever has the socket brings what comes, and sends what waits. Of one thread.
 package final class TLSSession {
-  /// What is written at once, in bytes: several records, so that a call to the kernel takes more than one.
+  /// What is written at once where there is more, in bytes: several records, so that a call to the kernel takes more
+  /// than one.
+  package static let usualBytes = 128 << 10
+  /// What can be: the header of a reply has no record, and no call, of its own.
   package static let mostBytes = Int(CGNUTLS_WRITE_BYTES)
 
   package enum Outcome: Equatable {

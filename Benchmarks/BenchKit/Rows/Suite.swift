@@ -10,7 +10,7 @@ package final class Suite {
   package static let rowIDs =
     warmRowIDs + ["neighbours", "fairness", "zeroes", "cold", "first-touch", "cow", "sparse"]
     + chainRowIDs
-    + backupRowIDs + migrateRowIDs + apiRowIDs
+    + backupRowIDs + migrateRowIDs + secureRowIDs + apiRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -38,6 +38,7 @@ package final class Suite {
     try chainRows()
     try backupRows()
     try migrateRows()
+    try secureRows()
     try apiRows()
     try servers.shutDown()
     return Report(

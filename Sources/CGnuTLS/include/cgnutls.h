@@ -82,7 +82,7 @@ ssize_t cgnutls_read(struct cgnutls_session *session, void *bytes, size_t count)
 // Takes all of at most CGNUTLS_WRITE_BYTES, whose cipher text is there to be sent afterwards; 0 or CGNUTLS_FAILED.
 enum cgnutls_outcome cgnutls_write(struct cgnutls_session *session, const void *bytes,
                                    size_t count);
-#define CGNUTLS_WRITE_BYTES (128 * 1024)
+#define CGNUTLS_WRITE_BYTES (132 * 1024)
 // Says that no more is sent; nothing after a failure, as then that would be a lie.
 void cgnutls_bye(struct cgnutls_session *session);
 
