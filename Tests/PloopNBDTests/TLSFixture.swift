@@ -15,9 +15,10 @@ final class TLSFixture {
   ///   - keys: what the file of pre-shared keys says; nil for none.
   ///   - seconds: that a handshake may take.
   ///   - usesRSA: whether the server's key is one by which a client could send his.
+  ///   - hasChain: whether the server's certificate has a long chain; `guest-chain` is a client's then.
   init(
     _ mode: TLSMode, verifiesClients: Bool = false, revoking revoked: String? = nil,
-    keys: String? = nil, seconds: Int = 120, usesRSA: Bool = false
+    keys: String? = nil, seconds: Int = 120, usesRSA: Bool = false, hasChain: Bool = false
   ) throws {
     folder = try TemporaryFolder()
     let certificates = try Certificates(in: folder.path)
@@ -30,6 +31,11 @@ final class TLSFixture {
       "guest", by: "ours", "\(client)\\nsubjectAltName=DNS:vm1.example,URI:urn:vm1")
     try certificates.make("expired", by: "ours", client, isExpired: true)
     try certificates.make("stranger", by: "other", client)
+    if hasChain {
+      try certificates.chain("server", by: "ours", "subjectAltName=DNS:localhost")
+      try Tool.shell(
+        "cd '\(folder.path)' && for end in .pem -key.pem; do cp server$end guest-chain$end; done")
+    }
     let own = try certificates.folder("own", ("server", "server"), trusting: "ours")
     if let revoked { try certificates.revoke(revoked, of: "ours", for: "own") }
     var keyPath: String?

@@ -140,6 +140,22 @@ struct TLSTests {
       """)
   }
 
+  @Test("chains of certificates that fill more than one record are shown and understood")
+  func chains() throws {
+    let server = try TLSFixture(.require, verifiesClients: true, hasChain: true)
+    try server.python(
+      """
+      for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+          c = context('guest-chain')
+          c.minimum_version = c.maximum_version = version
+          s = secure(greeted(), c)
+          assert go(s) == 1
+          s.sendall(request(0, 0, 512, 7))
+          assert reply(s, 512) == (7, bytes(512))
+      """)
+    #expect(server.security.handshakes.done == 2)
+  }
+
   @Test("who has said that he sends no more gets his answers, and a goodbye")
   func halfClosed() throws {
     let server = try TLSFixture(.require)
