@@ -12,7 +12,7 @@ struct ImageCheckCommand: ParsableCommand {
       Exit status: 0 clean, 1 cannot be checked, 2 corrupt, 3 safe repair mends all that is wrong.
       """)
 
-  @OptionGroup var chain: ChainArguments
+  @OptionGroup var arguments: ChainArguments
   @Flag(help: "Mend what can be mended without touching any content.")
   var repair = false
   @Flag(help: "With --repair: mend entries that are guesses, too; without --plan only say how.")
@@ -27,17 +27,18 @@ struct ImageCheckCommand: ParsableCommand {
   }
 
   func run() throws {
-    let (found, repairs) = try reporting(on: chain.all) { () throws(DeviceError) in
-      let found = try look()
-      guard let repairs = try mend(found) else { return (found, [String]()) }
-      return (try look(), repairs)
+    let chain = try arguments.chain()
+    let (found, repairs) = try reporting(on: chain.files) { () throws(DeviceError) in
+      let found = try look(at: chain)
+      guard let repairs = try mend(chain, found) else { return (found, [String]()) }
+      return (try look(at: chain), repairs)
     }
     if json {
-      var report = found.report(naming: chain.all, limit: .max)
+      var report = found.report(naming: chain.files, limit: .max)
       report["repairs"] = .list(repairs.map(JobValue.text))
       printJSON(JobValue.object(report).json)
     } else {
-      show(found, repairs)
+      show(chain, found, repairs)
     }
     switch found.verdict {
     case .clean: break
@@ -47,17 +48,19 @@ struct ImageCheckCommand: ParsableCommand {
   }
 
   /// The files, and with them the locks, are closed again when this returns.
-  private func look() throws(DeviceError) -> ChainCheck {
+  private func look(at chain: NamedChain) throws(DeviceError) -> ChainCheck {
     let found = try ChainCheck(chain.sources())
     for (number, level) in found.levels.enumerated() {
       guard case .unusable(let error) = level, error.code == .signatureUnknown else { continue }
-      throw DeviceError(error, level: number, path: chain.all[number])
+      throw DeviceError(error, level: number, path: chain.files[number])
     }
     return found
   }
 
   /// - Returns: what was done, in words; nil where nothing was tried.
-  private func mend(_ found: ChainCheck) throws(DeviceError) -> [String]? {
+  private func mend(
+    _ chain: NamedChain, _ found: ChainCheck
+  ) throws(DeviceError) -> [String]? {
     if let plan, found.verdict == .corrupt {
       return try ForcedRepair.run(chain.sources(writable: true), plan: plan)
     }
@@ -67,16 +70,16 @@ struct ImageCheckCommand: ParsableCommand {
 
   // MARK: For people
 
-  private func show(_ found: ChainCheck, _ repairs: [String]) {
+  private func show(_ chain: NamedChain, _ found: ChainCheck, _ repairs: [String]) {
     repairs.forEach { print("repaired: \($0)") }
-    for (file, level) in zip(chain.all, found.levels) {
+    for (file, level) in zip(chain.files, found.levels) {
       lines(level).forEach { print("\(file): \($0)") }
     }
     if let mismatch = found.mismatch {
-      print("\(chain.all[mismatch.level]): \(mismatch.error)")
+      print("\(chain.files[mismatch.level]): \(mismatch.error)")
     }
     guard force, let plan = found.repairPlan else { return }
-    for (file, image) in zip(chain.all, plan.images) {
+    for (file, image) in zip(chain.files, plan.images) {
       guard let image, !image.steps.isEmpty else { continue }
       print("\(file): would keep header and index as \(image.backupName(of: file)), then")
       if let lost = image.lostName(of: file) {

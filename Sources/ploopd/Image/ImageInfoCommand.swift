@@ -10,15 +10,16 @@ struct ImageInfoCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "info", abstract: "Show what an image is and how its file is filled.")
 
-  @OptionGroup var chain: ChainArguments
+  @OptionGroup var arguments: ChainArguments
   @Flag(help: "For machines.") var json = false
 
   func run() throws {
-    let found = try reporting(on: chain.all) { () throws(DeviceError) in
+    let chain = try arguments.chain()
+    let found = try reporting(on: chain.files) { () throws(DeviceError) in
       let found = try ChainCheck(chain.sources())
       for (number, level) in found.levels.enumerated() {
         guard case .unusable(let error) = level else { continue }
-        throw DeviceError(error, level: number, path: chain.all[number])
+        throw DeviceError(error, level: number, path: chain.files[number])
       }
       return found
     }
@@ -26,20 +27,20 @@ struct ImageInfoCommand: ParsableCommand {
       printJSON(
         .members([
           "levels": .array(
-            zip(chain.all, found.levels).enumerated().map { number, level in
+            zip(chain.files, found.levels).enumerated().map { number, level in
               self.json(level.1, number: number, file: level.0)
             })
         ]))
     } else {
       for (number, level) in found.levels.enumerated() {
         if number > 0 { print() }
-        print("image: \(chain.all[number])")
+        print("image: \(chain.files[number])")
         lines(level).forEach { print("\($0): \($1)") }
       }
     }
-    try reporting(on: chain.all) { () throws(DeviceError) in
+    try reporting(on: chain.files) { () throws(DeviceError) in
       guard let mismatch = found.mismatch else { return }
-      throw DeviceError(mismatch.error, level: mismatch.level, path: chain.all[mismatch.level])
+      throw DeviceError(mismatch.error, level: mismatch.level, path: chain.files[mismatch.level])
     }
   }
 

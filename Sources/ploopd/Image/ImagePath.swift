@@ -1,4 +1,3 @@
-internal import ArgumentParser
 internal import Glibc
 internal import PloopDevice
 internal import PloopIO
@@ -40,25 +39,5 @@ struct ImagePath {
     } catch {
       throw DeviceError(error)
     }
-  }
-}
-
-/// One image, or several that are the chain of one disk.
-struct ChainArguments: ParsableArguments {
-  @Argument(help: "The image; of a chain all images, oldest first.") var files: [String]
-  @Option(help: "A raw file below the first image.") var rawBase: String?
-
-  /// What was named, oldest first.
-  var all: [String] { (rawBase.map { [$0] } ?? []) + files }
-
-  /// Opens every file, for reading if nothing else is said. Locks that are taken on them go with the result.
-  func sources(writable: Bool = false) throws(DeviceError) -> [DeltaSource] {
-    var sources: [DeltaSource] = []
-    for (level, file) in all.enumerated() {
-      sources.append(
-        try ImagePath(file).source(
-          isRaw: level == 0 && rawBase != nil, writable: writable))
-    }
-    return sources
   }
 }
