@@ -19,6 +19,19 @@ package struct PeerService: Sendable {
     package var readonly: Bool
   }
 
+  /// Who may use an export; what is nil is not asked.
+  package struct Access: Encodable, Sendable {
+    var tls: Bool
+    var names: [String]?
+    var addresses: [String]?
+
+    package init(tls: Bool, names: [String]?, addresses: [String]?) {
+      self.tls = tls
+      self.names = names
+      self.addresses = addresses
+    }
+  }
+
   /// A disk that is to be made there.
   package struct NewDevice: Sendable {
     package var id: String
@@ -96,12 +109,17 @@ package struct PeerService: Sendable {
     }
   }
 
-  package func addExport(_ name: String, of device: String) throws(PeerError) {
+  /// - Parameter access: nil for everybody.
+  package func addExport(
+    _ name: String, of device: String, for access: Access? = nil
+  ) throws(PeerError) {
     struct Body: Encodable {
       var name: String
       var device: String
+      var access: Access?
     }
-    let _: Export = try ask("POST", "/v1/exports", Body(name: name, device: device))
+    let _: Export = try ask(
+      "POST", "/v1/exports", Body(name: name, device: device, access: access))
   }
 
   /// Closes a door, whoever goes through it. That there is none is no error.

@@ -57,7 +57,7 @@ struct MigrateSecurelyTests {
   private func request(_ credentials: String?, id: String, scheme: String = "https") -> String {
     let shown = credentials.map { ",\"credentials\":\"tls/\($0)\"" } ?? ""
     return
-      "{\"type\":\"migrate\",\"device\":\"vm\",\"params\":{\"to\":{\"ploopd\":{\"api\":\"\(scheme)://localhost:\(port)\"\(shown),\"nbd\":\"nbd+unix:///?socket=main:peer/nbd.sock\",\"id\":\"\(id)\",\"directory\":\"\(id)\",\"export\":\"\(id)\"}},\"max_downtime_ms\":60000}}"
+      "{\"type\":\"migrate\",\"device\":\"vm\",\"params\":{\"to\":{\"ploopd\":{\"api\":\"\(scheme)://localhost:\(port)\"\(shown),\"nbd\":\"nbd+unix:///?socket=main:peer/nbd.sock\",\"id\":\"\(id)\",\"directory\":\"\(id)\",\"export\":\"\(id)\",\"access\":{\"addresses\":[\"127.0.0.1\"]}}},\"max_downtime_ms\":60000}}"
   }
 
   /// - Returns: what the job has failed with, before anything was made there.
@@ -81,7 +81,13 @@ struct MigrateSecurelyTests {
     #expect(done["state"] as? String == "succeeded", "\(done)")
     let to = ((done["params"] as? [String: Any])?["to"] as? [String: Any])?["ploopd"]
     #expect((to as? [String: Any])?["credentials"] as? String == "main:tls/\(credentials)")
-    try Tool.shell("nbdcopy '\(there.uri("moved"))' '\(here.folder.path)/after'")
+    // The rules of its door are moved along, so it takes nobody who comes by the Unix socket.
+    let door = try there.get("/v1/exports/moved").json["access"] as? [String: Any]
+    #expect(door?["addresses"] as? [String] == ["127.0.0.1"])
+    #expect(try Tool.shell("nbdinfo '\(there.uri("moved"))'", check: false).status != 0)
+    let open = "{\"name\":\"open\",\"device\":\"moved\",\"readonly\":true}"
+    #expect(try there.post("/v1/exports", open).status == 201)
+    try Tool.shell("nbdcopy '\(there.uri("open"))' '\(here.folder.path)/after'")
     try expectSameBytes("\(here.folder.path)/after", before)
     let actor = credentials == "token" ? "token:mover" : "cert:mover"
     #expect(try Tool.shell("cat '\(there.logFile)'").output.contains("actor=\(actor)"))

@@ -227,6 +227,18 @@ struct SecureNBDTests {
       try size("nbds://localhost:\(port)/\(name)?tls-certificates=\(tls)/\(folder)").status == 0
     }
     #expect(try isServed("d", "guest") && !isServed("d", "anybody"))
+    func clone(_ id: String, _ access: String) throws -> RunningService.Reply {
+      try service.post(
+        "/v1/jobs",
+        "{\"type\":\"clone\",\"device\":\"d\",\"params\":{\"to\":{\"id\":\"\(id)\",\"directory\":\"\(id)\",\"export\":\"\(id)\",\"access\":\(access)}}}",
+        ["Prefer: wait=60"])
+    }
+    let vague = try clone("no", "{\"names\":[\"vm1.example\"]}")
+    #expect(vague.code == "value-impossible")
+    #expect(vague.text.contains("\"/params/to/access/names/0\""))
+    let cloned = try clone("c", own)
+    #expect(cloned.json["state"] as? String == "succeeded", "\(cloned.text)")
+    #expect(try isServed("c", "guest") && !isServed("c", "anybody"))
     #expect(try service.post("/v1/devices/d/push-backup", "{}").status == 201)
     #expect(try isServed("d@backup", "guest") && !isServed("d@backup", "anybody"))
     #expect(try size("nbd://localhost:\(port)/d@backup").status != 0)

@@ -123,6 +123,7 @@ struct OperationTests {
     ("run restore nas 1 --into vm1/DiskDescriptor.xml", .addJob),
     ("run verify nas --device vm1", .addJob), ("run prune --device vm1 --keep-last 3", .addJob),
     ("run clone --device vm1 --snapshot {x} --linked --as vm2", .addJob),
+    ("run clone --device vm1 --as vm2 --export vm2 --client-name psk:b", .addJob),
     ("run import --image a.raw --format raw --cluster-size 1M --as vm2", .addJob),
     ("run export --device vm1 --to-image a.raw --to-format raw", .addJob),
     ("run migrate vm1 --to-nbd nbd://a/b", .addJob), ("run clean a b", .addJob),

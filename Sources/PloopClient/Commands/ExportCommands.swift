@@ -50,17 +50,7 @@ struct ExportCreate: RequestCommand {
   @Flag(help: "Though there is another one for writing.") var sharedWriters = false
   @Option(help: ArgumentHelp("What clients are told of it.", valueName: "text"))
   var description: String?
-  @Flag(help: "Only by TLS.") var tls = false
-  @Option(
-    help: ArgumentHelp(
-      "Only for clients whose certificate (dns:, uri:, mail:, cn:) or key (psk:) has this name; may be given several times.",
-      valueName: "kind:name"))
-  var clientName: [String] = []
-  @Option(
-    help: ArgumentHelp(
-      "Only for clients of this address or network; may be given several times.",
-      valueName: "address"))
-  var clientAddress: [String] = []
+  @OptionGroup(title: "Who may use it") var access: AccessOptions
   @Option(
     help: ArgumentHelp(
       "Wait as long, at most 60, for a job that has the device.", valueName: "seconds"))
@@ -74,11 +64,27 @@ struct ExportCreate: RequestCommand {
         "name": .string(export), "device": .string(name.device),
         "snapshot": snapshot.map(JSON.string), "readonly": readonly ? .bool(true) : nil,
         "shared_writers": sharedWriters ? .bool(true) : nil,
-        "description": description.map(JSON.string), "access": access,
+        "description": description.map(JSON.string), "access": access.json,
       ]))
   }
+}
 
-  private var access: JSON? {
+/// Who may use an export that is opened.
+struct AccessOptions: ParsableArguments {
+  @Flag(help: "Only by TLS.") var tls = false
+  @Option(
+    help: ArgumentHelp(
+      "Only for clients whose certificate (dns:, uri:, mail:, cn:) or key (psk:) has this name; may be given several times.",
+      valueName: "kind:name"))
+  var clientName: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "Only for clients of this address or network; may be given several times.",
+      valueName: "address"))
+  var clientAddress: [String] = []
+
+  /// nil for everybody.
+  var json: JSON? {
     guard tls || !clientName.isEmpty || !clientAddress.isEmpty else { return nil }
     func list(_ texts: [String]) -> JSON? {
       texts.isEmpty ? nil : .array(texts.map(JSON.string))

@@ -73,12 +73,14 @@ struct NewCopyOptions: ParsableArguments {
   var directory: String?
   @Option(help: ArgumentHelp("Open a door of this name to it.", valueName: "name"))
   var export: String?
+  @OptionGroup(title: "Who may use that door") var access: AccessOptions
 
   /// nil where it has no name.
   var json: JSON? {
     device.map {
       .members([
         "id": .string($0), "directory": .string(directory ?? $0), "export": export.map(JSON.string),
+        "access": access.json,
       ])
     }
   }
@@ -271,6 +273,7 @@ struct RunMigrate: RunCommand {
   var directory: String?
   @Option(help: ArgumentHelp("With --to-api: a door that is opened there.", valueName: "name"))
   var export: String?
+  @OptionGroup(title: "Who may use that door") var access: AccessOptions
   @Option(help: ArgumentHelp("How long writers wait at most.", valueName: "ms"))
   var maxDowntime: UInt64?
   @Flag(help: "Detach the device here when it was moved, instead of leaving it suspended.")
@@ -289,6 +292,7 @@ struct RunMigrate: RunCommand {
         JSON.members([
           "api": .string(api), "nbd": toServer.map(JSON.string),
           "directory": .string(directory ?? name.device), "export": export.map(JSON.string),
+          "access": access.json,
         ])
       }
       return try options.request(

@@ -103,6 +103,7 @@ struct RestoredDisk {
     var request = AttachRequest(
       id: disk.id, source: .descriptor(AttachRequest.DescriptorReference(path: descriptor.path)))
     request.exportName = disk.export
+    request.exportAccess = disk.access
     request.caller = "job:\(job)"
     let controller = try service.reserve(disk.id, by: job)
     do throws(ServiceError) {

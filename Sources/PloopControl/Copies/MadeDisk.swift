@@ -4,13 +4,16 @@ internal import PloopIO
 
 /// A disk that a job is to make of another one, or of a backup, a file or an export.
 struct MadeDisk: Equatable, Sendable {
-  static let directoryPointer = "/params/to/directory"
+  static let pointer = "/params/to"
+  static let directoryPointer = "\(pointer)/directory"
 
   var id: String
   /// `root:relative`.
   var directory: String
   /// The name of a door to it, if it is to have one.
   var export: String?
+  /// Who may come in by it; nil for everybody.
+  var access: ExportAccess?
   /// Of its image; nil for that of what is copied, or 2.
   var version: ImageVersion?
 
@@ -19,6 +22,7 @@ struct MadeDisk: Equatable, Sendable {
     id = try to.requiredName("id")
     directory = try to.requiredText("directory")
     export = try to.name("export")
+    access = try to.access(of: export)
     version = try to.version()
     try to.finish()
   }
@@ -26,6 +30,7 @@ struct MadeDisk: Equatable, Sendable {
   var value: JobValue {
     var members = ["id": JobValue.text(id), "directory": .text(directory)]
     members["export"] = export.map(JobValue.text)
+    members["access"] = access?.value
     members["version"] = version.map { .number(UInt64($0.rawValue)) }
     return .object(members)
   }
@@ -57,8 +62,9 @@ extension Service {
 
   /// Where a disk's image will be, which nobody else has or is to have.
   ///
-  /// - Throws: `device-exists`, `export-exists`, `image-exists`.
+  /// - Throws: `device-exists`, `export-exists`, `image-exists`; `value-impossible` where its export could let nobody in.
   func place(for disk: MadeDisk) throws(ServiceError) -> Roots.Location {
+    if let access = disk.access { try require(access, within: MadeDisk.pointer) }
     try requireUnknown(disk)
     let location = try image(of: disk)
     try requireNobodyMakes(location)

@@ -249,6 +249,9 @@ struct JobParameters {
     ServiceError(.valueImpossible, "\(name): \(detail)", pointer: pointer(name))
   }
 
+  /// Where they stand in the request.
+  var place: String { ServiceError.pointer(path) }
+
   /// To a member, in the request.
   func pointer(_ name: String) -> String { ServiceError.pointer(path + [name]) }
 

@@ -102,7 +102,7 @@ struct MigrateJob: JobWork {
   }
 
   /// Why another service opens no door to a disk that is its own by then.
-  private static let doorFaults: Set = ["export-exists", "writer-exists"]
+  private static let doorFaults: Set = ["export-exists", "writer-exists", "value-impossible"]
 
   /// Behind the hand-over: whatever may pass is waited for, and nobody can cancel it.
   private func finish(

@@ -20,6 +20,8 @@ struct PeerDestination: Equatable, Sendable {
   var directory: String
   /// The name of a door that is opened when the disk is taken over, if there is to be one.
   var export: String?
+  /// Who may come in by it; nil for everybody. Whether anybody could, the other service knows.
+  var access: ExportAccess?
 
   init(_ members: JobParameters) throws(ServiceError) {
     var members = members
@@ -30,6 +32,7 @@ struct PeerDestination: Equatable, Sendable {
     id = try members.name("id")
     directory = try members.requiredText("directory")
     export = try members.name("export")
+    access = try members.access(of: export)
     try members.finish()
     guard exportURI("x") != nil else {
       throw members.impossible("nbd", "the address of a server, without an export, is expected")
@@ -61,6 +64,7 @@ struct PeerDestination: Equatable, Sendable {
     members["tls"] = tls?.value
     members["id"] = id.map(JobValue.text)
     members["export"] = export.map(JobValue.text)
+    members["access"] = access?.value
     return .object(members)
   }
 

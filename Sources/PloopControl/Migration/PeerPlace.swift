@@ -96,7 +96,10 @@ struct PeerPlace: MigrationPlace {
       }
       return
     }
-    try asking { () throws(PeerError) in try peer.addExport(export, of: id) }
+    let access = destination.access.map {
+      PeerService.Access(tls: $0.tls, names: $0.names, addresses: $0.addresses)
+    }
+    try asking { () throws(PeerError) in try peer.addExport(export, of: id, for: access) }
   }
 
   func discard() {
