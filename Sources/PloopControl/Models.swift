@@ -380,6 +380,17 @@ package struct DeviceStatistics: Sendable {
     package var histogram: [UInt64] = []
   }
 
+  /// Requests that had to wait, and for how long, all together.
+  package struct Waits: Sendable {
+    package var count: UInt64
+    package var nanoseconds: UInt64
+
+    package init(count: UInt64, nanoseconds: UInt64) {
+      self.count = count
+      self.nanoseconds = nanoseconds
+    }
+  }
+
   package var device: String
   package var since: Double
   package var boundariesMicroseconds: [UInt64]
@@ -400,6 +411,9 @@ package struct DeviceStatistics: Sendable {
   package var recordingWaitNanoseconds: UInt64
   /// A part of it: for the copies of push backups.
   package var backupWaitNanoseconds: UInt64
+  /// Of NBD clients that had to wait since the disk's clients may go only so fast.
+  package var throttledReads: Waits
+  package var throttledWrites: Waits
   package var inFlight: UInt64
   package var clients: UInt64
   package var idleSeconds: Double

@@ -204,6 +204,10 @@ extension Service {
     let clients = (controller.now.record?.exports ?? []).reduce(0) {
       $0 + self.clients(of: $1.name).count
     }
+    let throttled = controller.throttle.waits
+    func waits(_ waits: RequestThrottle.Waits) -> DeviceStatistics.Waits {
+      DeviceStatistics.Waits(count: waits.count, nanoseconds: waits.nanoseconds)
+    }
     return DeviceStatistics(
       device: controller.id, since: controller.now.attachedAt,
       boundariesMicroseconds: Statistics.boundariesMicroseconds, read: operation(.read),
@@ -215,7 +219,8 @@ extension Service {
       longestPauseNanoseconds: values.longestPauseNanoseconds,
       recordingWaits: values.recordingWaits,
       recordingWaitNanoseconds: values.recordingWaitNanoseconds,
-      backupWaitNanoseconds: values.backupWaitNanoseconds, inFlight: values.inFlight,
+      backupWaitNanoseconds: values.backupWaitNanoseconds, throttledReads: waits(throttled.reads),
+      throttledWrites: waits(throttled.writes), inFlight: values.inFlight,
       clients: UInt64(clients),
       idleSeconds: Double(values.nanosecondsSinceLastRequest) / 1e9,
       revision: controller.now.record?.revision ?? 0)

@@ -12,9 +12,17 @@ package final class RequestThrottle: Sendable {
     fileprivate(set) var hasCome = false
     fileprivate var reads = ThrottleLane.Place()
     fileprivate var writes = ThrottleLane.Place()
+    /// What the request that has begun last was charged for, or is to be in pieces.
+    fileprivate var paidBytes: UInt64 = 0
 
     /// The request has begun: the next one is told by itself.
     mutating func next() { hasCome = false }
+  }
+
+  /// Requests that had to wait before they began, and for how long, all together.
+  package struct Waits: Sendable, Equatable {
+    package var count: UInt64 = 0
+    package var nanoseconds: UInt64 = 0
   }
 
   private struct Lanes {
@@ -38,6 +46,11 @@ package final class RequestThrottle: Sendable {
     change(rates)
   }
 
+  /// Since the disk was attached.
+  package var waits: (reads: Waits, writes: Waits) {
+    lanes.withLock { ($0.reads.waits, $0.writes.waits) }
+  }
+
   /// Whether there are limits.
   var isLimiting: Bool { isOn.load(ordering: .relaxed) }
 
@@ -53,7 +66,7 @@ package final class RequestThrottle: Sendable {
           bytesPerSecond: new.writeBytes, operationsPerSecond: new.writeOperations,
           burstSeconds: new.burstSeconds, now)
       // Who is not asked for a turn takes none from the line.
-      return new.isUnlimited ? lanes.reads.clear() + lanes.writes.clear() : bells
+      return new.isUnlimited ? lanes.reads.clear(now) + lanes.writes.clear(now) : bells
     }
     isOn.store(!new.isUnlimited, ordering: .relaxed)
     bells.forEach { $0.ring() }
@@ -64,8 +77,10 @@ package final class RequestThrottle: Sendable {
   /// - Parameter bell: rung when it may have come sooner than it was told.
   /// - Returns: 0 once the request may begin, otherwise after how many nanoseconds it may.
   func delay(of request: Request, _ turn: inout Turn, bell: Bell? = nil) -> UInt64 {
-    guard isLimiting, !turn.hasCome, request.isLimited else {
+    guard !turn.hasCome else { return 0 }
+    guard isLimiting, request.isLimited else {
       turn.hasCome = true
+      turn.paidBytes = 0
       return 0
     }
     let now = clock()
@@ -75,6 +90,7 @@ package final class RequestThrottle: Sendable {
         : lanes.reads.delay(request.costBytes, of: &turn.reads, bell: bell, now)
     }
     turn.hasCome = delay == 0
+    turn.paidBytes = request.costBytes
     return delay
   }
 
@@ -99,6 +115,17 @@ package final class RequestThrottle: Sendable {
       }
     }
     turn.hasCome = true
+    turn.paidBytes = request.costBytes
+  }
+
+  /// Of the WRITE that has begun last, whose connection is over: so many bytes of its payload have never come.
+  func giveBack(_ byteCount: Int, of turn: inout Turn) {
+    let count = min(UInt64(clamping: byteCount), turn.paidBytes)
+    guard count > 0 else { return }
+    turn.paidBytes -= count
+    let now = clock()
+    let bells = lanes.withLock { $0.writes.giveBack(count, of: &turn.writes, now) }
+    bells.forEach { $0.ring() }
   }
 
   /// The connection is over: its next request does not begin, and what it owes for the others is not forgotten.

@@ -17,6 +17,8 @@ struct ThrottleLane {
     fileprivate var isForNext = false
     /// For requests that have begun.
     fileprivate var owedBytes: UInt64 = 0
+    /// When the next request was first told to wait; nil where it has not been.
+    fileprivate var waitsSince: UInt64?
   }
 
   private struct Claim {
@@ -24,6 +26,7 @@ struct ThrottleLane {
     let bytes: UInt64
     let operations: UInt64
     let bell: Bell?
+    let since: UInt64
     /// When what was taken before is paid for: on the monotonic clock, in nanoseconds.
     var instant: UInt64
   }
@@ -31,6 +34,8 @@ struct ThrottleLane {
   private var bytes: Throttle
   private var operations: Throttle
   private var waiting: [Claim] = []
+  /// Of requests that have begun since.
+  private(set) var waits = RequestThrottle.Waits()
   private var lastNumber: UInt64 = 0
 
   init(_ now: UInt64) {
@@ -57,10 +62,11 @@ struct ThrottleLane {
         place.number = nil
         if let index {
           waiting.remove(at: index)
-          if place.isForNext { return 0 }
-        } else if place.isForNext {
-          // The limits were lifted meanwhile, and nothing was charged.
-          place.owedBytes = 0
+          if place.isForNext { return begin(&place, now) }
+        } else {
+          // The limits were lifted meanwhile: its wait is counted, and nothing was charged.
+          place.waitsSince = nil
+          if place.isForNext { place.owedBytes = 0 }
         }
       }
       place.isForNext = place.owedBytes == 0
@@ -72,19 +78,33 @@ struct ThrottleLane {
       if instant > now {
         lastNumber &+= 1
         place.number = lastNumber
+        let since = place.waitsSince ?? now
+        place.waitsSince = since
         waiting.append(
           Claim(
-            number: lastNumber, bytes: piece, operations: count, bell: bell, instant: instant))
+            number: lastNumber, bytes: piece, operations: count, bell: bell, since: since,
+            instant: instant))
       } else if place.isForNext {
-        return 0
+        return begin(&place, now)
       }
     }
+  }
+
+  private mutating func begin(_ place: inout Place, _ now: UInt64) -> UInt64 {
+    if let since = place.waitsSince.take() { count(since, now) }
+    return 0
+  }
+
+  private mutating func count(_ since: UInt64, _ now: UInt64) {
+    waits.count += 1
+    waits.nanoseconds += now > since ? now - since : 0
   }
 
   /// Of a request that does not begin: nobody pays for what is not done.
   ///
   /// - Returns: the bells of those who may begin sooner by it.
   mutating func giveBack(_ place: inout Place, _ now: UInt64) -> [Bell] {
+    place.waitsSince = nil
     guard place.isForNext, let number = place.number else { return [] }
     place.number = nil
     place.owedBytes = 0
@@ -94,6 +114,16 @@ struct ThrottleLane {
       lane.bytes.giveBack(claim.bytes, now: now)
       lane.operations.giveBack(claim.operations, now: now)
     }
+  }
+
+  /// Of the place's request, which has begun, so many bytes are not taken after all: what it still owes first.
+  ///
+  /// - Returns: the bells of those who may begin sooner by it.
+  mutating func giveBack(_ byteCount: UInt64, of place: inout Place, _ now: UInt64) -> [Bell] {
+    let owed = min(byteCount, place.owedBytes)
+    place.owedBytes -= owed
+    guard byteCount > owed else { return [] }
+    return chargeAnew(now) { $0.bytes.giveBack(byteCount - owed, now: now) }
   }
 
   /// A request begins without a turn; who comes later waits for it all the same.
@@ -120,7 +150,8 @@ struct ThrottleLane {
   }
 
   /// Nobody waits any more.
-  mutating func clear() -> [Bell] {
+  mutating func clear(_ now: UInt64) -> [Bell] {
+    for claim in waiting { count(claim.since, now) }
     defer { waiting = [] }
     return waiting.compactMap(\.bell)
   }

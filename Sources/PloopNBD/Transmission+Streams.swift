@@ -15,7 +15,8 @@ struct StreamedWrite {
 
   init(_ request: Request) { self.request = request }
 
-  var isComplete: Bool { done == request.payloadBytes }
+  var isComplete: Bool { missingBytes == 0 }
+  var missingBytes: Int { request.payloadBytes - done }
   var offset: UInt64 { request.offset + UInt64(done) }
 
   /// How many of the bytes that are there to write now; nil when more should come first.
@@ -49,6 +50,7 @@ struct CollectedWrite {
   }
 
   var isComplete: Bool { count == memory.count }
+  var missingBytes: Int { memory.count - count }
   /// Where bytes may be received now.
   var room: ByteRegion { memory.slice(count, granted - count) }
   var nextGrant: Int { min(CollectedWrite.grantBytes, memory.count - granted) }
@@ -164,6 +166,21 @@ extension Transmission {
     roomWanted = 0
     reading = nil
     return nil
+  }
+
+  /// Of the payload of a request that is being taken: what has not been received.
+  var missingBytes: Int {
+    var missing = 0
+    if let streaming {
+      missing = streaming.missingBytes
+    } else if let collecting {
+      missing = collecting.missingBytes
+    } else if turn.hasCome, let header = input.peek(session.style.requestBytes),
+      let request = Request(header, session.style)
+    {
+      missing = session.style.requestBytes + request.payloadBytes
+    }
+    return max(0, missing - input.available)
   }
 
   // MARK: Lent pages

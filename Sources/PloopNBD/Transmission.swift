@@ -54,7 +54,7 @@ struct Transmission<Directory: ExportDirectory> {
   private var taken: UInt64 = 0
   private let throttle: RequestThrottle?
   /// Of the next request, which may be looked at more than once.
-  private var turn = RequestThrottle.Turn()
+  private(set) var turn = RequestThrottle.Turn()
   /// When it comes.
   private var turnComes = Deadline.never
   /// When the connection ends although replies have not been taken.
@@ -108,6 +108,7 @@ struct Transmission<Directory: ExportDirectory> {
     if !mailbox.isIdle || !output.isEmpty || output.isCut { stream.tear() }
     drain()
     output.cut()
+    throttle?.giveBack(missingBytes, of: &turn)
     throttle?.leave(&turn)
     if output.hasFailed { door.stopLending() }
     account.close()

@@ -67,6 +67,33 @@ struct MetricsTests {
     #expect(value("ploopd_device_recording_waits_total{device=\"vm\"}", in: text) ?? 0 > 0)
   }
 
+  @Test("a disk's limits are seen, and how long its clients have waited for them")
+  func throttle() throws {
+    func limit(_ rates: String) throws {
+      #expect(try service.patch("/v1/devices/vm", "{\"throttle\":\(rates)}").status == 200)
+    }
+    try limit("{\"write_bps\":1073741824,\"read_iops\":2}")
+    // The second of three has to wait at least.
+    try Tool.shell(
+      "qemu-io -f raw -c 'read 0 4k' -c 'read 4k 4k' -c 'read 8k 4k' '\(service.uri("vm"))'",
+      seconds: 300)
+    var text = try scrape()
+    let device = "ploopd_device_throttle"
+    #expect(
+      value("\(device)_bytes_per_second{device=\"vm\",op=\"write\"}", in: text) == 1_073_741_824)
+    #expect(value("\(device)_bytes_per_second{device=\"vm\",op=\"read\"}", in: text) == nil)
+    #expect(value("\(device)_ops_per_second{device=\"vm\",op=\"read\"}", in: text) == 2)
+    let waits = try #require(value("\(device)_waits_total{device=\"vm\",op=\"read\"}", in: text))
+    let seconds = value("\(device)_wait_seconds_total{device=\"vm\",op=\"read\"}", in: text)
+    #expect(waits > 0 && seconds ?? 0 > 0)
+    #expect(value("\(device)_waits_total{device=\"vm\",op=\"write\"}", in: text) == 0)
+    let told = try service.get("/v1/devices/vm/stats").json
+    #expect(told["throttle_read_waits"] as? Double ?? 0 >= waits)
+    try limit("null")
+    text = try scrape()
+    #expect(value("\(device)_ops_per_second{device=\"vm\",op=\"read\"}", in: text) == nil)
+  }
+
   @Test("what jobs back up is counted, and the last instant is seen")
   func backupJob() throws {
     try Tool.shell("qemu-io -f raw -c 'write 0 4M' '\(service.uri("vm"))'")

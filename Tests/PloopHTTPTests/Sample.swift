@@ -221,7 +221,9 @@ enum Sample {
       write: operation, flush: operation, trim: operation, zero: operation, cache: operation,
       copyOnWriteClusters: 310, allocatedClusters: 12, pauses: 2, pauseNanoseconds: 5_000_000,
       longestPauseNanoseconds: 3_000_000, recordingWaits: 1,
-      recordingWaitNanoseconds: 1_500_000, backupWaitNanoseconds: 1_000_000, inFlight: 3,
+      recordingWaitNanoseconds: 1_500_000, backupWaitNanoseconds: 1_000_000,
+      throttledReads: .init(count: 2, nanoseconds: 40_000_000),
+      throttledWrites: .init(count: 0, nanoseconds: 0), inFlight: 3,
       clients: 1, idleSeconds: 0.25,
       revision: 41)
   }

@@ -120,6 +120,50 @@ struct ThrottleTests {
     #expect(delays() == [0, 0, 0, 0])
   }
 
+  @Test("how long requests have waited is counted once they begin, and when the limits are lifted")
+  func waits() throws {
+    let throttle = RequestThrottle(
+      TransferRates(readBytes: 1_000, writeBytes: 1 << 20), clock: { [clock] in clock.now })
+    func waits() -> [UInt64] {
+      let waits = throttle.waits
+      return [
+        waits.reads.count, waits.reads.nanoseconds / second, waits.writes.count,
+        waits.writes.nanoseconds / second,
+      ]
+    }
+    let (read, write) = (try request(0, 1_000), try request(1, 3 << 20))
+    var (first, other, writer) = (
+      RequestThrottle.Turn(), RequestThrottle.Turn(), RequestThrottle.Turn()
+    )
+    #expect(throttle.delay(of: read, &first) == 0)
+    #expect(throttle.delay(of: read, &other) > 0)
+    #expect(throttle.delay(of: write, &writer) == 0)
+    writer.next()
+    #expect(waits() == [0, 0, 0, 0])
+    // The next write waits for three turns of what the first one owes and takes, and is counted once.
+    while true {
+      let delay = throttle.delay(of: write, &writer)
+      if delay == 0 { break }
+      clock.advance(delay)
+    }
+    #expect(throttle.delay(of: read, &other) == 0)
+    #expect(waits() == [1, 3, 1, 3])
+    for _ in 0..<2 {
+      first.next()
+      #expect(throttle.delay(of: read, &first) == 0)
+    }
+    // Who leaves the line has not begun.
+    other.next()
+    #expect(throttle.delay(of: read, &other) > 0)
+    throttle.leave(&other)
+    first.next()
+    #expect(throttle.delay(of: read, &first) > 0)
+    clock.advance(second / 2)
+    throttle.change(nil)
+    #expect(throttle.delay(of: read, &first) == 0)
+    #expect(waits() == [2, 3, 1, 3])
+  }
+
   @Test("limits that limit nothing cost nothing")
   func unlimited() throws {
     let throttle = RequestThrottle(TransferRates(burstSeconds: 9))
@@ -250,6 +294,25 @@ struct ThrottledClientTests {
     #expect(becomes { clients().isEmpty })
     #expect((1...3).allSatisfy { disk.content($0 << 16, 512) == bytes })
     #expect(try debt(isWrite: true) == 2_048)
+  }
+
+  @Test(
+    "of a payload that never comes nothing is paid for", arguments: [false, true],
+    [
+      (announced: 100_000, sent: 5_000), (announced: 4 << 20, sent: 100_000),
+      (announced: 3 << 20, sent: 2 << 20),
+    ] as [(announced: UInt64, sent: UInt64)])
+  func cutShort(overTCP: Bool, bytes: (announced: UInt64, sent: UInt64)) throws {
+    var client: RawClient? = try self.client(overTCP: overTCP)
+    change(.init(writeBytes: 1))
+    client?.send(
+      RawClient.request(1, length: UInt32(bytes.announced))
+        + [UInt8](repeating: 7, count: Int(bytes.sent)))
+    #expect(try becomes { try debt(isWrite: true) == min(bytes.announced, 1 << 20) })
+    client = nil
+    #expect(becomes { clients().isEmpty })
+    #expect(try debt(isWrite: true) == bytes.sent)
+    #expect(disk.content(0, 64 << 10).starts(with: [7, 7]) == (bytes.announced > 128 << 10))
   }
 
   @Test("what a client has sent goes in its order, so a FLUSH waits behind its own WRITE alone")

@@ -1,3 +1,5 @@
+internal import PloopIO
+
 // What is measured of devices, and of what is recorded of them.
 
 /// Everything that is known of a device when somebody collects metrics.
@@ -40,7 +42,7 @@ struct DeviceMetric {
 }
 
 extension DeviceMetric {
-  static var all: [DeviceMetric] { shape + work + pauses + recording }
+  static var all: [DeviceMetric] { shape + work + pauses + throttles + recording }
 
   private static var shape: [DeviceMetric] {
     [
@@ -120,6 +122,43 @@ extension DeviceMetric {
         "A part of it: for how long they waited for the copy of a push backup."
       ) { .init(Double($0.backupWaitNanoseconds) / 1e9) },
     ]
+  }
+
+  private static var throttles: [DeviceMetric] {
+    [
+      limit("bytes", \.readBytes, \.writeBytes), limit("ops", \.readOperations, \.writeOperations),
+      throttled("waits", "Requests of NBD clients that had to wait for their turn under it.") {
+        Double($0.count)
+      },
+      throttled("wait_seconds", "For how long they had to wait.") { Double($0.nanoseconds) / 1e9 },
+    ]
+  }
+
+  private static func limit(
+    _ unit: String, _ reads: KeyPath<TransferRates, UInt64>,
+    _ writes: KeyPath<TransferRates, UInt64>
+  ) -> DeviceMetric {
+    DeviceMetric(
+      .gauge, "device_throttle_\(unit)_per_second",
+      "How fast the NBD clients of the disk may go, all of them together; none where it is no limit."
+    ) { device in
+      [("read", reads), ("write", writes)].compactMap { operation, rate in
+        let value = device.info.throttle?[keyPath: rate] ?? 0
+        return value > 0 ? .init(value, [("op", operation)]) : nil
+      }
+    }
+  }
+
+  private static func throttled(
+    _ name: String, _ help: String, _ value: @escaping (DeviceStatistics.Waits) -> Double
+  ) -> DeviceMetric {
+    DeviceMetric(.counter, "device_throttle_\(name)_total", help) { device in
+      guard let statistics = device.statistics else { return [] }
+      return [
+        .init(value(statistics.throttledReads), [("op", "read")]),
+        .init(value(statistics.throttledWrites), [("op", "write")]),
+      ]
+    }
   }
 
   private static var recording: [DeviceMetric] {

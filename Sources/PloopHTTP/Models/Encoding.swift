@@ -201,6 +201,10 @@ extension DeviceStatistics {
       "recording_waits": .count(recordingWaits),
       "recording_wait_ns_sum": .count(recordingWaitNanoseconds),
       "backup_wait_ns_sum": .count(backupWaitNanoseconds),
+      "throttle_read_waits": .count(throttledReads.count),
+      "throttle_read_wait_ns_sum": .count(throttledReads.nanoseconds),
+      "throttle_write_waits": .count(throttledWrites.count),
+      "throttle_write_wait_ns_sum": .count(throttledWrites.nanoseconds),
       "in_flight": .count(inFlight), "clients": .count(clients),
       "idle_seconds": .number(idleSeconds), "revision": .count(revision),
     ])

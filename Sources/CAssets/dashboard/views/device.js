@@ -78,7 +78,7 @@ function page(device, parts, map) {
         map ? map.node : h("p", { class: "hint" }, "Reading …"),
         checkpoints(device, parts),
       ),
-      panel("Requests", { source: ["GET", `${path}/stats`], wide: true }, deviceFigures(parts)),
+      panel("Requests", { source: ["GET", `${path}/stats`], wide: true }, deviceFigures(device, parts)),
       panel("Jobs", { source: ["GET", `/v1/jobs?device=${device.id}`], wide: true }, jobs(device))));
 }
 

@@ -7,7 +7,7 @@ import { spark } from "../components/spark.js";
 
 const OPERATIONS = ["read", "write", "flush", "trim", "zero"];
 
-export function deviceFigures({ stats, series }) {
+export function deviceFigures({ throttle }, { stats, series }) {
   if (!stats) return h("p", { class: "hint" }, "Reading …");
   return [
     h("div", { class: "sparks" },
@@ -25,8 +25,22 @@ export function deviceFigures({ stats, series }) {
       facts([
         ["In flight", count(stats.in_flight)], ["Copied on write", `${count(stats.cow_clusters)} clusters`],
         ["Pauses", `${count(stats.pauses)}, the longest ${latency(stats.pause_ns_max / 1e9)}`],
+        throttle && ["Limits of reads", limits(throttle.read_bps, throttle.read_iops)],
+        throttle && ["Limits of writes", limits(throttle.write_bps, throttle.write_iops)],
+        ...["read", "write"].map((name) => waits(name, stats)),
       ]))),
   ];
+}
+
+/// Of all NBD clients together.
+const limits = (bps, iops) => [bps && rate(bps), iops && perSecond(iops)].filter(Boolean).join(", ") || "none";
+
+/// Requests that those limits have kept waiting; nothing where there were none.
+function waits(name, stats) {
+  const number = stats[`throttle_${name}_waits`];
+  return number
+    ? [`Throttled ${name}s`, `${count(number)}, each for ${latency(stats[`throttle_${name}_wait_ns_sum`] / number / 1e9)}`]
+    : null;
 }
 
 function operations(stats) {
