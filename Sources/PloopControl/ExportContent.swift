@@ -48,6 +48,8 @@ struct DoorContent: ExportContent {
   let device: String
   let door: DeviceExport
   let engine: IOEngine
+  /// Whose turns its reads take.
+  let party: UInt64
   /// Whether the export is there still, and is this one.
   let isThere: @Sendable () -> Bool
   let waiting: WaitingQuestions
@@ -111,8 +113,8 @@ struct DoorContent: ExportContent {
       throw ServiceError(
         .deviceBusy, "too many requests wait for disks that are suspended", errno: "EBUSY")
     }
-    let result = await question.answer { [door, engine, waiting] in
-      door.perform(on: engine) {
+    let result = await question.answer { [door, engine, party, waiting] in
+      door.perform(on: engine, for: party) {
         waiting.end()
         guard question.isOpen else { return }
         do throws(NBDError) { question.close(with: .success(try work())) } catch {
@@ -194,7 +196,7 @@ extension Service {
         .deviceBusy, "the export \(export) takes no clients now", errno: "ESHUTDOWN")
     }
     return DoorContent(
-      device: entry.device, door: door, engine: engine,
+      device: entry.device, door: door, engine: engine, party: engine.newParty(),
       isThere: { [table] in table.entry(export)?.number == entry.number },
       waiting: waitingQuestions)
   }

@@ -18,8 +18,10 @@ package enum Crew {
     _ body: @escaping @Sendable (Piece) throws(Failure) -> Void
   ) throws(Failure) {
     let crew = Monitor(State<Piece, Failure>(rest: pieces[...]))
+    // Who has much to do has its helpers wait for a turn, and nobody else for all of it.
+    let party = engine.newParty()
     for _ in 1..<max(1, min(width, pieces.count)) {
-      engine.submit { join(crew, body) }
+      engine.submit(for: party) { join(crew, body) }
     }
     join(crew, body)
     let failure = crew.wait { $0.active == 0 ? .some($0.failure) : nil } ?? nil

@@ -1,3 +1,5 @@
+internal import Synchronization
+
 /// Where slow work goes: cold reads, copy-on-write, flushes, waits. One engine serves all disks.
 ///
 /// Reads that only wait for a disk go through a ``ReadLane``, to a ring of the kernel's where there
@@ -19,6 +21,7 @@ package final class IOEngine: Sendable {
   }
 
   private let threadLimit: Int
+  private let lastParty = Atomic<UInt64>(1 << 63)
   private let state = Monitor(State())
   /// Whether reads may use rings.
   package let hasRings: Bool
@@ -33,7 +36,7 @@ package final class IOEngine: Sendable {
   /// Runs `work` on one of the engine's threads. Those for whom it does so take turns, so that who submits much
   /// has the others wait for a piece of it, not for all; what one submits earlier starts earlier.
   ///
-  /// - Parameter party: for whom: the number of a connection; 0 is the service itself.
+  /// - Parameter party: for whom: the number of a connection, or one of its own (``newParty()``); 0 is the service itself.
   package func submit(for party: UInt64 = 0, _ work: @escaping @Sendable () -> Void) {
     let start = state.hand { state -> Bool in
       state.work.append(work, of: party)
@@ -41,6 +44,9 @@ package final class IOEngine: Sendable {
     }
     if start { startThread() }
   }
+
+  /// The number of a party that is no connection: nobody else has it.
+  package func newParty() -> UInt64 { lastParty.wrappingAdd(1, ordering: .relaxed).newValue }
 
   /// Runs `body`, which waits for somebody outside of this service, on one of the engine's threads:
   /// another one may be started in its place, so that however many wait, the work goes on.

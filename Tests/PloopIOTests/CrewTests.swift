@@ -51,6 +51,25 @@ struct CrewTests {
     engine.stop(until: .after(seconds: 20))
   }
 
+  @Test("have their helpers take turns with whatever else waits for a thread")
+  func turns() {
+    let engine = IOEngine(threadLimit: 1, rings: false)
+    let (gate, inside) = (Monitor(false), Monitor(0))
+    let (done, before) = (Locked(0), Locked<Int?>(nil))
+    engine.submit { _ = gate.wait { $0 ? true : nil } }
+    for _ in 0..<50 { engine.submit { done.withLock { $0 += 1 } } }
+    // The only thread waits, so the first piece is the caller's, and the second one its helper's.
+    Crew.work(off: [0, 1], width: 2, on: engine) { (piece: Int) in
+      if piece == 1 { before.withLock { $0 = done.withLock { $0 } } }
+      inside.update { $0 += 1 }
+      gate.update { $0 = true }
+      _ = inside.wait { $0 == 2 ? true : nil }
+    }
+    let count = before.withLock { $0 }
+    #expect(count.map { $0 <= 1 } == true, "\(count ?? -1) of 50 came before")
+    engine.stop(until: .after(seconds: 120))
+  }
+
   @Test("have nothing to do where there is nothing")
   func empty() {
     Crew.work(off: [Int](), width: 4, on: engine) { (_: Int) in Issue.record("there is no piece") }

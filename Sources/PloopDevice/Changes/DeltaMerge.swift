@@ -155,8 +155,9 @@ package final class DeltaMerge: Sendable {
   /// Several threads work off a list; the caller's is one of them, so that it ends in any case.
   private func crew(_ clusters: [UInt64], _ engine: IOEngine) -> Crew {
     let crew = Monitor(Crew(rest: clusters[...]))
+    let party = engine.newParty()
     for _ in 1..<max(1, min(DeltaMerge.width, clusters.count)) {
-      engine.submit { [self] in work(crew) }
+      engine.submit(for: party) { [self] in work(crew) }
     }
     work(crew)
     return crew.wait { $0.active == 0 ? $0 : nil } ?? Crew(rest: clusters[...])
