@@ -11,9 +11,14 @@ struct StreamedWrite {
   private static let pageBytes: UInt64 = 4096
 
   let request: Request
+  /// Whether its bytes were charged to the disk's limits.
+  let isPaid: Bool
   private(set) var done = 0
 
-  init(_ request: Request) { self.request = request }
+  init(_ request: Request, isPaid: Bool) {
+    self.request = request
+    self.isPaid = isPaid
+  }
 
   var isComplete: Bool { missingBytes == 0 }
   var missingBytes: Int { request.payloadBytes - done }
@@ -37,6 +42,7 @@ struct CollectedWrite {
   private static let grantBytes = 256 << 10
 
   let request: Request
+  let isPaid: Bool
   /// Where the rest begins on the disk.
   let offset: UInt64
   let memory: ByteRegion
@@ -45,6 +51,7 @@ struct CollectedWrite {
 
   init(restOf write: StreamedWrite) {
     request = write.request
+    isPaid = write.isPaid
     offset = write.offset
     memory = AlignedBuffer(unfilled: write.request.payloadBytes - write.done).region
   }
@@ -168,13 +175,13 @@ extension Transmission {
     return nil
   }
 
-  /// Of the payload of a request that is being taken: what has not been received.
+  /// Of the payload of a request that is being taken, and paid for: what has not been received.
   var missingBytes: Int {
     var missing = 0
     if let streaming {
-      missing = streaming.missingBytes
+      missing = streaming.isPaid ? streaming.missingBytes : 0
     } else if let collecting {
-      missing = collecting.missingBytes
+      missing = collecting.isPaid ? collecting.missingBytes : 0
     } else if turn.hasCome, let header = input.peek(session.style.requestBytes),
       let request = Request(header, session.style)
     {

@@ -173,7 +173,7 @@ struct Transmission<Directory: ExportDirectory> {
       // Refused bytes are read all the same: the stream stays in step.
       skipping = wholeBytes
     } else if request.payloadBytes > StreamedWrite.leastBytes {
-      streaming = StreamedWrite(request)
+      streaming = StreamedWrite(request, isPaid: turn.hasCome)
       _ = input.skip(headerBytes)
     } else {
       guard let whole = input.peek(wholeBytes) else { return .input }
