@@ -29,6 +29,8 @@ struct Transmission<Directory: ExportDirectory> {
   }
 
   let connection: Connection<Directory>
+  /// Its own reference: one by way of the connection is counted at each use.
+  private let traffic: ClientTraffic
   let stream: ClientStream
   let mailbox: Mailbox
   let lane: ReadLane
@@ -70,6 +72,7 @@ struct Transmission<Directory: ExportDirectory> {
     self.stream = stream
     self.session = session
     self.input = input
+    traffic = connection.traffic
     mailbox = connection.mailbox
     lane = ReadLane(connection.engine, for: connection.id, bell: connection.mailbox.bell)
     door = session.door
@@ -206,7 +209,7 @@ struct Transmission<Directory: ExportDirectory> {
       && lastCall == nil && !connection.isEnding
     switch isAlone ? stream.receiveBriefly(into: target) : stream.receive(into: target) {
     case .bytes(let count):
-      connection.traffic.received.wrappingAdd(UInt64(count), ordering: .relaxed)
+      traffic.received.wrappingAdd(UInt64(count), ordering: .relaxed)
       if collecting == nil { input.received(count) } else { collecting?.received(count) }
       return true
     case .ended:
@@ -232,7 +235,7 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
-    let released = output.flush(to: stream, counting: connection.traffic.sent)
+    let released = output.flush(to: stream, counting: traffic.sent)
     guard released > 0 else { return false }
     account.give(released)
     stall = nil
