@@ -113,6 +113,42 @@ struct ClientMatrixTests {
   }
 
   @Test(
+    "qemu-storage-daemon pulls a backup of each kind",
+    arguments: ["vm", "ro", "old", "vm@backup"])
+  func pull(_ export: String) throws {
+    let said = try Tool.python(
+      """
+      import json, subprocess, sys
+      socket, export, copy = sys.argv[1:]
+      subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", copy, "\(Self.sizeBytes)"], check=True)
+      daemon = subprocess.Popen([
+          "qemu-storage-daemon", "--chardev", "stdio,id=c", "--monitor", "chardev=c",
+          "--blockdev", json.dumps({"driver": "nbd", "node-name": "source", "read-only": True, "export": export,
+                                    "server": {"type": "unix", "path": socket}}),
+          "--blockdev", json.dumps({"driver": "qcow2", "node-name": "copy", "file": {"driver": "file", "filename": copy}})],
+          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+      def say(command, **arguments):
+          print(json.dumps({"execute": command, "arguments": arguments}), file=daemon.stdin, flush=True)
+      def hear(wanted):
+          for line in daemon.stdout:
+              said = json.loads(line)
+              assert "error" not in said, said
+              if wanted(said): return said
+          raise SystemExit("it has ended")
+      say("qmp_capabilities")
+      hear(lambda said: "return" in said)
+      say("blockdev-backup", **{"job-id": "pull", "device": "source", "target": "copy", "sync": "full"})
+      end = hear(lambda said: said.get("event") == "BLOCK_JOB_COMPLETED")
+      assert "error" not in end["data"], end
+      say("quit")
+      assert daemon.wait(60) == 0
+      print("pulled")
+      """, [service.nbdSocket, export, "\(folder.path)/copy.qcow2"], seconds: 200)
+    #expect(said.output == "pulled\n", "\(said.output)")
+    try Tool.shell("cd '\(folder.path)' && qemu-img compare -f qcow2 -F raw copy.qcow2 '\(export)'")
+  }
+
+  @Test(
     "what writes finds again what it has written, and a file system is whole",
     arguments: Transport.allCases)
   func write(_ transport: Transport) throws {
