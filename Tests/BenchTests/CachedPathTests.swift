@@ -61,9 +61,16 @@ struct CachedPathTests {
             references: after.references - before.references,
             objects: after.objects - before.objects)
         }
-        // What a connection costs is the same for both, give or take what happens beside it.
-        let few = try spent(500)
-        let many = try spent(5_500)
+        // What a connection costs is the same for both, give or take what happens beside it: on a busy machine it waits
+        // more often, and some of what it waits for is counted, so the least of a few tries is what counts.
+        func least(_ operations: Int) throws -> Counts {
+          let tries = try (0..<3).map { _ in try spent(operations) }
+          return Counts(
+            memory: tries.map(\.memory).min() ?? 0, references: tries.map(\.references).min() ?? 0,
+            objects: tries.map(\.objects).min() ?? 0)
+        }
+        let few = try least(500)
+        let many = try least(5_500)
         let slack: UInt64 = 250
         let what = "\(kind), depth \(depth)"
         #expect(many.memory < few.memory + slack, "memory: \(what)")

@@ -109,11 +109,9 @@ struct JobContractTests {
     "clone vm", "clone vm {}", #"clone vm {"to":{"id":"c"}}"#,
     #"clone - {"to":{"id":"c","directory":"c"}}"#,
     #"clone vm {"to":{"id":"C","directory":"c"}}"#,
-    #"clone vm {"to":{"id":"c","directory":"c","access":{"tls":true}}}"#,
     #"clone vm {"to":{"id":"c","directory":"c","export":"e","access":{"names":[]}}}"#,
     #"clone vm {"to":{"id":"c","directory":"c","export":"e","access":{"names":["a",1]}}}"#,
     #"clone vm {"to":{"id":"c","directory":"c","export":"e","access":{"users":["psk:a"]}}}"#,
-    #"migrate vm {"to":{"ploopd":{"api":"https://h","nbd":"nbd://h","directory":"d","access":{"tls":true}}}}"#,
     #"clone vm {"mode":"linked","to":{"id":"c","directory":"c"}}"#,
     #"clone vm {"mode":"other","to":{"id":"c","directory":"c"}}"#,
     #"clone vm {"to":{"id":"c","directory":"c","version":3}}"#,
@@ -169,6 +167,18 @@ struct JobContractTests {
       #expect(schema.complaints(about: body, by: wanted) != [], "\(line)")
       let slug = refusal(body) ?? "none"
       #expect(["invalid-value", "unknown-field"].contains(slug), "\(line): \(slug)")
+    }
+  }
+
+  @Test("who may use a door that there is not to be is well-formed, and impossible")
+  func rulesOfNoDoor() throws {
+    for line in [
+      #"clone vm {"to":{"id":"c","directory":"c","access":{"tls":true}}}"#,
+      #"migrate vm {"to":{"ploopd":{"api":"https://h","nbd":"nbd://h","directory":"d","access":{"tls":true}}}}"#,
+    ] {
+      let body = try JSONParser.parse(Array(Self.body(line).utf8))
+      #expect(schema.complaints(about: body, by: wanted) == [], "\(line)")
+      #expect(refusal(body) == "value-impossible", "\(line)")
     }
   }
 

@@ -4,7 +4,9 @@ extension JobParameters {
   /// - Parameter export: its name; rules are of nothing where there is none.
   mutating func access(of export: String?) throws(ServiceError) -> ExportAccess? {
     guard var members = try object("access") else { return nil }
-    guard export != nil else { throw wrong("access", "there is no export that they could be of") }
+    guard export != nil else {
+      throw impossible("access", "there is no export that they could be of")
+    }
     let access = ExportAccess(
       tls: try members.flag("tls") ?? false, names: try members.anyTexts("names"),
       addresses: try members.anyTexts("addresses"))
