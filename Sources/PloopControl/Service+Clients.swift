@@ -57,6 +57,6 @@ extension Service {
   package func activity(of device: String) -> DeviceActivity? {
     guard let facts = state.withLock({ $0.devices[device] })?.now else { return nil }
     let clients = server.traffic(of: (facts.record?.exports ?? []).map { Array($0.name.utf8) })
-    return DeviceActivity { clients.reduce(0) { $0 &+ $1.bytes } }
+    return DeviceActivity { clients.reduce(0) { $0 &+ $1.activity } }
   }
 }

@@ -235,6 +235,7 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
+    if !output.isEmpty { traffic.sends.wrappingAdd(1, ordering: .relaxed) }
     let released = output.flush(to: stream, counting: traffic.sent)
     guard released > 0 else { return false }
     account.give(released)
