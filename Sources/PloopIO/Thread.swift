@@ -1,7 +1,8 @@
 internal import CLinux
 internal import Glibc
 
-/// A POSIX thread with a name and a bounded stack.
+/// A POSIX thread with a name and a bounded stack. A peer that has gone is an error of what it sends, as of sendfile,
+/// which cannot be told so: SIGPIPE is blocked here, whatever the process does with it.
 package struct Thread: @unchecked Sendable {
   /// Short turns: whoever has a lot to do here does not hold up whoever has a little, at the price of
   /// more changes between them when processors are short (docs/performance.md, "Neighbours").
@@ -38,6 +39,10 @@ package struct Thread: @unchecked Sendable {
         let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
         clinux_name_thread(start.name)
         clinux_shorten_turns(Thread.turnNanoseconds)
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        sigaddset(&signals, SIGPIPE)
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
         start.body()
         return nil
       }, start.toOpaque())

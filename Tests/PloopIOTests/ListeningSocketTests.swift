@@ -1,7 +1,8 @@
 import Glibc
-import PloopIO
 import TestSupport
 import Testing
+
+@testable import PloopIO
 
 @Suite("A listening socket")
 struct ListeningSocketTests {
@@ -43,6 +44,33 @@ struct ListeningSocketTests {
     let numbers = try ListeningSocket(handedOver: dup(tcp.descriptorNumber))
     #expect(["127.0.0.1:\(tcp.port)", "[::1]:\(tcp.port)"].contains(numbers.address))
     #expect(numbers.family == .tcp && numbers.port == tcp.port && !numbers.isOfAllAddresses)
+  }
+
+  @Test("what is sent to a client that has gone is refused, and ends no process")
+  func gone() throws {
+    let folder = try TemporaryFolder()
+    let path = "\(folder.path)/socket"
+    let socket = try ListeningSocket.unix(path: path)
+    let file = try ImageFolder(path: folder.path).create("pages")
+    let bytes = AlignedBuffer(count: 4096).region
+    try file.write(bytes, at: 0)
+    let pages = try #require(file.lendNow(4096, at: 0))
+    let client = try connect(to: path)
+    let server = try #require(socket.accept())
+    close(client)
+    // A process that has said nothing of SIGPIPE, as others may have by now.
+    let before = signal(SIGPIPE, SIG_DFL)
+    defer { signal(SIGPIPE, before) }
+    let results = Locked<[Bool]>([])
+    try Thread(name: "sender") {
+      for _ in 0..<2 {
+        if case .ended = server.send(pages) {
+          results.withLock { $0.append(true) }
+        }
+        if case .ended = server.send(bytes) { results.withLock { $0.append(true) } }
+      }
+    }.join()
+    #expect(results.withLock { $0.count } == 4)
   }
 
   @Test("what nobody listens on is not taken")
