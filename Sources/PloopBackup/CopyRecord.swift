@@ -8,7 +8,8 @@ final class CopyRecord: Sendable {
     var journal: StepJournal
     /// What was stored since the last commit.
     var fresh: [StepJournal.Entry] = []
-    var isFailed = false
+    /// Why nothing is stored any more.
+    var end: BackupError?
   }
 
   let file: JournalFile
@@ -32,14 +33,15 @@ final class CopyRecord: Sendable {
   var entryCount: Int { state.withLock { $0.journal.entries.count } }
 
   /// Runs a part of the writing; after a failure no other is begun.
+  ///
+  /// - Throws: what `body` has failed with, or another before it: several write at once, and whoever is heard first
+  ///   says what is wrong with the target.
   func attempt<Result>(
     _ body: () throws(BackupError) -> Result
   ) throws(BackupError) -> Result {
-    if state.withLock({ $0.isFailed }) {
-      throw BackupError(.failed, "\(path): an earlier write failed")
-    }
+    if let end = state.withLock({ $0.end }) { throw end }
     do { return try body() } catch {
-      end()
+      end(error)
       throw error
     }
   }
@@ -80,7 +82,9 @@ final class CopyRecord: Sendable {
   }
 
   /// Nothing is stored any more.
-  func end() { state.withLock { $0.isFailed = true } }
+  func end() { end(BackupError(.failed, "\(path): the copy has ended")) }
+
+  private func end(_ error: BackupError) { state.withLock { $0.end = $0.end ?? error } }
 
   /// Clusters that lie behind each other, with their checksums.
   static func entries(
