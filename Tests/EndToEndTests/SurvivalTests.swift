@@ -19,7 +19,7 @@ struct SurvivalTests {
         blocks = clients[0].get_size() // block
         # Above those of earlier lives, whose blocks may still be there.
         written, flushed, version = {}, {}, int(sys.argv[5]) * 1_000_000
-        print("begun", flush=True)
+        begun = False
         try:
             while True:
                 h = rng.choice(clients)
@@ -34,6 +34,9 @@ struct SurvivalTests {
                 if rng.random() < 0.02:
                     h.flush()
                     flushed.update(written)
+                if flushed and not begun:
+                    begun = True
+                    print("begun", flush=True)
         except nbd.Error:
             pass
         with open(notes, "w") as f:
