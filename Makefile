@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test build fuzz crash faults kills damage soak contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash faults kills damage soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -14,6 +14,14 @@ test: ## install what the tests need, run all of them
 	scripts/install-packages test
 	scripts/install-python
 	scripts/test
+
+test-system: ## what needs a package, a chroot or a virtual machine; as root
+	scripts/install-packages system
+	scripts/test-system
+
+package: ## the Debian package, in .build/package
+	scripts/install-packages system
+	scripts/build-package
 
 build:
 	swift build
