@@ -28,6 +28,7 @@ struct ChainScriptTests {
     let said = script.output.split(separator: "\n")
     let listed = ["devices: ['py1', 'py2']", "devices left: []"].map { Substring($0) }
     #expect(listed.allSatisfy(said.contains), "\(script.output)")
-    #expect(said.contains { $0.hasPrefix("  backup copying: ") }, "\(script.output)")
+    // At least once; how often depends on who is faster.
+    #expect(said.contains { $0.hasPrefix("  backup ") && $0.hasSuffix(" clusters") })
   }
 }
