@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test test-system package build fuzz crash faults kills damage soak contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -36,6 +36,12 @@ faults: ## every fault at every system call of every operation
 
 fuzz: ## libFuzzer over all that reads what anybody may have written; FUZZ_SECONDS=1800 is the long form
 	scripts/fuzz
+
+index-cache: ## all tests and crash states with next to nothing of the indexes in memory, and with 1 MiB
+	scripts/install-packages test
+	swift build --build-tests
+	swift build -c release --product crash-enumeration
+	scripts/test-index-cache
 
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests

@@ -177,7 +177,9 @@ extension Service {
           .valueImpossible, "the offset \(offset) is beyond the disk's \(size) bytes")
       }
       let end = offset + min(length ?? size, size - offset)
-      let runs = device.layout(offset: offset, length: end - offset, limit: limit)
+      let runs = try converting { () throws(DeviceError) in
+        try device.layout(offset: offset, length: end - offset, limit: limit)
+      }
       let next = runs.last.map { $0.start + $0.length } ?? end
       return DeviceMap(
         runs: runs.map { run in

@@ -13,6 +13,8 @@ package final class Service: ServiceAPI {
     package var nbd = Limits()
     /// The host's name, for people with many hosts.
     package var node = ""
+    /// Bytes of memory for the indexes of all disks together.
+    package var indexCacheBytes = AttachOptions.indexCacheBytes
     /// How often disks that nobody flushes are flushed (docs/crash-safety.md, "Timer").
     package var flushSeconds = 5
     /// How long requests in flight may take to end when a disk is suspended or detached.
@@ -60,6 +62,8 @@ package final class Service: ServiceAPI {
   let store: Store
   let log: Logger
   let engine: IOEngine
+  /// What of the disks' indexes is in memory.
+  let indexCache: FramePool
   let table = ExportTable()
   let descriptorLocks = DescriptorLocks()
   let tellings = Tellings()
@@ -114,6 +118,7 @@ package final class Service: ServiceAPI {
     slowOperations = SlowOperations(from: configuration.slowOperationMilliseconds, log: log) {
       (work) in engine.submit { engine.aside(work) }
     }
+    indexCache = FramePool(budgetBytes: configuration.indexCacheBytes)
     do throws(IOError) {
       var executors: [ThreadExecutor] = []
       for _ in 0..<Service.executorCount {

@@ -65,6 +65,7 @@ extension Service {
     var options = AttachOptions()
     options.readonly = true
     options.clusterBytes = chain.clusterBytes
+    options.indexCache = indexCache
     options.descriptorLocks = chain.locks
     let device = try converting { [options] () throws(DeviceError) in
       try Device.attach(sources, options)

@@ -16,8 +16,13 @@ package struct AttachOptions: Sendable {
   /// A clean detach writes checkpoints whose names are UUIDs into the image as well, as the dirty
   /// bitmaps of ploop's format extension.
   package var bitmapsInImage = false
+  /// Where the pages of the map are kept, one for all disks of a service; nil for one of the disk's own.
+  package var indexCache: FramePool?
 
   package init() {}
+
+  /// Enough for the index of 32 TiB in clusters of 1 MiB.
+  package static let indexCacheBytes = 64 << 20
 }
 
 extension Device {
@@ -48,8 +53,17 @@ extension Device {
     if !options.repairSafely { try opener.requireClosed(levels.enumerated()) }
     // A sync that failed in an earlier life leaves pages in the cache that no disk has.
     for level in levels where level.isUnclean { level.source.file.dropFromPageCache() }
-    let map = ClusterMap(geometry)
-    try opener.readIndexes(&levels, into: map)
+    let map = PagedMap(
+      geometry,
+      pool: options.indexCache ?? FramePool(budgetBytes: AttachOptions.indexCacheBytes))
+    try opener.checkIndexes(&levels, counting: map)
+    let deltas = levels.enumerated().map { number, level in
+      Delta(
+        number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped,
+        had: level.had)
+    }
+    map.follow(deltas, geometry)
+    try map.loadIfSmall()
 
     let (recorder, notes) = try CheckpointLoader(levels: levels, geometry: geometry)
       .load(readonly: options.readonly)
@@ -66,7 +80,8 @@ extension Device {
       canPunch = Device.canPunch(levels[top].source.file, at: levels[top].fileBytes)
     }
     let device = Device(
-      geometry: geometry, levels: levels, map: map, canPunch: canPunch, options, repairs: repairs,
+      geometry: geometry, deltas: deltas, used: levels[levels.count - 1].used, map: map,
+      canPunch: canPunch, options, repairs: repairs,
       descriptorLocks: descriptorLocks, recorder: recorder)
     if options.suspended { try device.suspend(until: .never) }
     handedOver = true
@@ -74,21 +89,17 @@ extension Device {
   }
 
   private convenience init(
-    geometry: Geometry, levels: [ChainOpener.Level], map: ClusterMap, canPunch: Bool,
+    geometry: Geometry, deltas: [Delta], used: Bitmap, map: PagedMap, canPunch: Bool,
     _ options: AttachOptions, repairs: [String], descriptorLocks: [DescriptorLock],
     recorder: CheckpointRecorder?
   ) {
     let gate = Gate()
-    let deltas = levels.enumerated().map { number, level in
-      Delta(
-        number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped)
-    }
     let condition = Condition()
     let writing =
       options.readonly
       ? nil
       : Writing(
-        deltas[deltas.count - 1], geometry: geometry, used: levels[levels.count - 1].used, map: map,
+        deltas[deltas.count - 1], geometry: geometry, used: used, map: map,
         gate: gate, condition: condition, canPunch: canPunch)
     self.init(
       chain: DeltaChain(deltas, geometry: geometry, writing: writing), map: map, gate: gate,

@@ -15,7 +15,7 @@ package final class Device: Sendable {
   /// log2 of the cluster size, and bytes of a cluster: the same for good, as the size is not.
   let clusterShift: UInt64
   let clusterBytes: UInt64
-  let map: ClusterMap
+  let map: PagedMap
   let gate: Gate
   let locks = ClusterLocks()
   let moving = MovingClusters()
@@ -44,7 +44,7 @@ package final class Device: Sendable {
   private let suspension = Suspension()
 
   init(
-    chain: DeltaChain, map: ClusterMap, gate: Gate, condition: Condition,
+    chain: DeltaChain, map: PagedMap, gate: Gate, condition: Condition,
     readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
     recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool
   ) {
@@ -148,14 +148,20 @@ package final class Device: Sendable {
   /// Puts another chain in the place of the present one while no request is inside. Requests wait
   /// meanwhile, none fails; a suspended disk stays so.
   ///
-  /// - Parameter body: makes the new chain, when everybody has left. If it throws, the old one stays.
+  /// - Parameters:
+  ///   - body: makes the new chain, when everybody has left. If it throws, the old one stays.
+  ///   - repointing: has the pages of the map that are in memory say what the files of the new chain say. Whatever
+  ///     is read by then comes from those (docs/locking.md, "Pages of maps").
   /// - Returns: nanoseconds for which requests had to wait.
   /// - Throws: `.timeout`, with everything as it was, when requests in flight do not end in time.
   func change(
-    until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain
+    until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain,
+    repointing: () -> Void = {}
   ) throws(DeviceError) -> UInt64 {
     try whileClosed(until: deadline) { () throws(DeviceError) in
       chains.replace(with: try body(chain))
+      map.follow(chain.deltas, chain.geometry)
+      repointing()
       forgetHashes()
     }
   }

@@ -23,6 +23,12 @@ package final class AtomicCounters: @unchecked Sendable {
     counters[index].wrappingAdd(more, ordering: .relaxed)
   }
 
+  /// Puts another number in the place of one, and returns that.
+  func exchange(_ number: UInt64, at index: Int) -> UInt64 {
+    precondition(index >= 0 && index < count)
+    return counters[index].exchange(number, ordering: .relaxed)
+  }
+
   package subscript(index: Int) -> UInt64 {
     precondition(index >= 0 && index < count)
     return counters[index].load(ordering: .relaxed)

@@ -104,12 +104,16 @@ package final class FaultPlan: IOProbe {
     @Sendable (_ number: Int, _ operation: IOOperation, _ path: String)
     -> IOFault?
 
-  private let rule: Locked<Rule>
+  /// In a structure: each time that a function is taken out of a generic type, Swift puts another function
+  /// around the one that stays there.
+  private struct Rules { var rule: Rule }
+
+  private let rules: Locked<Rules>
   private let calls = Locked<Int>(0)
   private let hits = Locked<Int>(0)
 
   /// - Parameter rule: asked for each call with its number, counted from 0.
-  package init(_ rule: @escaping Rule) { self.rule = Locked(rule) }
+  package init(_ rule: @escaping Rule) { rules = Locked(Rules(rule: rule)) }
 
   /// Injects `fault` once, at the call with this number.
   package convenience init(at number: Int, _ fault: IOFault) {
@@ -119,14 +123,14 @@ package final class FaultPlan: IOProbe {
   package var callCount: Int { calls.withLock { $0 } }
   package var faultCount: Int { hits.withLock { $0 } }
 
-  package func replace(_ rule: @escaping Rule) { self.rule.withLock { $0 = rule } }
+  package func replace(_ rule: @escaping Rule) { rules.withLock { $0.rule = rule } }
 
   package func fault(for operation: IOOperation, path: String) -> IOFault? {
     let number = calls.withLock { calls -> Int in
       calls += 1
       return calls - 1
     }
-    let rule = self.rule.withLock { $0 }
+    let rule = rules.withLock { $0.rule }
     guard let fault = rule(number, operation, path) else { return nil }
     hits.withLock { $0 += 1 }
     return fault

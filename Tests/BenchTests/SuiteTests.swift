@@ -14,7 +14,8 @@ struct SuiteTests {
     settings.peers = [.ploopd, .qemu, .qcow2, .nbdkit, .null]
     settings.rows = [
       "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
-      "snapshot", "recording", "check", "clone", "compact", "backup", "backup-guest", "increment",
+      "snapshot", "recording", "check", "clone", "compact", "attach", "index-cache",
+      "backup", "backup-guest", "increment",
       "api-get", "api-list", "api-slow-peers", "api-beside-io",
     ]
     settings.devices = 8
@@ -23,7 +24,8 @@ struct SuiteTests {
     #expect(
       report.rows.map(\.id) == [
         "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
-        "merge-guest", "snapshot", "recording", "check", "clone", "compact", "backup",
+        "merge-guest", "snapshot", "recording", "check", "clone", "compact", "attach",
+        "index-cache", "backup",
         "backup-guest", "backup-guest-p99", "increment",
         "api-get", "api-list", "api-slow-peers", "api-beside-io",
       ])

@@ -62,7 +62,7 @@ extension BackupRecording {
         $0.state == .whole
       })
     else { return nil }
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = true
     let sources = try descriptor.chain(to: descriptor.topGUID).map { shot in
       DeltaSource(

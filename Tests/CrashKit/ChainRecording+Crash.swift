@@ -18,7 +18,7 @@ extension ChainRecording {
   private static func open(
     _ folder: ImageFolder, _ chain: [Descriptor.Shot], readonly: Bool
   ) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = readonly
     options.repairSafely = !readonly
     var sources: [DeltaSource] = []

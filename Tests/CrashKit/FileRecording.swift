@@ -65,7 +65,7 @@ package final class FileRecording {
   }
 
   private func values(of file: ImageFile, in scratch: ImageFolder) throws -> [UInt64]? {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = true
     let device = try Device.attach(
       [DeltaSource(file: file, folder: scratch, name: Self.name)], options)

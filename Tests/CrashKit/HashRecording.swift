@@ -20,9 +20,10 @@ package final class HashRecording {
     for name in ["base", "top"] {
       try ImageCreator.create(in: plain, name: name, geometry: Self.geometry)
     }
-    let base = try Device.attach([
-      DeltaSource(file: try plain.open("base", writable: true), folder: plain, name: "base")
-    ])
+    let base = try Device.attach(
+      [
+        DeltaSource(file: try plain.open("base", writable: true), folder: plain, name: "base")
+      ], .ofTests)
     for cluster: UInt64 in [0, 5, 1022, 1023, 1999] {
       try base.put([UInt8(truncatingIfNeeded: cluster | 1)], at: cluster << 12)
     }
@@ -32,7 +33,7 @@ package final class HashRecording {
   }
 
   private static func hash(_ folder: ImageFolder) throws -> [HashRun.Level] {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = true
     let device = try Device.attach(
       ["base", "top"].map {

@@ -2,6 +2,7 @@ internal import Glibc
 package import PloopDevice
 internal import PloopFormat
 package import PloopIO
+internal import TestSupport
 
 /// Drives a disk step by step, tracing every system call and keeping the history beside it.
 ///
@@ -65,10 +66,12 @@ package final class Recording: Sendable {
     case .none: break
     case .delta:
       try setup.makeImage(Recording.base, in: plain)
-      let device = try Device.attach([
-        DeltaSource(
-          file: try plain.open(Recording.base, writable: true), folder: plain, name: Recording.base)
-      ])
+      let device = try Device.attach(
+        [
+          DeltaSource(
+            file: try plain.open(Recording.base, writable: true), folder: plain,
+            name: Recording.base)
+        ], .ofTests)
       for cluster in stride(from: 0, to: Int(setup.geometry.clusterCount), by: 2) {
         let sectors = setup.sectors(of: cluster..<cluster + 1)
         try device.write(
@@ -102,7 +105,7 @@ package final class Recording: Sendable {
   }
 
   static func attach(_ sources: [DeltaSource], repair: Bool) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.repairSafely = repair
     return try Device.attach(sources, options)
   }

@@ -105,7 +105,7 @@ package final class RepairRecording {
       try Self.repair(scratch)
       let check = try ImageCheck(scratch.open(Self.name, writable: false))
       guard check.verdict == .clean else { return "it ends \(check.verdict)" }
-      let device = try Device.attach([Self.source(scratch)])
+      let device = try Device.attach([Self.source(scratch)], .ofTests)
       defer { try? device.detach(until: .after(seconds: 10)) }
       for (cluster, value) in Self.wanted.enumerated() {
         let bytes = try device.bytes(UInt64(cluster) << 12, 4096)

@@ -111,6 +111,7 @@ struct CommandLineTests {
       nbd-socket: none
       nbd-listen: 127.0.0.1:0
       http-listen: none
+      index-cache-size: 16MiB
       log-level: warning
       log-json: true
       END
@@ -123,6 +124,7 @@ struct CommandLineTests {
       '\(RunningService.program)' \(arguments) 2> log & service=$!
       until grep -q '"message":"ready"' log; do kill -0 $service || { cat log; exit 1; }; sleep 0.02; done
       curl -sSf --unix-socket from-file.sock http://localhost/v1 > v1
+      curl -sSf --unix-socket from-file.sock http://localhost/metrics | grep -q '^ploopd_index_cache_budget_bytes 16777216' || exit 1
       kill -INT $service; wait $service
       """, seconds: 60)
     let v1 = try Tool.shell("cat '\(folder.path)/v1'").output

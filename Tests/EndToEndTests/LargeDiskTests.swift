@@ -55,6 +55,55 @@ struct LargeDiskTests {
     #expect(try service.end() == 0)
   }
 
+  @Test("a written index takes no more memory than its budget, and what the file needs")
+  func written() throws {
+    let service = try RunningService(
+      in: "\(folder.path)/small", ["--index-cache-size", "4MiB"], logLevel: "info")
+    // 1 TiB in clusters of 64 KiB, every one of them mapped: 64 MiB of index, and no data.
+    try Tool.shell(
+      """
+      cd '\(service.images)' && '\(RunningService.program)' image create --size 1T --cluster-size 64K a.hds
+      python3 - <<'END'
+      import array
+      clusters, header = 1 << 24, 1025
+      with open("a.hds", "r+b") as file:
+          file.truncate((header + clusters) << 16)
+          file.seek(52)
+          file.write(bytes(4))
+          file.seek(64)
+          for start in range(0, clusters, 1 << 20):
+              array.array("I", range(header + start, header + start + (1 << 20))).tofile(file)
+      END
+      """, seconds: 300)
+    func memory() throws -> Int {
+      let words = try Tool.shell(
+        "awk '/^RssAnon|^RssFile/ { sum += $2 } END { print sum }' /proc/\(service.process)/status"
+      ).output
+      return try #require(words.split(whereSeparator: \.isWhitespace).first.flatMap { Int($0) })
+    }
+    let before = try memory()
+    #expect(try service.attach("a", ["a.hds"]).status == 201)
+    // All over the disk: each of these lies in an index page of its own.
+    let offsets = (0..<1_500).map { $0 << 29 | 1 << 20 }
+    for part in stride(from: 0, to: offsets.count, by: 500) {
+      let commands = offsets[part..<part + 500].map { "-c 'read -P 0 \($0) 4k'" }
+      try Tool.shell("qemu-io -r -f raw \(commands.joined(separator: " ")) '\(service.uri("a"))'")
+    }
+    let grown = try memory() - before
+    // Two bits for each cluster of the file.
+    #expect(grown < 4 << 10 + 4 << 10 + 8 << 10, "\(grown) KiB")
+    let metrics = try service.get("/metrics").text.split(separator: "\n")
+    func metric(_ name: String) -> Double? {
+      metrics.first { $0.hasPrefix("ploopd_index_cache_\(name) ") }
+        .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) }
+    }
+    #expect(metric("budget_bytes") == Double(4 << 20))
+    #expect((metric("resident_bytes") ?? .infinity) <= Double(4 << 20))
+    #expect((metric("misses_total") ?? 0) >= 1_500)
+    #expect((metric("loads_total") ?? 0) >= 512)
+    #expect(try service.end() == 0)
+  }
+
   @Test("hundreds of idle disks have no thread, little memory, and all come back")
   func idle() throws {
     try Tool.shell(

@@ -25,7 +25,7 @@ final class Bench {
   func attach(
     _ names: [String], rawBase: Bool = false, readonly: Bool = false, repair: Bool = false
   ) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = readonly
     options.repairSafely = repair
     let sources = try names.enumerated().map { level, name in

@@ -78,10 +78,11 @@ struct LiveCopyTests {
       try ImageCreator.create(
         in: folder, name: "disk.hds",
         geometry: Geometry(version: .v2, clusterShift: clusterShift, sizeBytes: sizeBytes))
-      device = try Device.attach([
-        DeltaSource(
-          file: try folder.open("disk.hds", writable: true), folder: folder, name: "disk.hds")
-      ])
+      device = try Device.attach(
+        [
+          DeltaSource(
+            file: try folder.open("disk.hds", writable: true), folder: folder, name: "disk.hds")
+        ], .ofTests)
     }
 
     deinit { engine.stop(until: .after(seconds: 20)) }

@@ -13,11 +13,12 @@ struct LiveDiskTests {
     let bench = try BackupBench(clusterShift: 16, sizeBytes: 40 << 16)
     let geometry = bench.disk.geometry
     try ImageCreator.create(in: bench.folder, name: "disk.hds", geometry: geometry)
-    let device = try Device.attach([
-      DeltaSource(
-        file: try bench.folder.open("disk.hds", writable: true), folder: bench.folder,
-        name: "disk.hds")
-    ])
+    let device = try Device.attach(
+      [
+        DeltaSource(
+          file: try bench.folder.open("disk.hds", writable: true), folder: bench.folder,
+          name: "disk.hds")
+      ], .ofTests)
     func guestWrites(_ clusters: some Sequence<Int>) throws {
       bench.write(clusters)
       let buffer = AlignedBuffer(count: Int(geometry.clusterBytes))

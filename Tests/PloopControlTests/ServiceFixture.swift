@@ -27,6 +27,8 @@ final class ServiceFixture {
     folder = try TemporaryFolder()
     self.registry = registry
     self.log = log
+    var configuration = configuration
+    if let bytes = IndexBudget.bytes { configuration.indexCacheBytes = bytes }
     self.configuration = configuration
     try Tool.shell("mkdir -p '\(folder.path)/images' '\(folder.path)/state'")
     try start()

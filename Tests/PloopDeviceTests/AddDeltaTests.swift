@@ -28,7 +28,7 @@ struct AddDeltaTests {
   }
 
   private func top(suspended: Bool = true) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.suspended = suspended
     options.descriptorLocks = []
     return try Device.attach([try fixture.source("top", writable: true)], options)
@@ -187,10 +187,10 @@ struct AddDeltaTests {
     try ImageLock.acquire(held, for: .write)
 
     let device = try top()
-    let before = device.layout(offset: 0, length: 1 << 30, limit: 1000)
+    let before = try device.layout(offset: 0, length: 1 << 30, limit: 1000)
     #expect(try refusal { try add(device, "odd", isRaw: true) } == "image-raw-size-misaligned at 0")
     try add(device, "base")
-    let after = device.layout(offset: 0, length: 1 << 30, limit: 1000)
+    let after = try device.layout(offset: 0, length: 1 << 30, limit: 1000)
     #expect(before != after)
     for (name, reason) in [
       ("larger", "geometry-mismatch at 1"), ("smaller", "geometry-mismatch at 0"),
@@ -200,7 +200,7 @@ struct AddDeltaTests {
       ("base", "sameFileTwice"),
     ] {
       #expect(try refusal { try add(device, name) } == reason, "\(name)")
-      #expect(device.layout(offset: 0, length: 1 << 30, limit: 1000) == after, "\(name)")
+      #expect(try device.layout(offset: 0, length: 1 << 30, limit: 1000) == after, "\(name)")
       #expect(device.levels().count == 2)
     }
     #expect(try refusal { try add(device, "odd", isRaw: true) } == "rawNotBase")

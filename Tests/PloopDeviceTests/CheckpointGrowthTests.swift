@@ -19,7 +19,7 @@ struct CheckpointGrowthTests {
   /// A disk with a checkpoint in the middle of a growth, which is killed then.
   private func killed(isHeaderWritten: Bool) throws -> Device {
     let source = try fixture.source("top", writable: true)
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.descriptorLocks = []
     let device = try Device.attach([source], options)
     _ = try device.makeCheckpoint(

@@ -20,7 +20,7 @@ struct CheckpointTests {
   }
 
   private func attach(repair: Bool = false, inImage: Bool = false) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.repairSafely = repair
     options.bitmapsInImage = inImage
     let source = try disk.source("top", writable: true)

@@ -2,14 +2,17 @@ internal import Glibc
 import PloopDevice
 import PloopFormat
 import PloopIO
+import TestSupport
 import Testing
 
 /// A folder with images in it, removed at the end.
 final class DiskFixture {
   let folder: ImageFolder
   let probe: (any IOProbe)?
+  let indexCache: FramePool
 
-  init(probe: (any IOProbe)? = nil) throws {
+  init(probe: (any IOProbe)? = nil, indexCache: FramePool = .ofTests) throws {
+    self.indexCache = indexCache
     var template = Array("/tmp/ploopd-device-XXXXXX".utf8CString)
     let made = try #require(mkdtemp(&template))
     folder = try ImageFolder(path: String(cString: made), probe: probe)
@@ -45,7 +48,8 @@ final class DiskFixture {
     _ names: [String], raw: Set<String> = [], readonly: Bool = false, repair: Bool = false,
     locks: [DescriptorLock]? = nil
   ) throws -> Device {
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
+    options.indexCache = indexCache
     options.readonly = readonly
     options.repairSafely = repair
     options.descriptorLocks = locks

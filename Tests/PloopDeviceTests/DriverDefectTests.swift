@@ -42,7 +42,7 @@ struct DriverDefectTests {
     try bench.merge(0, .forward)
     try bench.notify(0, .forward)
     for cluster in lacking {
-      let place = try #require(bench.device.map[UInt64(cluster)])
+      let place = try #require(try bench.device.map.place(of: UInt64(cluster)))
       #expect(place.delta == owner && bench.device.chain.level(of: place.delta) == 3)
     }
     try bench.check()

@@ -164,8 +164,9 @@ struct FlushRoundTests {
     let writing = try #require(device.chain.writing)
     try device.put([1], at: 0)
     let last = writing.index.beginLast()
-    let place = device.map[0]
-    device.map[0] = nil
+    let place = try device.map.place(of: 0)
+    try device.map.pin(0)
+    device.map.set(nil, for: 0)
     order.withLock { $0 = [] }
     try writing.index.end(last, until: .after(seconds: 600))
     #expect(order.withLock { $0 } == ["sync", "index", "sync"])
@@ -173,7 +174,8 @@ struct FlushRoundTests {
     writing.index.markDirty(0)
     try device.flush()
     #expect(order.withLock { $0 } == ["sync", "index", "sync"])
-    device.map[0] = place
+    device.map.set(place, for: 0)
+    device.map.unpin(0)
     try device.close()
     let again = try fixture.attach(["top"])
     #expect(try again.bytes(0, 1) == [1])

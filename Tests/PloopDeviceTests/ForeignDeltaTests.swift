@@ -15,9 +15,15 @@ final class ForeignBench {
   private(set) var names = ["d0", "d1", "d2", "d3", "d4", "top"]
   private(set) var content: [UInt8]
 
-  /// - Parameter raw: whether the oldest is a raw file of two thirds of the disk.
-  init(seed: UInt64, raw: Bool = false) throws {
-    fixture = try DiskFixture()
+  /// - Parameters:
+  ///   - raw: whether the oldest is a raw file of two thirds of the disk.
+  ///   - indexCache: has room for all of the map, unless it is said: what is not in memory is what the files say, also
+  ///     where another program has not told yet what it has done to them.
+  init(
+    seed: UInt64, raw: Bool = false,
+    indexCache: FramePool = FramePool(budgetBytes: AttachOptions.indexCacheBytes)
+  ) throws {
+    fixture = try DiskFixture(indexCache: indexCache)
     tool = ForeignTool(in: fixture.folder)
     var random = SeededGenerator(seed: seed)
     let geometry = Geometry(
@@ -80,12 +86,12 @@ final class ForeignBench {
   }
 
   /// The owner and place of each cluster, as it is now.
-  var places: [Place?] { (0..<UInt64(Self.clusters)).map { device.map[$0] } }
+  var places: [Place?] { (0..<UInt64(Self.clusters)).map { try? device.map.place(of: $0) } }
 
   /// Clusters that are read from a level.
   func owned(_ level: Int) -> [Int] {
     let number = device.chain.deltas[level].number
-    return (0..<Self.clusters).filter { device.map[UInt64($0)]?.delta == number }
+    return (0..<Self.clusters).filter { (try? device.map.place(of: UInt64($0)))?.delta == number }
   }
 
   func shadowed(_ level: Int) throws -> [Int] {
@@ -118,7 +124,7 @@ struct ForeignDeltaTests {
     "each level of a chain of six, merged either way: the map is as if made from the files (D3)",
     arguments: pairs, [1, 2, 3] as [UInt64])
   func merged(pair: (level: Int, direction: MergeDirection), seed: UInt64) throws {
-    let bench = try ForeignBench(seed: seed)
+    let bench = try ForeignBench(seed: seed, indexCache: .ofTests)
     let (level, direction) = pair
     // What made the driver's map wrong: clusters of higher levels that the receiver has not.
     let neighbour = direction == .forward ? level + 1 : level - 1
@@ -142,7 +148,7 @@ struct ForeignDeltaTests {
   @Test(
     "one after another until two are left, in any order", arguments: 1...4 as ClosedRange<UInt64>)
   func all(seed: UInt64) throws {
-    let bench = try ForeignBench(seed: seed, raw: seed % 2 == 0)
+    let bench = try ForeignBench(seed: seed, raw: seed % 2 == 0, indexCache: .ofTests)
     var random = SeededGenerator(seed: seed)
     while bench.names.count > 3 {
       let newest = bench.names.count - 2
@@ -314,7 +320,8 @@ struct ForeignDeltaTests {
     let good = Array(zip(clusters, places))
     let own = try #require(bench.owned(4).last)
     let present = try bench.tool.index(of: "d4")[own]
-    let unmapped = try #require((0..<96).first { bench.device.map[UInt64($0)] == nil })
+    let unmapped = try #require(
+      (0..<96).first { try bench.device.map.place(of: UInt64($0)) == nil })
     let other = try #require(bench.owned(1).first)
     let before = bench.places
     for (pair, reason) in [

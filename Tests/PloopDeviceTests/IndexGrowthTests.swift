@@ -36,11 +36,11 @@ struct IndexGrowthTests {
     let lower = bench.device.chain.deltas[0]
     let first = try #require(
       (0..<bench.geometry.clusterCount).first {
-        bench.device.map[$0] == Place(delta: lower.number, physical: 1)
+        try bench.device.map.place(of: $0) == Place(delta: lower.number, physical: 1)
       }, "the first cluster of the file is not to be seen")
     let merge = try DeltaMerge(of: bench.device, level: 0, .backward)
     try merge.prepare(until: .after(seconds: 20))
-    let moved = try #require(bench.device.map[first])
+    let moved = try #require(try bench.device.map.place(of: first))
     #expect(moved.delta == lower.number)
     #expect(moved.physical >= bench.geometry.headerClusters)
     #expect(try bench.device.bytes(0, bench.content.count) == bench.content)

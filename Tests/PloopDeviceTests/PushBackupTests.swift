@@ -154,7 +154,7 @@ struct PushBackupTests {
 
   private static func content(of device: Device) throws -> [UInt8] {
     var bytes: [UInt8] = []
-    for run in device.layout(offset: 0, length: device.geometry.sizeBytes, limit: .max) {
+    for run in try device.layout(offset: 0, length: device.geometry.sizeBytes, limit: .max) {
       let buffer = AlignedBuffer(count: Int(run.length))
       if let level = run.level, let physical = run.physical {
         try device.chain.deltas[level].file.readOrZero(

@@ -16,7 +16,7 @@ func expectRebuilt(_ device: Device, _ note: Comment? = nil) throws -> [ChainOpe
   let rebuilt = ClusterMap(geometry)
   try opener.readIndexes(&levels, into: rebuilt)
   for cluster in 0..<geometry.clusterCount {
-    let place = device.map[cluster].map {
+    let place = try device.map.place(of: cluster).map {
       Place(delta: chain.level(of: $0.delta) ?? -1, physical: $0.physical)
     }
     #expect(place == rebuilt[cluster], "cluster \(cluster); \(note ?? "")")

@@ -200,7 +200,7 @@ struct RecorderTests {
     let witness = Witness(device)
     var before: [UInt8] = []
     _ = try device.beginRecording(witness, until: .after(seconds: 600)) { () throws(DeviceError) in
-      let runs = device.layout(offset: 0, length: 1, limit: 1)
+      let runs = try device.layout(offset: 0, length: 1, limit: 1)
       let buffer = AlignedBuffer(count: places)
       let offset = (runs[0].physical ?? 0) * UInt64(Self.cluster)
       let file = try? bench.fixture.folder.open("root.hds", writable: false)

@@ -100,7 +100,7 @@ struct WriteHoldTests {
     #expect(hold.keep())
     try device.suspend(until: .after(seconds: 600))
     hold.leaveToSuspension()
-    #expect(device.layout(offset: 0, length: 1, limit: 1).count == 1)
+    #expect(try device.layout(offset: 0, length: 1, limit: 1).count == 1)
     #expect(ended.withLock { $0 } == nil)
     device.resume()
     #expect(end() == .written)

@@ -71,7 +71,7 @@ package final class RunningService: @unchecked Sendable {
         "serve", "--state-dir", "\(folder)/state", "--root", "main=\(folder)/images",
         "--http-socket", "\(folder)/api.sock", "--nbd-socket", "\(folder)/nbd.sock",
         "--http-listen", httpListen, "--nbd-listen", nbdListen, "--log-level", logLevel,
-      ] + extra
+      ] + (IndexBudget.bytes.map { ["--index-cache-size", "\($0)"] } ?? []) + extra
     try Tool.shell("mkdir -p '\(folder)/images' '\(folder)/state'")
     try start(awaitReady: awaitReady)
   }

@@ -80,7 +80,7 @@ package enum StoredBackup {
     let folder = try ImageFolder(
       path: String(image[..<(image.lastIndex(of: "/") ?? image.endIndex)]))
     let name = image.split(separator: "/").last.map(String.init) ?? image
-    var options = AttachOptions()
+    var options = AttachOptions.ofTests
     options.readonly = true
     let disk = try Device.attach(
       [DeltaSource(file: try folder.open(name, writable: false), folder: folder, name: name)],

@@ -9,7 +9,7 @@ extension Suite {
     case openVZ = "ploop check -c"
   }
 
-  private static let clusterBytes = 64 << 10
+  static let clusterBytes = 64 << 10
 
   /// Of a disk a thousand times as large as the working set, 1 TiB by default, in clusters of 64 KiB of
   /// which every one is mapped. It has no bytes of data, which nobody reads for this; on a file system in
@@ -45,7 +45,7 @@ extension Suite {
   }
 
   /// Every cluster lies behind the one before it.
-  private func map(_ clusters: Int, in file: ImageFile) throws {
+  func map(_ clusters: Int, in file: ImageFile) throws {
     let clusterBytes = Suite.clusterBytes
     let header = ((16 + clusters) * 4 + clusterBytes - 1) / clusterBytes
     try file.truncate(to: UInt64(header + clusters) * UInt64(clusterBytes))

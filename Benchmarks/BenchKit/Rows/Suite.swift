@@ -10,7 +10,7 @@ package final class Suite {
   package static let rowIDs =
     warmRowIDs + ["neighbours", "fairness", "zeroes", "cold", "first-touch", "cow", "sparse"]
     + chainRowIDs
-    + backupRowIDs + migrateRowIDs + secureRowIDs + apiRowIDs
+    + indexRowIDs + backupRowIDs + migrateRowIDs + secureRowIDs + apiRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
@@ -36,6 +36,7 @@ package final class Suite {
     try warmRows()
     try freshRows()
     try chainRows()
+    try indexRows()
     try backupRows()
     try migrateRows()
     try secureRows()

@@ -142,6 +142,7 @@ extension Service {
   ) throws(ServiceError) -> OpenedImage {
     var options = options
     options.readonly = true
+    options.indexCache = indexCache
     let device = try converting { [options] () throws(DeviceError) in
       try Device.attach(sources, options)
     }

@@ -13,7 +13,8 @@ extension Service {
       + DeviceMetric.all.map { $0.metric(of: devices) } + [
         clientMetric(devices), handshakeMetric(), brokenMetric(),
       ]
-      + jobMetrics() + [backupMetric(), targetMetric(), store.metric] + imageMetrics()
+      + indexMetrics() + jobMetrics() + [backupMetric(), targetMetric(), store.metric]
+      + imageMetrics()
       + ProcessMetrics.now()
   }
 
@@ -56,6 +57,33 @@ extension Service {
         roots.names.compactMap { name in
           roots.freeBytes(of: name).map { .init($0, [("root", name)]) }
         }),
+    ]
+  }
+
+  private func indexMetrics() -> [Metric] {
+    let values = indexCache.values
+    return [
+      Metric(
+        .gauge, "ploopd_index_cache_budget_bytes",
+        "Memory for the indexes of all disks together.", Double(values.budgetBytes)),
+      Metric(
+        .gauge, "ploopd_index_cache_resident_bytes", "What indexes take of it.",
+        Double(values.residentBytes)),
+      Metric(
+        .gauge, "ploopd_index_cache_pinned_bytes",
+        "What of that has to stay, since it is not in the files yet.", Double(values.pinnedBytes)),
+      Metric(
+        .counter, "ploopd_index_cache_hits_total", "Clusters that were found in memory.",
+        Double(values.hits)),
+      Metric(
+        .counter, "ploopd_index_cache_misses_total", "Clusters that were looked up in the files.",
+        Double(values.misses)),
+      Metric(
+        .counter, "ploopd_index_cache_loads_total", "Pages that were read into memory.",
+        Double(values.loads)),
+      Metric(
+        .counter, "ploopd_index_cache_evictions_total", "Pages that had to make room for others.",
+        Double(values.evictions)),
     ]
   }
 

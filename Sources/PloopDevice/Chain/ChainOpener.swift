@@ -16,6 +16,8 @@ struct ChainOpener {
     var layout: Delta.Layout
     var used = Bitmap(count: 0)
     var mapped: UInt64 = 0
+    /// Which clusters the index of a lower delta has.
+    var had: MappedClusters?
     var tailPages: [Int] = []
 
     var isUnclean: Bool { header.map { !$0.isClean } ?? false }
@@ -122,13 +124,42 @@ struct ChainOpener {
     return level
   }
 
+  /// Scans every index, newest first, and counts in each page of the map the clusters that any delta has.
+  func checkIndexes(_ levels: inout [Level], counting map: PagedMap) throws(DeviceError) {
+    // Which clusters a newer delta has, where there is another one to come.
+    let isChain = levels.count > 1
+    var seen = Bitmap(count: isChain ? Int(map.geometry.clusterCount) : 0)
+    for number in levels.indices.reversed() {
+      var had: MappedClusters? = isChain && number < levels.count - 1 ? MappedClusters() : nil
+      if case .raw = levels[number].layout { had = nil }
+      defer { levels[number].had = had }
+      try readIndex(&levels[number], at: number) { run in
+        guard isChain else { return map.count(run) }
+        had?.insert(run)
+        for cluster in run.cluster..<run.cluster + run.count where !seen[Int(cluster)] {
+          seen[Int(cluster)] = true
+          map.count(IndexRun(cluster: cluster, physical: 0, count: 1))
+        }
+      }
+    }
+  }
+
   /// Scans every index, newest first, and fills the map with the newest owner of each cluster. The
   /// deltas get their levels as numbers.
   func readIndexes(_ levels: inout [Level], into map: ClusterMap) throws(DeviceError) {
     for number in levels.indices.reversed() {
-      try readIndex(&levels[number], at: number) { cluster, physical in
+      try readEntries(&levels[number], at: number) { cluster, physical in
         if map[cluster] == nil { map[cluster] = Place(delta: number, physical: physical) }
       }
+    }
+  }
+
+  /// Like ``readIndex(_:at:run:)``, one cluster at a time.
+  func readEntries(
+    _ level: inout Level, at number: Int, entry: (_ cluster: UInt64, _ physical: UInt64) -> Void
+  ) throws(DeviceError) {
+    try readIndex(&level, at: number) { run in
+      for step in 0..<run.count { entry(run.cluster + step, run.physical + step) }
     }
   }
 
@@ -136,16 +167,16 @@ struct ChainOpener {
   ///
   /// - Parameter number: of the level, for errors.
   func readIndex(
-    _ level: inout Level, at number: Int, entry: (_ cluster: UInt64, _ physical: UInt64) -> Void
+    _ level: inout Level, at number: Int, run: (IndexRun) -> Void
   ) throws(DeviceError) {
     switch level.layout {
     case .raw(let clusters):
-      for cluster in 0..<clusters { entry(cluster, cluster) }
+      if clusters > 0 { run(IndexRun(cluster: 0, physical: 0, count: clusters)) }
     case .ploop(let geometry):
       let path = level.source.file.path
       var scan = IndexScan(geometry, fileBytes: level.fileBytes)
-      try scan.run(level.source.file) {
-        entry($0, $1)
+      try scan.runs(of: level.source.file) {
+        run($0)
       } fault: { (fault) throws(DeviceError) in
         guard fault.kind != .beyondDisk else { return }
         throw ChainOpener.corrupt(fault, level: number, path: path)

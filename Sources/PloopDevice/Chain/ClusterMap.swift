@@ -60,6 +60,11 @@ final class ClusterMap: Sendable {
     }
   }
 
+  /// Like the subscript, for any cluster: these may be the entries of a smaller disk.
+  func place(of cluster: UInt64) -> Place? {
+    cluster < geometry.clusterCount ? self[cluster] : nil
+  }
+
   /// A run of clusters that lie behind each other, or are all unmapped.
   struct Run {
     var place: Place?

@@ -68,7 +68,7 @@ final class Writing: Sendable {
   ///   - map: has the delta's entries under its number.
   ///   - below: what has to be durable before anything of this delta is.
   init(
-    _ delta: Delta, geometry: Geometry, used: Bitmap, map: ClusterMap, gate: Gate,
+    _ delta: Delta, geometry: Geometry, used: Bitmap, map: any EntryTable, gate: Gate,
     condition: Condition, canPunch: Bool, above below: SideWork<Void, DeviceError>? = nil
   ) {
     number = delta.number

@@ -33,7 +33,7 @@ extension Device {
     var clusters = Bitmap(count: Int(count))
     var cluster: UInt64 = 0
     while cluster < count {
-      let run = map.run(from: cluster, limit: count - cluster)
+      let run = try map.run(from: cluster, limit: count - cluster)
       if let place = run.place, let owner = chain.level(of: place.delta), owner > level {
         for index in cluster..<cluster + run.count { clusters[Int(index)] = true }
       }

@@ -28,7 +28,7 @@ final class IndexWriter: Sendable {
   private static let failuresKept = 64
 
   private let file: ImageFile
-  private let map: ClusterMap
+  private let map: any EntryTable
   /// The delta's number in the map.
   private let delta: Int
   private let allocator: ClusterAllocator
@@ -41,7 +41,7 @@ final class IndexWriter: Sendable {
   private let written = Atomic<Bool>(false)
 
   init(
-    file: ImageFile, map: ClusterMap, delta: Int, allocator: ClusterAllocator,
+    file: ImageFile, map: any EntryTable, delta: Int, allocator: ClusterAllocator,
     condition: Condition, below: SideWork<Void, DeviceError>?
   ) {
     self.file = file
@@ -61,9 +61,10 @@ final class IndexWriter: Sendable {
     }
   }
 
-  /// The map has changed in this page.
+  /// The map has changed in this page, which the caller has pinned. It stays so until a round has written it.
   func markDirty(_ page: Int) {
-    state.withLock { _ = $0.dirtyPages.insert(page) }
+    map.retain(page)
+    if !state.withLock({ $0.dirtyPages.insert(page).inserted }) { map.unpin(page) }
   }
 
   var isDirty: Bool {
@@ -134,11 +135,13 @@ final class IndexWriter: Sendable {
   /// No round writes from now on: whoever asks for one had everything flushed before. Returns when
   /// none runs.
   func retire() {
-    _ = state.wait { state -> Bool? in
+    let pages: Set<Int>? = state.wait { state in
       guard !state.isRunning else { return nil }
       state.isRetired = true
-      return true
+      defer { state.dirtyPages = [] }
+      return state.dirtyPages
     }
+    unpin(pages ?? [])
   }
 
   // MARK: Rounds
@@ -169,6 +172,7 @@ final class IndexWriter: Sendable {
     let freed = allocator.roundBegins()
     let hadWrites = written.exchange(false, ordering: .sequentiallyConsistent)
     let pages = state.withLock { state -> [Int] in
+      // Their pins are the round's from now on.
       defer { state.dirtyPages = [] }
       return state.dirtyPages.sorted()
     }
@@ -184,6 +188,7 @@ final class IndexWriter: Sendable {
 
   private func end(_ round: Round, _ failure: DeviceError?, isLast: Bool = false) {
     allocator.roundEnded(round.freed, succeeded: failure == nil)
+    unpin(round.pages)
     state.update { state in
       state.isRunning = false
       if isLast {
@@ -235,7 +240,14 @@ final class IndexWriter: Sendable {
 
   private func keep(_ round: Round) {
     noteWritten()
-    state.withLock { $0.dirtyPages.formUnion(round.pages) }
+    for page in round.pages { markDirty(page) }
+  }
+
+  /// What a failed sync leaves unknown stays in memory, as long as the disk is attached: nobody knows what the
+  /// file would say.
+  private func unpin(_ pages: some Sequence<Int>) {
+    guard condition.isWritable else { return }
+    for page in pages { map.unpin(page) }
   }
 
   /// A failed fdatasync is believed: what was written since the last good one is unknown, and the

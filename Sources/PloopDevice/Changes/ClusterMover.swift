@@ -37,8 +37,10 @@ struct ClusterMover: Sendable {
   }
 
   /// Where the top has a cluster; nil where it has not.
-  func place(of cluster: UInt64) -> UInt64? {
-    guard let place = device.map[cluster], place.delta == writing.number else { return nil }
+  func place(of cluster: UInt64) throws(DeviceError) -> UInt64? {
+    guard let place = try device.map.place(of: cluster), place.delta == writing.number else {
+      return nil
+    }
     return place.physical
   }
 
@@ -68,11 +70,19 @@ struct ClusterMover: Sendable {
       let to: ClusterAllocator.Allocation
     }
     var copies: [Copy] = []
+    device.makeRoomInMemory()
+    // Everything that will be published can be, before anything is copied.
+    var pinned: [Int] = []
+    defer { pinned.forEach(device.map.unpin) }
+    for page in Set(clusters.map { Geometry.position(of: $0).page }) {
+      try device.map.pin(page)
+      pinned.append(page)
+    }
     do throws(DeviceError) {
       let buffer = AlignedBuffer(count: Int(min(device.clusterBytes, Device.copyBytes)))
       for cluster in clusters {
         // A guest may have given it back before it was marked.
-        guard let from = self.place(of: cluster), let to = try place(cluster, from) else {
+        guard let from = try self.place(of: cluster), let to = try place(cluster, from) else {
           continue
         }
         copies.append(Copy(cluster: cluster, from: from, to: to))
@@ -86,7 +96,8 @@ struct ClusterMover: Sendable {
     }
     for copy in copies {
       writing.allocator.placed(copy.to.physical)
-      device.map[copy.cluster] = Place(delta: writing.number, physical: copy.to.physical)
+      device.map.set(
+        Place(delta: writing.number, physical: copy.to.physical), for: copy.cluster)
       writing.index.markDirty(Geometry.position(of: copy.cluster).page)
       writing.allocator.unmapped(copy.from)
     }

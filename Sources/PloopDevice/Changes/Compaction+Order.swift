@@ -17,24 +17,28 @@ final class Ordering: Compaction.Work {
   private var owners: [UInt32] = []
   let totalClusters: UInt64
 
-  init(_ mover: ClusterMover) {
+  init(_ mover: ClusterMover) throws(DeviceError) {
     self.mover = mover
     let allocator = mover.writing.allocator
     place = allocator.state.withLock { $0.headerClusters }
     end = allocator.denseClusters
-    totalClusters = mover.breaks == 0 ? 0 : allocator.dataClusters
+    totalClusters = try mover.breaks() == 0 ? 0 : allocator.dataClusters
   }
 
   func step(
     limit: Int, until deadline: Deadline
   ) throws(DeviceError) -> Compaction.Progress? {
     guard totalClusters > 0 else { return nil }
-    let (clusters, after) = mover.clusters(from: next, limit: mover.batch(of: limit))
+    let (clusters, after) = try mover.clusters(from: next, limit: mover.batch(of: limit))
     guard !clusters.isEmpty else { return nil }
     let places = place..<place + UInt64(clusters.count)
     var progress = Compaction.Progress()
     progress.clusters = UInt64(clusters.count)
-    if !zip(clusters, places).allSatisfy({ mover.place(of: $0) == $1 }) {
+    var isInOrder = true
+    for (cluster, place) in zip(clusters, places) where isInOrder {
+      isInOrder = try mover.place(of: cluster) == place
+    }
+    if !isInOrder {
       progress.copied = try order(clusters, at: places, until: deadline)
       progress.readBytes = progress.copied << mover.device.clusterShift
     }
@@ -52,9 +56,10 @@ final class Ordering: Compaction.Work {
     // Whoever was inside may have taken a place before it was held.
     try mover.awaitLeavers(until: deadline)
     let belonging = Dictionary(uniqueKeysWithValues: zip(clusters, places))
-    let strangers = used.compactMap { place -> UInt64? in
-      guard let cluster = owner(of: place) else { return nil }
-      return belonging[cluster] == place ? nil : cluster
+    var strangers: [UInt64] = []
+    for place in used {
+      guard let cluster = try owner(of: place), belonging[cluster] != place else { continue }
+      strangers.append(cluster)
     }
     var copied = try mover.move(strangers, until: deadline) { (_, _) throws(DeviceError) in
       try allocator.allocate(from: max(end, places.upperBound))
@@ -71,24 +76,24 @@ final class Ordering: Compaction.Work {
   // MARK: Who lies where
 
   /// - Returns: nil for a place that no entry names.
-  private func owner(of place: UInt64) -> UInt64? {
-    if let cluster = known(at: place) { return cluster }
+  private func owner(of place: UInt64) throws(DeviceError) -> UInt64? {
+    if let cluster = try known(at: place) { return cluster }
     guard !mover.writing.allocator.isAwaited(place..<place + 1) else { return nil }
     // A guest's, who has come meanwhile; or nobody's.
-    look()
-    return known(at: place)
+    try look()
+    return try known(at: place)
   }
 
-  private func known(at place: UInt64) -> UInt64? {
+  private func known(at place: UInt64) throws(DeviceError) -> UInt64? {
     guard place < owners.count, owners[Int(place)] != Self.nobody else { return nil }
     let cluster = UInt64(owners[Int(place)])
-    return mover.place(of: cluster) == place ? cluster : nil
+    return try mover.place(of: cluster) == place ? cluster : nil
   }
 
-  private func look() {
+  private func look() throws(DeviceError) {
     owners = [UInt32](
       repeating: Self.nobody, count: Int(mover.writing.allocator.usedClusters.count))
-    mover.device.map.forEach { cluster, place in
+    try mover.device.map.forEach { cluster, place in
       if place.delta == mover.writing.number { note(cluster, at: place.physical) }
     }
   }

@@ -8,11 +8,11 @@ final class Shrinking: Compaction.Work {
   private var isCut = false
   let totalClusters: UInt64
 
-  init(_ mover: ClusterMover) {
+  init(_ mover: ClusterMover) throws(DeviceError) {
     self.mover = mover
     let end = mover.writing.allocator.denseClusters
     var beyond: [(place: UInt64, cluster: UInt64)] = []
-    mover.device.map.forEach { cluster, place in
+    try mover.device.map.forEach { cluster, place in
       if place.delta == mover.writing.number, place.physical >= end {
         beyond.append((place.physical, cluster))
       }

@@ -19,13 +19,13 @@ final class ZeroDropping: Compaction.Work {
   func step(
     limit: Int, until deadline: Deadline
   ) throws(DeviceError) -> Compaction.Progress? {
-    let (clusters, after) = mover.clusters(from: next, limit: mover.batch(of: limit))
+    let (clusters, after) = try mover.clusters(from: next, limit: mover.batch(of: limit))
     guard !clusters.isEmpty else { return nil }
     var progress = Compaction.Progress()
     progress.clusters = UInt64(clusters.count)
     var candidates: [UInt64] = []
     for cluster in clusters {
-      guard let place = mover.place(of: cluster) else { continue }
+      guard let place = try mover.place(of: cluster) else { continue }
       let content = mover.content(at: place)
       let isZero = try content.isZero(buffer)
       if isZero { candidates.append(cluster) }
@@ -47,7 +47,7 @@ final class ZeroDropping: Compaction.Work {
     var owners = LowerOwners(below: device.chain.topLevel, of: device.chain)
     var dropped: UInt64 = 0
     for cluster in clusters {
-      guard let place = mover.place(of: cluster) else { continue }
+      guard let place = try mover.place(of: cluster) else { continue }
       let content = mover.content(at: place)
       guard try content.isZero(buffer) else { continue }
       if try owners.own(cluster) {
@@ -56,9 +56,7 @@ final class ZeroDropping: Compaction.Work {
         try device.zero(
           writing, offset: content.offset, length: content.count, keepSpace: false)
       } else {
-        device.map[cluster] = nil
-        writing.index.markDirty(Geometry.position(of: cluster).page)
-        writing.allocator.unmapped(place)
+        try device.forget(cluster, at: place, writing)
       }
       dropped += 1
     }

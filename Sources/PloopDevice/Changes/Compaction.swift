@@ -91,8 +91,8 @@ package final class Compaction: Sendable {
     let work: any Work =
       switch part {
       case .zeroes: ZeroDropping(mover)
-      case .defragment: Ordering(mover)
-      case .shrink: Shrinking(mover)
+      case .defragment: try Ordering(mover)
+      case .shrink: try Shrinking(mover)
       case .holes: Punching(mover)
       }
     state.withLock { state in
@@ -123,7 +123,7 @@ package final class Compaction: Sendable {
       throw DeviceError(.readOnly, "the disk is read-only")
     }
     let allocator = writing.allocator
-    let breaks = ClusterMover(device, writing).breaks
+    let breaks = try ClusterMover(device, writing).breaks()
     // As it would be once what lies at the end had found places before it.
     let length = allocator.usedClusters.count
     let dense = min(Int(clamping: allocator.denseClusters), length)
@@ -135,12 +135,14 @@ package final class Compaction: Sendable {
 
 extension ClusterMover {
   /// Clusters of the top in the order of the disk, those from `first` on.
-  func clusters(from first: UInt64, limit: Int) -> (found: [UInt64], next: UInt64) {
+  func clusters(
+    from first: UInt64, limit: Int
+  ) throws(DeviceError) -> (found: [UInt64], next: UInt64) {
     let count = device.geometry.clusterCount
     var found: [UInt64] = []
     var cluster = first
     while cluster < count, found.count < limit {
-      let run = device.map.run(from: cluster, limit: count - cluster)
+      let run = try device.map.run(from: cluster, limit: count - cluster)
       let taken = min(
         run.count, run.place?.delta == writing.number ? UInt64(limit - found.count) : .max)
       if run.place?.delta == writing.number { found += cluster..<cluster + taken }
@@ -150,10 +152,10 @@ extension ClusterMover {
   }
 
   /// How many clusters of the top do not lie behind the one before.
-  var breaks: UInt64 {
+  func breaks() throws(DeviceError) -> UInt64 {
     var breaks: UInt64 = 0
     var next: UInt64?
-    device.map.forEach { _, place in
+    try device.map.forEach { _, place in
       guard place.delta == writing.number else { return }
       if let next, next != place.physical { breaks += 1 }
       next = place.physical + 1

@@ -26,16 +26,22 @@ extension DeltaMerge {
     do throws(DeviceError) {
       try file.prepare(with: changed)
       try receiver.writing.index.flush()
-      try receiver.repoint(from: source, isWhole: true)
+      try receiver.requireDurable()
+      let epoch = receiver.repoint(from: source, isWhole: true)
       pause = try device.change(until: deadline) { (chain) throws(DeviceError) in
         try receiver.writing.index.flush()
+        try receiver.requireDurable()
         try device.publish(file)
         return receiver.chain(chain, without: source)
+      } repointing: {
+        // What was read meanwhile was read with the source; it is little.
+        receiver.repoint(from: source, isWhole: true, since: epoch)
       }
     } catch {
       try? file.abandon()
       throw error
     }
+    receiver.countDropped()
     receiver.close(isInChain: true)
     ImageLock.release(source.file)
     return pause
@@ -47,8 +53,9 @@ extension DeltaMerge {
     do throws(DeviceError) {
       receiver.pointBack(to: source)
       try flush()
-      try receiver.repointMoved()
-      try receiver.repoint(from: source, isWhole: false)
+      try receiver.requireDurable()
+      receiver.repointMoved()
+      receiver.repoint(from: source, isWhole: false)
       if receiver.isReopened {
         _ = try device.change(until: deadline) { chain in receiver.chain(chain, without: nil) }
       }

@@ -29,7 +29,7 @@ extension DeltaMerge {
     }
     let count =
       if let writing = chain.writing, writing.number == newer.number {
-        MergeReceiver(top: writing, of: device).count(from: older)
+        try MergeReceiver(top: writing, of: device).count(from: older)
       } else {
         try DeltaClusters.lacking(in: newer, of: older, .forward)
       }

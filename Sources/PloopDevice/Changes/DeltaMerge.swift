@@ -87,7 +87,7 @@ package final class DeltaMerge: Sendable {
       receiver = try MergeReceiver(lower: older, merging: newer, of: device)
     }
     hashes = try DeltaHashes.of(source, like: chain.geometry)
-    totalClusters = receiver.count(from: source)
+    totalClusters = try receiver.count(from: source)
   }
 
   static func pair(
@@ -118,7 +118,8 @@ package final class DeltaMerge: Sendable {
   ///   next step meets it again.
   /// - Throws: `.outOfSpace` and others, when nothing was moved; the step may be tried again.
   package func step(limit: Int, on engine: IOEngine) throws(DeviceError) -> Progress? {
-    let (clusters, next) = ahead(limit)
+    if !receiver.isReopened { device.makeRoomInMemory() }
+    let (clusters, next) = try ahead(limit)
     guard !clusters.isEmpty else { return nil }
     let done = crew(clusters, engine)
     cursor.withLock { $0 = Cursor(next: next, left: done.failed + done.rest) }
@@ -127,17 +128,19 @@ package final class DeltaMerge: Sendable {
   }
 
   /// What the next step moves, and where the one behind it begins.
-  private func ahead(_ limit: Int) -> (clusters: [UInt64], next: UInt64) {
+  private func ahead(_ limit: Int) throws(DeviceError) -> (clusters: [UInt64], next: UInt64) {
     let cursor = self.cursor.withLock { $0 }
     guard cursor.left.isEmpty else { return (cursor.left, cursor.next) }
     var next = cursor.next
-    let clusters = receiver.next(limit, from: &next, of: source)
+    let clusters = try receiver.next(limit, from: &next, of: source)
     return (clusters, next)
   }
 
   /// Room that the next step takes at most.
   package func stepBytes(limit: Int) -> UInt64 {
-    UInt64(ahead(limit).clusters.count) << UInt64(device.geometry.clusterShift)
+    // What cannot be read now the step tells.
+    let count = (try? ahead(limit))?.clusters.count ?? 0
+    return UInt64(count) << UInt64(device.geometry.clusterShift)
   }
 
   /// The file that receives what is moved, and the room around it; nil when that cannot be told.
@@ -201,7 +204,7 @@ package final class DeltaMerge: Sendable {
     defer { device.locks.unlock(cluster) }
     var progress = Progress()
     progress.clusters = 1
-    guard let physical = receiver.wanted(cluster, of: source) else {
+    guard let physical = try receiver.wanted(cluster, of: source) else {
       progress.overtaken = 1
       return progress
     }
@@ -211,7 +214,7 @@ package final class DeltaMerge: Sendable {
     try hashes?.require(cluster, content, buffer, &cursor)
     let isZero = try content.isZero(buffer)
     if isZero, try !owners.own(cluster) {
-      receiver.drop(cluster)
+      try receiver.drop(cluster)
       progress.dropped = 1
       progress.readBytes = content.readBytes(isZero: true)
       return progress

@@ -36,12 +36,16 @@ extension Device {
     try opener.requireClosed([(level, levels[level])])
     let number = chain.freeNumber
     let added = ClusterMap(geometry)
-    try opener.readIndex(&levels[level], at: level) { cluster, physical in
-      added[cluster] = Place(delta: number, physical: physical)
+    var had: MappedClusters? = source.isRaw ? nil : MappedClusters()
+    try opener.readIndex(&levels[level], at: level) { run in
+      had?.insert(run)
+      for step in 0..<run.count {
+        added[run.cluster + step] = Place(delta: number, physical: run.physical + step)
+      }
     }
     let delta = Delta(
       number: number, source: source, layout: levels[level].layout,
-      mappedClusters: levels[level].mapped)
+      mappedClusters: levels[level].mapped, had: had)
 
     _ = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       guard isSuspended || !gate.hasAdmitted else {
@@ -53,12 +57,16 @@ extension Device {
       let grown = DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
       try spoilCheckpoints("a delta was put below the top")
       try moment(self.levels(of: grown))
-      let top = chain.top.number
-      added.forEach { cluster, place in
-        if map[cluster]?.delta != top { map[cluster] = place }
-      }
       return grown
+    } repointing: {
+      let top = chain.top.number
+      map.repoint(with: nil) { cluster, place in
+        guard place?.delta != top, let found = added.place(of: cluster) else { return nil }
+        return PagedMap.Replacement(place: found)
+      }
+      map.forgetCounts(of: added)
     }
     isAdded = true
+    map.count()
   }
 }

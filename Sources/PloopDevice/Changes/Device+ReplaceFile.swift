@@ -37,7 +37,7 @@ extension Device {
       var deltas = chain.deltas
       deltas[level] = Delta(
         number: old.number, source: source, layout: levels[level].layout,
-        mappedClusters: levels[level].mapped)
+        mappedClusters: levels[level].mapped, had: old.had)
       let replaced = DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
       try spoilCheckpoints("the file of a delta was replaced by another program's")
       try moment(self.levels(of: replaced))
@@ -72,8 +72,8 @@ extension Device {
     default: throw different("another format")
     }
     let (entries, others) = (ClusterMap(geometry), ClusterMap(geometry))
-    try opener.readIndex(&new, at: level) { entries[$0] = Place(delta: 0, physical: $1) }
-    try opener.readIndex(&present, at: level) { others[$0] = Place(delta: 0, physical: $1) }
+    try opener.readEntries(&new, at: level) { entries[$0] = Place(delta: 0, physical: $1) }
+    try opener.readEntries(&present, at: level) { others[$0] = Place(delta: 0, physical: $1) }
     guard entries.mappedCount == others.mappedCount else { throw different("another index") }
     try others.forEach { (cluster, place) throws(DeviceError) in
       guard entries[cluster] == place else { throw different("another index") }

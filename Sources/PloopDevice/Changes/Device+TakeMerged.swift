@@ -30,13 +30,17 @@ struct ForeignMerge {
     var levels = try opener.readHeaders().levels
     try opener.requireClosed([(neighbour, levels[place])])
     let entries = ClusterMap(device.geometry)
-    try opener.readIndex(&levels[place], at: neighbour) { cluster, physical in
-      entries[cluster] = Place(delta: old.number, physical: physical)
+    var had: MappedClusters? = old.isRaw ? nil : MappedClusters()
+    try opener.readIndex(&levels[place], at: neighbour) { run in
+      had?.insert(run)
+      for step in 0..<run.count {
+        entries[run.cluster + step] = Place(delta: old.number, physical: run.physical + step)
+      }
     }
     self.entries = entries
     receiver = Delta(
       number: old.number, source: old.source, layout: levels[place].layout,
-      mappedClusters: levels[place].mapped)
+      mappedClusters: levels[place].mapped, had: had)
     try compare(with: device, level: level)
   }
 
@@ -51,7 +55,7 @@ struct ForeignMerge {
       sources: chain.deltas.map(\.source), options: AttachOptions()
     ).readHeaders().levels[level]
     let merged = ClusterMap(device.geometry)
-    try ChainOpener(sources: [], options: AttachOptions()).readIndex(&source, at: level) {
+    try ChainOpener(sources: [], options: AttachOptions()).readEntries(&source, at: level) {
       merged[$0] = Place(delta: self.source.number, physical: $1)
     }
     try merged.forEach { (cluster, _) throws(DeviceError) in
@@ -59,16 +63,17 @@ struct ForeignMerge {
         throw mismatch(cluster, "lacks what \(self.source.file.path) has")
       }
     }
-    try device.map.forEach { (cluster, place) throws(DeviceError) in
-      if place.delta == receiver.number, entries[cluster] == nil {
-        throw mismatch(cluster, "has lost what it had")
-      }
+    let neighbour = chain.level(of: receiver.number) ?? 0
+    let former = FormerOwners(chain)
+    try former.forEach(at: neighbour, in: device.map) { (cluster) throws(DeviceError) in
+      if entries.place(of: cluster) == nil { throw mismatch(cluster, "has lost what it had") }
     }
-    let lowest = min(level, chain.level(of: receiver.number) ?? 0)
+    let lowest = min(level, neighbour)
+    var places = device.map.walk()
     try entries.forEach { (cluster, _) throws(DeviceError) in
       // A raw file that has grown has every cluster up to its end.
-      guard merged[cluster] == nil, !(receiver.isRaw && device.map[cluster] == nil) else { return }
-      let owner = device.map[cluster].flatMap { chain.level(of: $0.delta) }
+      let owner = former.level(of: cluster, at: try places.place(of: cluster))
+      guard merged[cluster] == nil, !(receiver.isRaw && owner == nil) else { return }
       guard let owner, owner >= lowest else {
         throw mismatch(cluster, "has what neither of the two had")
       }
@@ -76,17 +81,59 @@ struct ForeignMerge {
   }
 
   /// Sends readers to the receiver. No request is inside.
-  func repoint(_ map: ClusterMap) {
-    entries.forEach { cluster, place in
-      let owner = map[cluster]?.delta ?? source.number
-      if owner == source.number || owner == receiver.number { map[cluster] = place }
+  func repoint(_ map: PagedMap) {
+    map.repoint(with: nil) { cluster, place in
+      let owner = place?.delta ?? source.number
+      guard owner == source.number || owner == receiver.number,
+        let found = entries.place(of: cluster)
+      else { return nil }
+      return PagedMap.Replacement(place: found)
     }
+    map.forgetCounts(of: entries)
   }
 
   func chain(_ chain: DeltaChain) -> DeltaChain {
     let deltas = chain.deltas.filter { $0.number != source.number }
       .map { $0.number == receiver.number ? receiver : $0 }
     return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
+  }
+}
+
+/// Whose clusters were before another program wrote to lower deltas. The map tells of the top, which nobody else
+/// writes; of the others it may say already what their files say now.
+private struct FormerOwners {
+  private let chain: DeltaChain
+
+  init(_ chain: DeltaChain) { self.chain = chain }
+
+  /// - Parameter place: what the map says.
+  func level(of cluster: UInt64, at place: Place?) -> Int? {
+    let named = place.flatMap { chain.level(of: $0.delta) }
+    return chain.deltas.indices.last { level in
+      let delta = chain.deltas[level]
+      if level < chain.topLevel {
+        if let had = delta.had { return had.contains(cluster) }
+        if case .raw(let clusters) = delta.layout { return cluster < clusters }
+      }
+      return level == named
+    }
+  }
+
+  /// Hands out the clusters that a lower delta had and no newer one.
+  func forEach(
+    at level: Int, in map: PagedMap, _ body: (_ cluster: UInt64) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    guard let had = chain.deltas[level].had else {
+      return try map.forEach { (cluster, place) throws(DeviceError) in
+        if self.level(of: cluster, at: place) == level { try body(cluster) }
+      }
+    }
+    var places = map.walk()
+    for page in had.pages {
+      for cluster in chain.geometry.clusters(inPage: page) where had.contains(cluster) {
+        if self.level(of: cluster, at: try places.place(of: cluster)) == level { try body(cluster) }
+      }
+    }
   }
 }
 
@@ -126,9 +173,11 @@ extension Device {
       let shorter = merge.chain(chain)
       try spoilCheckpoints("another program has merged two deltas")
       try moment(levels(of: shorter))
-      merge.repoint(map)
       return shorter
+    } repointing: {
+      merge.repoint(map)
     }
+    map.count()
     // What clients have been lent of the dropped file is theirs until they have taken it.
     _ = gate.awaitHolders(until: deadline)
     ImageLock.release(merge.source.file)

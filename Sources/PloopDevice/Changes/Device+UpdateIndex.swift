@@ -48,19 +48,18 @@ extension Device {
       throw DeviceError(.rawNotBase, "\(delta.file.path) is raw")
     }
     try check(moves, geometry, fileBytes: found.fileBytes, path: delta.file.path)
-    if isWholeChecked { try opener.readIndex(&found, at: level) { _, _ in } }
+    if isWholeChecked { try opener.readIndex(&found, at: level) { _ in } }
     try requireMapped(moves)
     try compare(moves, with: delta.file, geometry)
 
-    var applied = 0
+    var places: [UInt64: UInt64] = [:]
     let number = delta.number
     _ = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       // Again, now that no guest can trim one.
       try requireMapped(moves)
       try spoilCheckpoints("another program has moved clusters of a delta")
-      for move in moves where map[move.cluster]?.delta == number {
-        map[move.cluster] = Place(delta: number, physical: move.physical)
-        applied += 1
+      for move in moves where try map.place(of: move.cluster)?.delta == number {
+        places[move.cluster] = move.physical
       }
       // Its index may have become longer.
       let deltas = chain.deltas.map { delta in
@@ -68,12 +67,18 @@ extension Device {
           ? delta
           : Delta(
             number: number, source: delta.source, layout: .ploop(geometry),
-            mappedClusters: delta.mappedClusters)
+            mappedClusters: delta.mappedClusters, had: delta.had)
       }
       return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
+    } repointing: {
+      // What is not in memory is read as it is in the file by now.
+      map.repoint(with: nil) { cluster, place in
+        guard place?.delta == number, let physical = places[cluster] else { return nil }
+        return PagedMap.Replacement(place: Place(delta: number, physical: physical))
+      }
     }
     try awaitHolders("the moves are in effect", until: deadline)
-    return applied
+    return places.count
   }
 
   /// What can be said of a list by itself: numbers that exist, and each of them once.
@@ -107,7 +112,7 @@ extension Device {
   }
 
   private func requireMapped(_ moves: [IndexMove]) throws(DeviceError) {
-    for (entry, move) in moves.enumerated() where map[move.cluster] == nil {
+    for (entry, move) in moves.enumerated() where try map.place(of: move.cluster) == nil {
       throw DeviceError(
         .refused(.notMapped, entry: entry), "no delta maps the cluster \(move.cluster)")
     }

@@ -28,7 +28,8 @@ extension MergeReceiver {
     let growth = IndexGrowth(file: writing.file, old: old, new: new)
     if try moveAway(own, behind: new.headerClusters) {
       try writing.index.flush()
-      try repointMoved()
+      try requireDurable()
+      repointMoved()
       guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
     }
     try growth.zero()

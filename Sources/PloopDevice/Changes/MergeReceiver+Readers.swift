@@ -1,59 +1,52 @@
 internal import PloopFormat
 
-// Where the disk's readers find what a merge into a lower delta has moved. All of it is durable by then.
+// Where the disk's readers find what a merge has moved into a lower delta. All of it is durable by then, so whatever
+// of the map is not in memory comes from the files with the new places.
 
 extension MergeReceiver {
+  /// What was written is in the file for good: no sync of it has failed. Readers are sent to nothing else.
+  func requireDurable() throws(DeviceError) { try own?.condition.requireWritable() }
+
   /// Has readers find what was copied in its new place; the top's was found from the start.
   ///
-  /// - Parameter isWhole: whether no step has found anything more: what the receiver lacks then is
-  ///   all zero, with nothing beneath.
-  func repoint(from source: Delta, isWhole: Bool) throws(DeviceError) {
-    guard let own else { return }
-    try own.condition.requireWritable()
+  /// - Parameters:
+  ///   - isWhole: whether no step has found anything more: what the receiver lacks then is all zero, with
+  ///     nothing beneath.
+  ///   - epoch: what an earlier call has returned: only what has come into memory since is looked at.
+  @discardableResult
+  func repoint(from source: Delta, isWhole: Bool, since epoch: UInt64 = 0) -> UInt64 {
+    guard let own else {
+      // What the top has not is all zero, and has come back into memory behind the step that dropped it.
+      return device.map.repoint(since: epoch, with: device.locks) { _, place in
+        isWhole && place?.delta == source.number ? PagedMap.Replacement(place: nil) : nil
+      }
+    }
     // What an older receiver has may not be what was merged, until all of it was.
-    guard isWhole || !own.isOlder else { return }
-    forEach(in: own.merged) { cluster in
-      guard device.map[cluster]?.delta == source.number else { return }
-      let place = own.index[cluster]
-      if place != nil || isWhole { device.map[cluster] = place }
+    guard isWhole || !own.isOlder else { return epoch }
+    return device.map.repoint(since: epoch, with: device.locks) { cluster, place in
+      guard place?.delta == source.number else { return nil }
+      let found = own.index.place(of: cluster)
+      return found != nil || isWhole ? PagedMap.Replacement(place: found) : nil
     }
   }
 
   /// The opposite: the merged delta stays, and with it what it holds.
   func pointBack(to source: Delta) {
     guard let own, own.isOlder else { return }
-    forEach(in: own.merged) { cluster in
+    device.map.repoint(with: device.locks) { cluster, place in
       // Nobody unmaps what the merged delta has, so nothing but a whole merge can have dropped it.
-      let owner = device.map[cluster]?.delta
-      guard owner == nil || owner == own.original.number else { return }
-      device.map[cluster] = own.merged[cluster]
+      guard place == nil || place?.delta == own.original.number else { return nil }
+      return own.merged.place(of: cluster).map { PagedMap.Replacement(place: $0) }
     }
   }
 
   /// Has readers find clusters of the receiver that were moved within its file.
-  func repointMoved() throws(DeviceError) {
+  func repointMoved() {
     guard let own else { return }
-    try own.condition.requireWritable()
-    forEach(in: own.index) { cluster in
-      guard device.map[cluster]?.delta == own.original.number else { return }
-      device.map[cluster] = own.index[cluster]
-    }
-  }
-
-  /// Runs `body` for each cluster of an index, with the cluster's lock.
-  private func forEach(in index: ClusterMap, _ body: (UInt64) -> Void) {
-    let count = min(index.geometry.clusterCount, device.geometry.clusterCount)
-    var cluster: UInt64 = 0
-    while cluster < count {
-      let run = index.run(from: cluster, limit: count - cluster)
-      if run.place != nil {
-        for member in cluster..<(cluster + run.count) {
-          device.locks.lock(member)
-          body(member)
-          device.locks.unlock(member)
-        }
-      }
-      cluster += run.count
+    device.map.repoint(with: device.locks) { cluster, place in
+      guard place?.delta == own.original.number else { return nil }
+      let found = own.index.place(of: cluster)
+      return found == place ? nil : PagedMap.Replacement(place: found)
     }
   }
 }

@@ -13,6 +13,8 @@ final class MergeReceiver: Sendable {
   let device: Device
   /// The entries of the two indexes under these numbers; nil for the top.
   let own: Own?
+  /// Pages with clusters that need no place.
+  private let dropped = Locked<Set<Int>>([])
 
   struct Own: Sendable {
     /// The delta as the chain has it.
@@ -129,9 +131,11 @@ final class MergeReceiver: Sendable {
   // MARK: What to copy
 
   /// Where the source has a cluster that the receiver is to have; nil for others.
-  func wanted(_ cluster: UInt64, of source: Delta) -> UInt64? {
+  func wanted(_ cluster: UInt64, of source: Delta) throws(DeviceError) -> UInt64? {
     guard let own else {
-      guard let place = device.map[cluster], place.delta == source.number else { return nil }
+      guard let place = try device.map.place(of: cluster), place.delta == source.number else {
+        return nil
+      }
       return place.physical
     }
     return own.isOlder || own.index[cluster] == nil ? own.merged[cluster]?.physical : nil
@@ -141,9 +145,14 @@ final class MergeReceiver: Sendable {
     own?.index.geometry.clusterCount ?? device.geometry.clusterCount
   }
 
-  func count(from source: Delta) -> UInt64 {
+  func count(from source: Delta) throws(DeviceError) -> UInt64 {
+    guard own != nil else {
+      var count: UInt64 = 0
+      try device.map.forEach { _, place in if place.delta == source.number { count += 1 } }
+      return count
+    }
     var count: UInt64 = 0
-    forEach(from: 0, of: source) { _ in
+    try forEach(from: 0, of: source) { _ in
       count += 1
       return true
     }
@@ -151,9 +160,11 @@ final class MergeReceiver: Sendable {
   }
 
   /// Up to `limit` of them, from `cluster` on, which is left behind the last one looked at.
-  func next(_ limit: Int, from cluster: inout UInt64, of source: Delta) -> [UInt64] {
+  func next(
+    _ limit: Int, from cluster: inout UInt64, of source: Delta
+  ) throws(DeviceError) -> [UInt64] {
     var found: [UInt64] = []
-    cluster = forEach(from: cluster, of: source) { wanted in
+    cluster = try forEach(from: cluster, of: source) { wanted in
       guard found.count < limit else { return false }
       found.append(wanted)
       return true
@@ -167,14 +178,22 @@ final class MergeReceiver: Sendable {
   @discardableResult
   private func forEach(
     from start: UInt64, of source: Delta, _ body: (UInt64) -> Bool
-  ) -> UInt64 {
-    let candidates = own?.merged ?? device.map
+  ) throws(DeviceError) -> UInt64 {
     var cluster = start
     while cluster < clusterCount {
-      let run = candidates.run(from: cluster, limit: clusterCount - cluster)
+      let limit = clusterCount - cluster
+      guard let own else {
+        let run = try device.map.run(from: cluster, limit: limit)
+        if run.place?.delta == source.number {
+          for member in cluster..<(cluster + run.count) where !body(member) { return member }
+        }
+        cluster += run.count
+        continue
+      }
+      let run = own.merged.run(from: cluster, limit: limit)
       if run.place != nil {
         for member in cluster..<(cluster + run.count)
-        where wanted(member, of: source) != nil && !body(member) { return member }
+        where try wanted(member, of: source) != nil && !body(member) { return member }
       }
       cluster += run.count
     }
@@ -183,10 +202,19 @@ final class MergeReceiver: Sendable {
 
   // MARK: Moving
 
-  /// An all-zero cluster with nothing beneath it needs no place.
-  func drop(_ cluster: UInt64) {
-    if own == nil { device.map[cluster] = nil }
+  /// An all-zero cluster with nothing beneath it needs no place. As long as the source is there its index may bring
+  /// the entry back, which reads the same (``repoint(from:isWhole:)``).
+  func drop(_ cluster: UInt64) throws(DeviceError) {
+    let page = Geometry.position(of: cluster).page
+    dropped.withLock { _ = $0.insert(page) }
+    guard own == nil else { return }
+    try device.map.pinning(page) {
+      device.map.set(nil, for: cluster)
+    }
   }
+
+  /// Counts what the map has in pages of which something was dropped, once the source is gone.
+  func countDropped() { device.map.count(anew: dropped.withLock { $0 }) }
 
   /// Gives a cluster a place in the receiver, which `fill` writes before anybody can find it. An older
   /// receiver may have it already: nobody finds it there as long as the newer delta is above.
@@ -200,7 +228,8 @@ final class MergeReceiver: Sendable {
         place.physical << UInt64(device.geometry.clusterShift))
       return writing.index.noteWritten()
     }
-    try device.place(cluster, writing, in: own?.index ?? device.map) {
+    let index: any EntryTable = if let own { own.index } else { device.map }
+    try device.place(cluster, writing, in: index) {
       (allocation, base) throws(DeviceError) in
       try fill(writing, allocation, base)
     }

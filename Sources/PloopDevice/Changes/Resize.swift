@@ -56,7 +56,7 @@ package final class Resize: Sendable {
       // Whoever is inside may still place a cluster there; nobody who comes later does.
       try mover.awaitLeavers(until: deadline)
     }
-    let inTheWay = Resize.clusters(of: writing, in: growth.range, device)
+    let inTheWay = try Resize.clusters(of: writing, in: growth.range, device)
     totalClusters = UInt64(inTheWay.count)
     rest = Locked(inTheWay[...])
   }
@@ -83,7 +83,7 @@ package final class Resize: Sendable {
   ) throws(DeviceError) -> (clusters: UInt64, indexBytes: UInt64) {
     let (writing, growth) = try growth(of: device, to: sizeBytes)
     return (
-      UInt64(clusters(of: writing, in: growth.range, device).count),
+      UInt64(try clusters(of: writing, in: growth.range, device).count),
       UInt64(growth.range.count) << device.clusterShift
     )
   }
@@ -91,10 +91,10 @@ package final class Resize: Sendable {
   /// The logical clusters that the top has in a range of its file.
   private static func clusters(
     of writing: Writing, in range: Range<UInt64>, _ device: Device
-  ) -> [UInt64] {
+  ) throws(DeviceError) -> [UInt64] {
     guard !range.isEmpty else { return [] }
     var found: [UInt64] = []
-    device.map.forEach { cluster, place in
+    try device.map.forEach { cluster, place in
       if place.delta == writing.number, range.contains(place.physical) { found.append(cluster) }
     }
     return found
@@ -166,7 +166,7 @@ package final class Resize: Sendable {
     let old = growth.old
     let start = old.sizeBytes & (old.clusterBytes - 1)
     let cluster = old.clusterCount - 1
-    guard start != 0, growth.new != old, device.map[cluster] != nil else { return }
+    guard start != 0, growth.new != old, try device.map.place(of: cluster) != nil else { return }
     try device.put(
       .zeroes,
       ClusterPiece(
@@ -188,9 +188,13 @@ package final class Resize: Sendable {
       return
     }
     try mover.flush()
-    _ = try device.whileClosed(until: deadline) {
-      let owned = Resize.clusters(of: writing, in: growth.range, device)
-      writing.allocator.giveUpReserved(owned: Set(owned.compactMap { device.map[$0]?.physical }))
+    _ = try device.whileClosed(until: deadline) { () throws(DeviceError) in
+      var owned: Set<UInt64> = []
+      try device.map.forEach { _, place in
+        guard place.delta == writing.number, growth.range.contains(place.physical) else { return }
+        owned.insert(place.physical)
+      }
+      writing.allocator.giveUpReserved(owned: owned)
     }
   }
 }

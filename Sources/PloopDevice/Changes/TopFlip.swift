@@ -60,8 +60,9 @@ struct TopFlip {
         .refused(.overlap),
         "\(base.file.path) is of a larger disk, \(own.index.geometry.sizeBytes) bytes")
     }
+    var owners = device.map.walk()
     for cluster in 0..<own.index.geometry.clusterCount {
-      let (found, place) = (own.index[cluster], device.map[cluster])
+      let (found, place) = (own.index[cluster], try owners.place(of: cluster))
       let isKnown =
         switch place?.delta {
         // All zero and dropped by a merge that was given up.
@@ -132,7 +133,7 @@ struct TopFlip {
       try old.index.flush()
       pause = try device.change(until: deadline) { (chain) throws(DeviceError) in
         try old.index.flush()
-        takenOut = takeOut()
+        try takeOut(&takenOut)
         try receiver.writing.index.flush()
         let used = try self.used()
         try device.publish(file)
@@ -152,16 +153,17 @@ struct TopFlip {
   }
 
   /// Takes what the top has out of the older delta's index.
-  private func takeOut() -> [(cluster: UInt64, place: Place)] {
-    var shadowed: [(cluster: UInt64, place: Place)] = []
+  private func takeOut(
+    _ shadowed: inout [(cluster: UInt64, place: Place)]
+  ) throws(DeviceError) {
+    var owners = device.map.walk()
     for cluster in 0..<own.index.geometry.clusterCount {
-      guard let place = own.index[cluster], device.map[cluster]?.delta != base.number else {
-        continue
-      }
+      guard let place = own.index[cluster],
+        try owners.place(of: cluster)?.delta != base.number
+      else { continue }
       shadowed.append((cluster, place))
       set(cluster, nil)
     }
-    return shadowed
   }
 
   private func set(_ cluster: UInt64, _ place: Place?) {

@@ -15,7 +15,7 @@ extension Device {
     var buffer: AlignedBuffer?
     var cursors: [Int: DeltaHashes.Cursor] = [:]
     for piece in ClusterPieces(chain.geometry, offset: offset, length: length) {
-      guard let place = map[piece.cluster], place.delta != chain.writing?.number,
+      guard let place = try map.place(of: piece.cluster), place.delta != chain.writing?.number,
         let hashes = try hashes(of: try chain.delta(place.delta), chain)
       else { continue }
       let space = buffer ?? AlignedBuffer(count: Int(min(clusterBytes, Device.copyBytes)))

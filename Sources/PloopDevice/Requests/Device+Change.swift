@@ -15,6 +15,7 @@ extension Device {
     let start = monotonicNanoseconds()
     var waits = RequestWaits()
     do throws(DeviceError) {
+      makeRoomInMemory()
       var writing: Writing
       do throws(DeviceError) {
         writing = try repeating(offset, length, &waits, body)
@@ -33,6 +34,12 @@ extension Device {
       throw error
     }
     counters.count(operation, at: offset, bytes: length, since: start, waits: waits)
+  }
+
+  /// Writes what the index has in memory only, if that is too much. Whether it can be written is told to those
+  /// who ask for it.
+  func makeRoomInMemory() {
+    if map.isCrowding { try? chain.writing?.index.flush() }
   }
 
   /// What a request that changes the disk finds inside the gate.

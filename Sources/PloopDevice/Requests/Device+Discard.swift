@@ -34,7 +34,7 @@ extension Device {
       (piece, turn) throws(DeviceError) in
       if piece.isWhole {
         try clear(piece, &turn, keepAllocated: keepAllocated)
-      } else if map[piece.cluster] != nil || keepAllocated {
+      } else if try isNeeded(piece.cluster, keepAllocated) {
         try putZeroes(piece, turn.writing, keepSpace: keepAllocated)
       }
     }
@@ -45,6 +45,9 @@ extension Device {
   ///
   /// - Throws: `.slow` where bytes would have to be copied or written one by one.
   package func requireFastZero(offset: UInt64, length: UInt64) throws(DeviceError) {
+    // Inside: what is read of an index out there could belong to a chain that is being replaced.
+    let pass = try admitted()
+    defer { gate.leave(pass) }
     let chain = self.chain
     guard let writing = chain.writing else { return }
     guard writing.canPunch else {
@@ -52,9 +55,19 @@ extension Device {
     }
     for piece in ClusterPieces.ends(chain.geometry, offset: offset, length: length)
     where !piece.isWhole {
-      guard let place = map[piece.cluster], place.delta != writing.number else { continue }
+      guard let place = try map.place(of: piece.cluster), place.delta != writing.number else {
+        continue
+      }
       throw DeviceError(.slow, "a part of a cluster in a lower delta would have to be copied")
     }
+  }
+
+  /// Whether a cluster has anything to be made zero, or is to be allocated.
+  private func isNeeded(
+    _ cluster: UInt64, _ keepAllocated: Bool
+  ) throws(DeviceError) -> Bool {
+    if keepAllocated { return true }
+    return try map.place(of: cluster) != nil
   }
 
   /// Makes a whole cluster read as zero.
@@ -62,10 +75,14 @@ extension Device {
     _ piece: ClusterPiece, _ turn: inout Turn, keepAllocated: Bool
   ) throws(DeviceError) {
     let writing = turn.writing
-    guard map[piece.cluster] != nil || keepAllocated else { return }
+    guard try isNeeded(piece.cluster, keepAllocated) else { return }
     locks.lock(piece.cluster)
     defer { locks.unlock(piece.cluster) }
-    let owner = map[piece.cluster]
+    // What is looked up is what is replaced.
+    let page = Geometry.position(of: piece.cluster).page
+    try map.pin(page)
+    defer { map.unpin(page) }
+    let owner = try map.place(of: piece.cluster)
     guard let owner, owner.delta == writing.number else {
       // In a lower delta, or nowhere and to be allocated: a cluster of the top that is all zero.
       if owner == nil, !keepAllocated { return }
@@ -77,12 +94,7 @@ extension Device {
     }
     let ownedBelow = try turn.owners.own(piece.cluster)
     guard keepAllocated || ownedBelow else {
-      map[piece.cluster] = nil
-      writing.index.markDirty(Geometry.position(of: piece.cluster).page)
-      writing.allocator.unmapped(owner.physical)
-      // A round that began in between has taken the page but not the cluster: ask for another.
-      writing.index.noteWritten()
-      return
+      return try forget(piece.cluster, at: owner.physical, writing)
     }
     try zero(
       writing, offset: owner.physical << clusterShift,
@@ -90,11 +102,23 @@ extension Device {
     writing.index.noteWritten()
   }
 
+  /// Takes a cluster out of the top, which has it there. The cluster's lock is held, or nobody writes to it.
+  func forget(_ cluster: UInt64, at physical: UInt64, _ writing: Writing) throws(DeviceError) {
+    let page = Geometry.position(of: cluster).page
+    try map.pinning(page) {
+      map.set(nil, for: cluster)
+      writing.index.markDirty(page)
+      writing.allocator.unmapped(physical)
+      // A round that began in between has taken the page but not the cluster: ask for another.
+      writing.index.noteWritten()
+    }
+  }
+
   /// Zeroes a part of a cluster; where it is in the top, its space is kept or given back as asked.
   private func putZeroes(
     _ piece: ClusterPiece, _ writing: Writing, keepSpace: Bool
   ) throws(DeviceError) {
-    if keepSpace, let owner = map[piece.cluster], owner.delta == writing.number {
+    if keepSpace, let owner = try map.place(of: piece.cluster), owner.delta == writing.number {
       try zero(
         writing, offset: owner.physical << clusterShift + piece.offset,
         length: piece.length, keepSpace: true)
@@ -105,7 +129,9 @@ extension Device {
 
   /// Punches the whole pages of a piece out of a cluster of the top; a hint, so nothing else.
   private func punchWithin(_ piece: ClusterPiece, _ writing: Writing) throws(DeviceError) {
-    guard writing.canPunch, let owner = map[piece.cluster], owner.delta == writing.number else {
+    guard writing.canPunch, let owner = try map.place(of: piece.cluster),
+      owner.delta == writing.number
+    else {
       return
     }
     let page = UInt64(Geometry.pageBytes)

@@ -21,7 +21,7 @@ extension Device {
     defer { gate.leave(pass) }
     return withChain { chain in
       var pieces = Pieces(chain.geometry, offset: offset, count: count)
-      guard let found = pieces.next(in: map), found.count >= least, let place = found.place,
+      guard let found = pieces.nextNow(in: map), found.count >= least, let place = found.place,
         let piece = chain.files.lendNow(place.delta, found.count, at: found.fileOffset)
       else { return .nothing }
       guard let files, files.isView(of: chain.files) else { return .needs(chain.files) }

@@ -21,7 +21,8 @@ extension Device {
     _ chain: DeltaChain, into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) -> Bool {
     var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
-    while let piece = pieces.next(in: map) {
+    while !pieces.isDone {
+      guard let piece = pieces.nextNow(in: map) else { return false }
       let part = region.slice(piece.start, piece.count)
       guard let place = piece.place else {
         part.zero()
@@ -45,7 +46,7 @@ extension Device {
     let chain = self.chain
     var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
     do {
-      while let piece = pieces.next(in: map) {
+      while let piece = try pieces.next(in: map) {
         let part = region.slice(piece.start, piece.count)
         guard let place = piece.place else {
           part.zero()
@@ -73,7 +74,8 @@ extension Device {
   /// may be waiting for the gate.
   ///
   /// - Parameter completion: called once, on the lane's thread or one of the engine's.
-  /// - Returns: false, with nothing begun, when the gate is closed or the lane has no room.
+  /// - Returns: false, with nothing begun, when the gate is closed, the lane has no room, or the index would
+  ///   have to be read from the disk.
   package func beginRead(
     into region: ByteRegion, at offset: UInt64, on lane: ReadLane,
     completion: @escaping @Sendable (Result<HoleList, DeviceError>) -> Void
@@ -84,7 +86,11 @@ extension Device {
     var holes = HoleList()
     var pieces = Pieces(chain.geometry, offset: offset, count: region.count)
     var wanted: [(piece: Pieces.Piece, file: ImageFile)] = []
-    while let piece = pieces.next(in: map) {
+    while !pieces.isDone {
+      guard let piece = pieces.nextNow(in: map) else {
+        gate.leave(pass)
+        return false
+      }
       if let place = piece.place {
         guard let delta = try? chain.delta(place.delta) else {
           gate.leave(pass)
@@ -111,8 +117,12 @@ extension Device {
       let part = region.slice(piece.start, piece.count)
       lane.read(file, into: part, at: piece.fileOffset) { result in read.ended(result, part) }
     }
-    readAhead(after: offset, UInt64(region.count), chain) {
-      lane.readAhead($0, offset: $1, length: $2)
+    // The read may be over by now, and its pass given back; the map is looked at inside only.
+    if let pass = gate.enterNow() {
+      readAhead(after: offset, UInt64(region.count), self.chain) {
+        lane.readAhead($0, offset: $1, length: $2)
+      }
+      gate.leave(pass)
     }
     return true
   }
@@ -127,8 +137,9 @@ extension Device {
       range.lowerBound < chain.geometry.sizeBytes
     else { return }
     let count = range.upperBound - range.lowerBound
-    for run in runs(from: range.lowerBound, length: count, limit: 64, chain)
-    where run.level == chain.topLevel {
+    // A hint: what is not known is not asked for.
+    let ahead = runsNow(from: range.lowerBound, length: count, limit: 64, chain) ?? []
+    for run in ahead where run.level == chain.topLevel {
       guard let physical = run.physical else { continue }
       let inCluster = run.start & (clusterBytes - 1)
       ask(writing.file, physical << clusterShift + inCluster, run.length)
@@ -142,7 +153,7 @@ extension Device {
     let pass = try admitted(&waits)
     defer { gate.leave(pass) }
     let chain = self.chain
-    for run in runs(from: offset, length: length, limit: .max, chain) {
+    for run in try runs(from: offset, length: length, limit: .max, chain) {
       guard let level = run.level, let physical = run.physical else { continue }
       let inCluster = run.start & (clusterBytes - 1)
       chain.deltas[level].file.readAhead(
@@ -169,7 +180,7 @@ extension Device {
   ) throws(DeviceError) -> [Run] {
     let pass = try admitted()
     defer { gate.leave(pass) }
-    return runs(from: offset, length: length, limit: limit, chain)
+    return try runs(from: offset, length: length, limit: limit, chain)
   }
 
   /// Like ``runs(offset:length:limit:)``: how many deltas down the owner is, the newest counted as 1; 0
@@ -180,7 +191,7 @@ extension Device {
     let pass = try admitted()
     defer { gate.leave(pass) }
     let chain = self.chain
-    return runs(from: offset, length: length, limit: limit, chain).map { run in
+    return try runs(from: offset, length: length, limit: limit, chain).map { run in
       (run.length, run.level.map { chain.deltas.count - $0 } ?? 0)
     }
   }
@@ -191,7 +202,7 @@ extension Device {
       let pass = gate.enterNow()
     else { return nil }
     defer { gate.leave(pass) }
-    return runs(from: offset, length: length, limit: limit, chain)
+    return runsNow(from: offset, length: length, limit: limit, chain)
   }
 
   /// Clusters whose owners are looked up within a fraction of a millisecond.
@@ -199,20 +210,38 @@ extension Device {
 
   /// Like ``runs(offset:length:limit:)``, but also while the disk is suspended; not during a change
   /// of the chain, which whoever calls this has to exclude.
-  package func layout(offset: UInt64, length: UInt64, limit: Int) -> [Run] {
-    runs(from: offset, length: length, limit: limit, chain)
+  package func layout(offset: UInt64, length: UInt64, limit: Int) throws(DeviceError) -> [Run] {
+    try runs(from: offset, length: length, limit: limit, chain)
   }
 
   private func runs(
     from offset: UInt64, length: UInt64, limit: Int, _ chain: DeltaChain
-  ) -> [Run] {
+  ) throws(DeviceError) -> [Run] {
+    try runs(from: offset, length: length, limit: limit, chain) {
+      (cluster, count) throws(DeviceError) in try map.run(from: cluster, limit: count)
+    } ?? []
+  }
+
+  private func runsNow(
+    from offset: UInt64, length: UInt64, limit: Int, _ chain: DeltaChain
+  ) -> [Run]? {
+    runs(from: offset, length: length, limit: limit, chain) { map.runNow(from: $0, limit: $1) }
+  }
+
+  /// - Parameter look: finds a run of clusters; nil when it would have to wait.
+  private func runs<Failure>(
+    from offset: UInt64, length: UInt64, limit: Int, _ chain: DeltaChain,
+    _ look: (_ cluster: UInt64, _ limit: UInt64) throws(Failure) -> PagedMap.Run?
+  ) throws(Failure) -> [Run]? {
     var runs: [Run] = []
     var position = offset
     let end = offset + min(length, chain.geometry.sizeBytes - min(offset, chain.geometry.sizeBytes))
     while position < end, runs.count < limit {
       let cluster = position >> clusterShift
       // Not beyond what is asked: a run may be as long as the disk.
-      let found = map.run(from: cluster, limit: ((end - 1) >> clusterShift) - cluster + 1)
+      guard let found = try look(cluster, ((end - 1) >> clusterShift) - cluster + 1) else {
+        return nil
+      }
       let next = min(end, (cluster + found.count) << clusterShift)
       runs.append(
         Run(
@@ -286,13 +315,33 @@ struct Pieces {
     self.count = count
   }
 
-  mutating func next(in map: ClusterMap) -> Piece? {
-    guard done < count else { return nil }
+  var isDone: Bool { done == count }
+
+  /// - Throws: what reading an index fails with.
+  mutating func next(in map: PagedMap) throws(DeviceError) -> Piece? {
+    guard !isDone else { return nil }
+    let (cluster, limit) = rest
+    return take(try map.run(from: cluster, limit: limit))
+  }
+
+  /// The same; nil also when it would have to wait, or fails.
+  @inline(__always)
+  mutating func nextNow(in map: PagedMap) -> Piece? {
+    guard !isDone else { return nil }
+    let (cluster, limit) = rest
+    return map.runNow(from: cluster, limit: limit).map { take($0) }
+  }
+
+  /// The clusters that are not dealt with.
+  private var rest: (first: UInt64, count: UInt64) {
+    let shift = UInt64(geometry.clusterShift)
+    let cluster = (offset + UInt64(done)) >> shift
+    return (cluster, (offset + UInt64(count) - 1) >> shift - cluster + 1)
+  }
+
+  private mutating func take(_ run: PagedMap.Run) -> Piece {
     let position = offset + UInt64(done)
     let shift = UInt64(geometry.clusterShift)
-    let cluster = position >> shift
-    let last = (offset + UInt64(count) - 1) >> shift
-    let run = map.run(from: cluster, limit: last - cluster + 1)
     let inCluster = position & (geometry.clusterBytes - 1)
     let bytes = Int(min(UInt64(count - done), run.count << shift - inCluster))
     defer { done += bytes }

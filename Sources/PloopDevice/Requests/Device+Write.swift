@@ -45,10 +45,18 @@ extension Device {
   private func writeNow(
     _ part: ByteRegion, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) -> Bool {
-    if try writeInPlace(.bytes(part), piece, writing) { return true }
-    guard map[piece.cluster] == nil, locks.tryLock(piece.cluster) else { return false }
+    guard let found = map.runNow(from: piece.cluster, limit: 1) else { return false }
+    if let place = found.place {
+      guard place.delta == writing.number else { return false }
+      try write(.bytes(part), piece, at: place.physical, writing)
+      return true
+    }
+    guard !map.isCrowding, locks.tryLock(piece.cluster) else { return false }
     defer { locks.unlock(piece.cluster) }
-    guard map[piece.cluster] == nil else { return false }
+    let page = Geometry.position(of: piece.cluster).page
+    guard map.pinNow(page) else { return false }
+    defer { map.unpin(page) }
+    guard try map.place(of: piece.cluster) == nil else { return false }
     try firstTouch(.bytes(part), piece, writing)
     return true
   }
@@ -74,9 +82,13 @@ extension Device {
     if try writeInPlace(content, piece, writing) { return }
     locks.lock(piece.cluster)
     defer { locks.unlock(piece.cluster) }
+    // What is looked up is what is replaced.
+    let page = Geometry.position(of: piece.cluster).page
+    try map.pin(page)
+    defer { map.unpin(page) }
     // Somebody may have allocated it meanwhile.
     if try writeInPlace(content, piece, writing) { return }
-    if let lower = map[piece.cluster] {
+    if let lower = try map.place(of: piece.cluster) {
       try copyOnWrite(content, piece, from: lower, writing)
     } else {
       try firstTouch(content, piece, writing)
@@ -87,15 +99,23 @@ extension Device {
   private func writeInPlace(
     _ content: Content, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) -> Bool {
-    guard let place = map[piece.cluster], place.delta == writing.number else { return false }
-    let offset = place.physical << clusterShift + piece.offset
+    guard let place = try map.place(of: piece.cluster), place.delta == writing.number else {
+      return false
+    }
+    try write(content, piece, at: place.physical, writing)
+    return true
+  }
+
+  private func write(
+    _ content: Content, _ piece: ClusterPiece, at physical: UInt64, _ writing: Writing
+  ) throws(DeviceError) {
+    let offset = physical << clusterShift + piece.offset
     switch content {
     case .bytes(let bytes):
       try converting { () throws(IOError) in try writing.file.write(bytes, at: offset) }
     case .zeroes: try zero(writing, offset: offset, length: piece.length, keepSpace: false)
     }
     writing.index.noteWritten()
-    return true
   }
 
   /// Gives a cluster that no delta maps a place in the top. The cluster's lock is held.
@@ -166,7 +186,17 @@ extension Device {
   ///
   /// - Parameter index: has the entries of the delta that is written.
   func place(
-    _ cluster: UInt64, _ writing: Writing, in index: ClusterMap,
+    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable,
+    fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
+  ) throws(DeviceError) {
+    // The page first: what was allocated and cannot be published would have to be taken back.
+    try index.pinning(Geometry.position(of: cluster).page) { () throws(DeviceError) in
+      try placePinned(cluster, writing, in: index, fill: fill)
+    }
+  }
+
+  private func placePinned(
+    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable,
     fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     let allocation = try writing.allocator.allocate()
@@ -180,7 +210,7 @@ extension Device {
     // It belongs to the file's content now, also where nothing had to be written to make it zero.
     writing.file.noteChange(
       offset: allocation.physical << clusterShift, length: clusterBytes)
-    index[cluster] = Place(delta: writing.number, physical: allocation.physical)
+    index.set(Place(delta: writing.number, physical: allocation.physical), for: cluster)
     writing.index.markDirty(Geometry.position(of: cluster).page)
   }
 

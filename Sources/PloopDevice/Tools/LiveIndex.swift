@@ -2,7 +2,8 @@ internal import PloopFormat
 internal import PloopIO
 
 /// Looks at the index of a top while guests write: its entries from the map, inside the gate and in short
-/// steps, and whether the file has what the map says.
+/// steps, and whether the file has what the map says. A page of the map that is not in memory is what the file says,
+/// so it is read there, and the top's alone: what another delta has does not matter.
 ///
 /// What is on its way is no fault. A freed cluster is not used again before everybody has left the gate,
 /// so two clusters share a place if they are seen with it within one pass; across passes that is only
@@ -48,38 +49,60 @@ final class LiveIndex {
     return UInt64(pages.count * Geometry.pageBytes)
   }
 
-  private func inside<Result>(_ body: () -> Result) throws(DeviceError) -> Result {
+  private func inside<Result>(
+    _ body: () throws(DeviceError) -> Result
+  ) throws(DeviceError) -> Result {
     let pass = try device.admitted()
     defer { device.gate.leave(pass) }
-    return body()
+    return try body()
   }
 
-  private func entries(
-    in pages: Range<Int>
-  ) throws(DeviceError) -> [(cluster: UInt64, physical: UInt64)] {
-    let clusters =
-      geometry.clusters(inPage: pages.lowerBound)
-      .lowerBound..<geometry.clusters(
-        inPage: pages.upperBound - 1
-      ).upperBound
-    return try inside {
-      clusters.compactMap { cluster in
-        guard let place = device.map[cluster], place.delta == top.number else { return nil }
-        return (cluster, place.physical)
+  /// Hands out what the top has in some pages, as its index says it; the caller is inside.
+  private func forEachEntry(
+    in pages: Range<Int>, _ body: (_ cluster: UInt64, _ entry: UInt32) -> Void
+  ) throws(DeviceError) {
+    let page = AlignedBuffer(count: Geometry.pageBytes).region
+    for number in pages where !device.map.table.isEmpty(page: number) {
+      if device.map.table.pin(page: number) {
+        device.map.encode(page: number, delta: top.number, into: page)
+        device.map.unpin(number)
+      } else {
+        try read(number, into: page)
+      }
+      for cluster in geometry.clusters(inPage: number) {
+        let entry = page.littleEndian(
+          at: Geometry.position(of: cluster).slot * 4, as: UInt32.self)
+        if entry != 0 { body(cluster, entry) }
       }
     }
   }
 
-  private func take(_ entries: [(cluster: UInt64, physical: UInt64)]) throws(DeviceError) {
+  private func read(_ page: Int, into region: ByteRegion) throws(DeviceError) {
+    try converting { () throws(IOError) in
+      try top.file.readOrZero(into: region, at: UInt64(page) * UInt64(Geometry.pageBytes))
+    }
+  }
+
+  private func entries(
+    in pages: Range<Int>
+  ) throws(DeviceError) -> [(cluster: UInt64, entry: UInt32)] {
+    try inside { () throws(DeviceError) in
+      var found: [(cluster: UInt64, entry: UInt32)] = []
+      try forEachEntry(in: pages) { found.append(($0, $1)) }
+      return found
+    }
+  }
+
+  private func take(_ entries: [(cluster: UInt64, entry: UInt32)]) throws(DeviceError) {
     // Looked at afterwards: the file has grown before an entry names anything.
     let bytes = try converting { () throws(IOError) in try top.file.size() }
     let fileClusters = min(
       bytes >> UInt64(geometry.clusterShift), geometry.physicalLimit + 1)
-    for (cluster, physical) in entries {
-      let entry = geometry.entry(of: physical)
-      if case .failure(let fault) = geometry.physical(
-        of: entry, cluster: cluster, fileClusters: fileClusters)
-      {
+    for (cluster, entry) in entries {
+      let physical: UInt64
+      switch geometry.physical(of: entry, cluster: cluster, fileClusters: fileClusters) {
+      case .success(let place): physical = place
+      case .failure(let fault):
         found.take(fault)
         continue
       }
@@ -117,9 +140,15 @@ final class LiveIndex {
     in page: Int, _ buffers: Buffers
   ) throws(DeviceError) -> [ImageCheck.Difference] {
     let (expected, there) = (buffers.expected.region, buffers.there.region)
-    device.map.encode(page: page, delta: top.number, into: expected)
-    try converting { () throws(IOError) in
-      try top.file.readOrZero(into: there, at: UInt64(page) * UInt64(Geometry.pageBytes))
+    if device.map.table.pin(page: page) {
+      defer { device.map.unpin(page) }
+      device.map.encode(page: page, delta: top.number, into: expected)
+      try read(page, into: there)
+    } else {
+      // It is what the file says, unless it is known to have nothing.
+      guard device.map.table.isEmpty(page: page) else { return [] }
+      expected.zero()
+      try read(page, into: there)
     }
     return geometry.clusters(inPage: page).compactMap { cluster in
       let offset = Geometry.position(of: cluster).slot * 4
@@ -161,11 +190,14 @@ final class LiveIndex {
   /// Within one pass: what is free then is not used again before it ends.
   private func judgeSuspects() throws(DeviceError) {
     guard !suspects.isEmpty else { return }
-    let shared = try inside {
+    let shared = try inside { () throws(DeviceError) in
       var owners: [UInt64: [UInt64]] = [:]
-      device.map.forEach { (cluster, place) throws(Never) in
-        guard place.delta == top.number, suspects.contains(place.physical) else { return }
-        owners[place.physical, default: []].append(cluster)
+      try forEachEntry(in: 0..<geometry.pageCount) { cluster, entry in
+        guard
+          case .success(let physical) = geometry.physical(
+            of: entry, cluster: cluster, fileClusters: .max), suspects.contains(physical)
+        else { return }
+        owners[physical, default: []].append(cluster)
       }
       return owners.filter { $0.value.count > 1 }
     }

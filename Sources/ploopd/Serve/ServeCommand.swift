@@ -90,6 +90,10 @@ struct ServeCommand: ParsableCommand {
   var auditLog: String?
   @Option(
     help: ArgumentHelp(
+      "Memory for the indexes of all disks together, as 64MiB.", valueName: "bytes"))
+  var indexCacheSize: String?
+  @Option(
+    help: ArgumentHelp(
       "trace, debug, info, notice, warning, error or critical.", valueName: "level"))
   var logLevel: String?
   @Option(
@@ -162,6 +166,9 @@ struct ServeCommand: ParsableCommand {
     if let nbdTlsCertificates { settings.nbdCertificates = nbdTlsCertificates }
     if let nbdTlsPsk { settings.nbdKeys = nbdTlsPsk }
     if let nbdTlsVerifyPeer { settings.nbdVerifiesPeers = nbdTlsVerifyPeer }
+    if let indexCacheSize {
+      settings.indexCacheBytes = try Settings.bytes(indexCacheSize, "--index-cache-size")
+    }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if let slowOperationMs {
       settings.slowOperationMilliseconds = try Settings.milliseconds(

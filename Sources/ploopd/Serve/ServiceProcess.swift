@@ -43,6 +43,7 @@ struct ServiceProcess {
       var configuration = Service.Configuration()
       configuration.node = ServiceProcess.hostName()
       configuration.slowOperationMilliseconds = settings.slowOperationMilliseconds
+      if let bytes = settings.indexCacheBytes { configuration.indexCacheBytes = bytes }
       service = try Service(
         roots: Roots(settings.roots), store: Store(path: settings.stateFolder), engine: engine,
         log: log, configuration: configuration)

@@ -49,6 +49,8 @@ struct Settings {
   /// Whether only clients of NBD over TLS get in for whom an authority vouches, or who have a key; nil where nobody has
   /// said so.
   var nbdVerifiesPeers: Bool?
+  /// Memory for the indexes of all disks together; nil for the default.
+  var indexCacheBytes: Int?
   var logLevel = Logger.Level.info
   var logJSON = false
   /// From how long on an operation of a disk is logged as slow; 0 for never.
@@ -234,6 +236,17 @@ struct Settings {
       throw Fault(description: "\(option): \(text) is no number of milliseconds up to an hour")
     }
     return number
+  }
+
+  /// Bytes, or with a unit: `64MiB`.
+  static func bytes(_ text: String, _ option: String) throws(Fault) -> Int {
+    let units: [(suffix: String, shift: Int)] = [("KiB", 10), ("MiB", 20), ("GiB", 30)]
+    let unit = units.first { text.hasSuffix($0.suffix) }
+    let digits = unit.map { String(text.dropLast($0.suffix.count)) } ?? text
+    guard let number = Int(digits), number >= 0, number <= Int.max >> (unit?.shift ?? 0) else {
+      throw Fault(description: "\(option): \(text) is no number of bytes, as 64MiB")
+    }
+    return number << (unit?.shift ?? 0)
   }
 
   static func level(_ text: String, _ option: String) throws(Fault) -> Logger.Level {

@@ -78,6 +78,8 @@ extension Settings {
     case "nbd-tls-certificates": nbdCertificates = try Settings.text(value, name)
     case "nbd-tls-psk": nbdKeys = try Settings.text(value, name)
     case "nbd-tls-verify-peer": nbdVerifiesPeers = try Settings.flag(value, name)
+    case "index-cache-size":
+      indexCacheBytes = try Settings.bytes(try Settings.text(value, name), name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
     case "slow-operation-ms":
       slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)

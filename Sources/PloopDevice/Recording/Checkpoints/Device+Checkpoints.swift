@@ -157,9 +157,12 @@ extension Device {
   /// A change of the chain by which the disk may read differently without any request having written it:
   /// its body spoils the checkpoints before it makes the change durable.
   func changeUnrecorded(
-    until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain
+    until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain,
+    repointing: () -> Void = {}
   ) throws(DeviceError) -> UInt64 {
-    try checkpointing.withLock { _ throws(DeviceError) in try change(until: deadline, body) }
+    try checkpointing.withLock { _ throws(DeviceError) in
+      try change(until: deadline, body, repointing: repointing)
+    }
   }
 
   /// No checkpoint says anything from now on, durably. The caller is within

@@ -1,0 +1,158 @@
+internal import PloopFormat
+internal import PloopIO
+internal import Synchronization
+
+/// The indexes of a chain's files, newest first: where the pages of the map come from.
+///
+/// Nothing in a file is trusted, also not what was right at the attach: an entry is followed only if it names a
+/// whole cluster inside the file, behind the header.
+final class ChainIndex: Sendable {
+  private final class Source: Sendable {
+    let level: Int
+    let number: Int
+    let file: ImageFile
+    let layout: Delta.Layout
+    /// Whole clusters in the file when somebody looked last.
+    let fileClusters = Atomic<UInt64>(0)
+
+    init(_ delta: Delta, level: Int) {
+      self.level = level
+      number = delta.number
+      file = delta.file
+      layout = delta.layout
+    }
+  }
+
+  private let geometry: Geometry
+  private let sources: [Source]
+
+  init(_ deltas: [Delta], geometry: Geometry) {
+    self.geometry = geometry
+    sources = deltas.enumerated().reversed().map { Source($1, level: $0) }
+  }
+
+  // MARK: One entry
+
+  /// Looks one cluster up, reading no more than its entries.
+  ///
+  /// - Parameter mayWait: whether it may wait for a disk; without that it fails only by not telling.
+  /// - Returns: a word as the map has it; nil when it would have to wait.
+  func word(of cluster: UInt64, mayWait: Bool) throws(DeviceError) -> UInt64? {
+    let offset = (Geometry.headerSlots + cluster) * 4
+    for source in sources {
+      switch source.layout {
+      case .raw(let clusters):
+        guard cluster < clusters else { continue }
+        return Place(delta: source.number, physical: cluster).word
+      case .ploop(let own):
+        guard cluster < own.clusterCount else { continue }
+        let entry: UInt32
+        if mayWait {
+          let found = try converting { () throws(IOError) in try source.file.word(at: offset) }
+          guard let found else { throw ChainIndex.truncated(source) }
+          entry = found
+        } else {
+          guard let found = source.file.wordNow(at: offset) else { return nil }
+          entry = found
+        }
+        guard entry != 0 else { continue }
+        return try word(entry, of: cluster, source, own)
+      }
+    }
+    return Place.nowhere
+  }
+
+  private func word(
+    _ entry: UInt32, of cluster: UInt64, _ source: Source, _ own: Geometry
+  ) throws(DeviceError) -> UInt64 {
+    let known = source.fileClusters.load(ordering: .relaxed)
+    if case .success(let physical) = own.physical(of: entry, cluster: cluster, fileClusters: known)
+    {
+      return Place(delta: source.number, physical: physical).word
+    }
+    // The file has grown since, or it is no good.
+    let bytes = try converting { () throws(IOError) in try source.file.size() }
+    let clusters = min(bytes >> UInt64(own.clusterShift), own.physicalLimit + 1)
+    source.fileClusters.store(clusters, ordering: .relaxed)
+    switch own.physical(of: entry, cluster: cluster, fileClusters: clusters) {
+    case .success(let physical): return Place(delta: source.number, physical: physical).word
+    case .failure(let fault):
+      throw ChainOpener.corrupt(fault, level: source.level, path: source.file.path)
+    }
+  }
+
+  private static func truncated(_ source: Source) -> DeviceError {
+    DeviceError(
+      FormatError(.truncated, "the index ends early"), level: source.level, path: source.file.path)
+  }
+
+  // MARK: A page
+
+  /// Reads a page of the map: of each delta its own index page, so that how many there are costs nothing later.
+  ///
+  /// - Parameters:
+  ///   - words: 1,024 of 64 bits, which it fills.
+  ///   - mayWait: as above.
+  /// - Returns: how many clusters of the page are mapped; nil when it would have to wait.
+  func read(
+    page: Int, into words: ByteRegion, mayWait: Bool
+  ) throws(DeviceError) -> Int? {
+    let clusters = geometry.clusters(inPage: page)
+    for slot in 0..<Geometry.entriesPerPage { words.setWord(Place.nowhere, at: slot) }
+    var mapped = 0
+    let buffer = AlignedBuffer(unfilled: Geometry.pageBytes)
+    for source in sources where mapped < clusters.count {
+      let own: Geometry
+      switch source.layout {
+      case .raw(let count):
+        for cluster in clusters where cluster < count {
+          let slot = Geometry.position(of: cluster).slot
+          guard words.word(at: slot) == Place.nowhere else { continue }
+          words.setWord(Place(delta: source.number, physical: cluster).word, at: slot)
+          mapped += 1
+        }
+        continue
+      case .ploop(let geometry): own = geometry
+      }
+      guard page < own.pageCount else { continue }
+      let offset = UInt64(page) * UInt64(Geometry.pageBytes)
+      if mayWait {
+        let count = try converting { () throws(IOError) in
+          try source.file.read(into: buffer.region, at: offset)
+        }
+        guard count == buffer.count else { throw ChainIndex.truncated(source) }
+      } else {
+        guard source.file.readNow(into: buffer.region, at: offset) else { return nil }
+      }
+      if buffer.region.isZero { continue }
+      for cluster in own.clusters(inPage: page).clamped(to: clusters) {
+        let slot = Geometry.position(of: cluster).slot
+        let entry = buffer.region.littleEndian(at: slot * 4, as: UInt32.self)
+        guard entry != 0, words.word(at: slot) == Place.nowhere else { continue }
+        words.setWord(try word(entry, of: cluster, source, own), at: slot)
+        mapped += 1
+      }
+    }
+    return mapped
+  }
+}
+
+extension ByteRegion {
+  /// The words of a page of the map.
+  func word(at slot: Int) -> UInt64 { littleEndian(at: slot * 8, as: UInt64.self) }
+  func setWord(_ word: UInt64, at slot: Int) { setLittleEndian(word, at: slot * 8) }
+}
+
+extension Place {
+  /// "In no delta" is its own value and never physical 0, which a raw base uses.
+  static let nowhere = UInt64.max
+  private static let deltaShift: UInt64 = 40
+
+  var word: UInt64 { UInt64(delta) << Place.deltaShift | physical }
+
+  init?(word: UInt64) {
+    guard word != Place.nowhere else { return nil }
+    self.init(
+      delta: Int(word >> Place.deltaShift), physical: word & ((1 << Place.deltaShift) - 1))
+  }
+}

@@ -1,0 +1,38 @@
+internal import PloopFormat
+
+/// Which clusters a delta's own index has: 128 bytes for each page of it that has any.
+struct MappedClusters: Sendable {
+  private static let wordsPerPage = Geometry.entriesPerPage / 64
+
+  /// Where the bits of a page begin.
+  private var starts: [Int: Int] = [:]
+  private var words: [UInt64] = []
+
+  mutating func insert(_ run: IndexRun) {
+    var cluster = run.cluster
+    let end = run.cluster + run.count
+    while cluster < end {
+      let (page, first) = Geometry.position(of: cluster)
+      let count = min(end - cluster, UInt64(Geometry.entriesPerPage - first))
+      let start = start(of: page)
+      for slot in first..<first + Int(count) { words[start + slot >> 6] |= 1 << UInt64(slot & 63) }
+      cluster += count
+    }
+  }
+
+  private mutating func start(of page: Int) -> Int {
+    if let start = starts[page] { return start }
+    starts[page] = words.count
+    words += repeatElement(0, count: MappedClusters.wordsPerPage)
+    return words.count - MappedClusters.wordsPerPage
+  }
+
+  func contains(_ cluster: UInt64) -> Bool {
+    let (page, slot) = Geometry.position(of: cluster)
+    guard let start = starts[page] else { return false }
+    return words[start + slot >> 6] & 1 << UInt64(slot & 63) != 0
+  }
+
+  /// The pages that have any, in ascending order.
+  var pages: [Int] { starts.keys.sorted() }
+}
