@@ -32,10 +32,9 @@ struct Delta: Sendable {
   let layout: Layout
   /// Clusters that its own index maps; of the top, the number at the time of the attach.
   let mappedClusters: UInt64
-  /// Which clusters its own index had when it was read, for who asks what another program has made of it since: the
-  /// map has forgotten that where its pages are not in memory. Nil of a raw delta, and of one that the disk itself
-  /// has written since the attach.
-  var had: MappedClusters?
+  /// Which clusters its own index had when the disk read or wrote it last, for who asks what another program has made
+  /// of it since: the map has forgotten that where its pages are not in memory. Of a lower delta; of a raw one nothing.
+  var had = FormerClusters()
 
   var file: ImageFile { source.file }
   var isRaw: Bool { source.isRaw }

@@ -60,7 +60,7 @@ extension Device {
     let deltas = levels.enumerated().map { number, level in
       Delta(
         number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped,
-        had: level.had)
+        had: FormerClusters(level.had))
     }
     map.follow(deltas, geometry)
     try map.loadIfSmall()

@@ -162,6 +162,7 @@ package final class Device: Sendable {
       chains.replace(with: try body(chain))
       map.follow(chain.deltas, chain.geometry)
       repointing()
+      assert(map.names(only: chain.deltas.map(\.number)), "an entry names a delta that is gone")
       forgetHashes()
     }
   }

@@ -30,6 +30,8 @@ package final class FramePool: @unchecked Sendable {
     /// Whose page it holds; nil for a free one.
     var slot: UnsafeMutablePointer<PagedTable.Slot>?
     var owner: ObjectIdentifier?
+    /// Where it is among those that may be given to another page; nil while it is pinned, or free.
+    var place: Int?
     var page = 0
     /// The owner's epoch when the page was filled.
     var epoch: UInt64 = 0
@@ -39,6 +41,8 @@ package final class FramePool: @unchecked Sendable {
     var frames: [Frame] = []
     var free: [Int] = []
     var slabs: [AlignedBuffer] = []
+    /// Frames with pages without pins: what the clock's hand goes over, however many others are pinned.
+    var idle: [Int] = []
     var hand = 0
     var evictions: UInt64 = 0
     /// Frames with pins, by their tables, and of all.
@@ -49,6 +53,22 @@ package final class FramePool: @unchecked Sendable {
     var past = [UInt64](repeating: 0, count: PagedTable.Counter.count)
 
     var used: Int { frames.count - free.count }
+
+    /// A frame's page may be dropped from now on.
+    mutating func addIdle(_ index: Int) {
+      frames[index].place = idle.count
+      idle.append(index)
+    }
+
+    /// It may not any more.
+    mutating func removeIdle(_ index: Int) {
+      guard let place = frames[index].place else { return }
+      frames[index].place = nil
+      let last = idle.removeLast()
+      guard last != index else { return }
+      idle[place] = last
+      frames[last].place = place
+    }
   }
 
   package let budgetBytes: Int
@@ -59,7 +79,7 @@ package final class FramePool: @unchecked Sendable {
   /// Pages that were missed a short while ago, by their hashes.
   private let missed: AtomicCounters
   private let missedCount: Int
-  private let hasRoom: Atomic<Bool>
+  let hasRoom: Atomic<Bool>
   private let isCrowded = Atomic<Bool>(false)
 
   /// - Parameter budgetBytes: 0 keeps no page that is not pinned.
@@ -123,11 +143,15 @@ package final class FramePool: @unchecked Sendable {
 
   /// The clock: a page that has been used since the hand came by last gets another turn.
   private func evictOne(_ state: inout State) -> Int? {
-    for _ in 0..<state.frames.count * 2 {
-      let index = state.hand
-      state.hand = (state.hand + 1) % state.frames.count
-      guard let slot = state.frames[index].slot, slot.pointee.pins == 0 else { continue }
-      guard slot.pointee.touched.exchange(0, ordering: .relaxed) == 0 else { continue }
+    for _ in 0..<state.idle.count * 2 {
+      if state.hand >= state.idle.count { state.hand = 0 }
+      let index = state.idle[state.hand]
+      guard let slot = state.frames[index].slot,
+        slot.pointee.touched.exchange(0, ordering: .relaxed) == 0
+      else {
+        state.hand += 1
+        continue
+      }
       vacate(index, &state)
       state.evictions += 1
       return index
@@ -139,6 +163,7 @@ package final class FramePool: @unchecked Sendable {
   private func vacate(_ index: Int, _ state: inout State) {
     guard let slot = state.frames[index].slot else { return }
     slot.pointee.leaveFrame()
+    state.removeIdle(index)
     state.frames[index].slot = nil
     state.frames[index].owner = nil
   }

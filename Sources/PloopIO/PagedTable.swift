@@ -193,6 +193,9 @@ package final class PagedTable: @unchecked Sendable {
 
   // MARK: Loading
 
+  /// Whether another page would drive none out.
+  package var hasRoom: Bool { pool.hasRoom.load(ordering: .relaxed) }
+
   package func isWorthLoading(page: Int) -> Bool {
     pool.isWorthLoading(page, of: ObjectIdentifier(self))
   }
@@ -249,6 +252,7 @@ package final class PagedTable: @unchecked Sendable {
       note(count, in: slot)
       slot.pointee.enterFrame(frame)
       counters.add(1, at: Counter.loads)
+      state.addIdle(index)
       if pinned { pin(slot, &state) }
       return true
     }
@@ -270,6 +274,7 @@ package final class PagedTable: @unchecked Sendable {
   private func pin(_ slot: UnsafeMutablePointer<Slot>, _ state: inout FramePool.State) {
     slot.pointee.pins += 1
     guard slot.pointee.pins == 1 else { return }
+    state.removeIdle(slot.pointee.frame)
     state.pinned[ObjectIdentifier(self), default: 0] += 1
     state.pinnedFrames += 1
     pool.pinsChanged(state)
@@ -283,6 +288,7 @@ package final class PagedTable: @unchecked Sendable {
       let left = (state.pinned[ObjectIdentifier(self)] ?? 1) - 1
       state.pinned[ObjectIdentifier(self)] = left == 0 ? nil : left
       state.pinnedFrames -= 1
+      state.addIdle(slot.pointee.frame)
       pool.pinsChanged(state)
       if pool.isOver(state) { pool.giveBack(slot.pointee.frame, &state, isEviction: true) }
     }

@@ -55,6 +55,33 @@ struct IndexGrowthTests {
     try bench.device.close()
   }
 
+  @Test(
+    "what an earlier change has moved, and told nobody, is found before its place is used",
+    arguments: [MergeDirection.forward, .backward])
+  func movedBefore(direction: MergeDirection) throws {
+    // Backward the longer index takes the places, forward what is merged.
+    let sizes = direction == .backward ? [600, 5000, 5000] : [600, 600, 600]
+    let bench = try ChainBench(
+      growing: sizes.map { Self.bytes(clusters: UInt64($0)) }, clusterShift: 12, steps: 40, seed: 8)
+    let device = bench.device
+    let receiver = direction == .backward ? 0 : 1
+    let lower = device.chain.deltas[receiver]
+    let shown = try (0..<600 as Range<UInt64>).filter {
+      try device.map.place(of: $0)?.delta == lower.number
+    }
+    #expect(shown.count > 4)
+    // All of it is moved to the end, so that only readers still know the old places.
+    let tool = ForeignTool(in: bench.fixture.folder)
+    let name = try bench.names()[receiver]
+    let own = try tool.index(of: name)
+    try tool.move(own.indices.filter { own[$0] != 0 }, in: name)
+    try bench.merge(level: 0, direction)
+    let content = bench.content
+    #expect(try device.bytes(0, content.count) == content)
+    try bench.check()
+    try bench.device.close()
+  }
+
   @Test("a fault at any call leaves a disk that reads right", arguments: [false, true])
   func faults(isKill: Bool) throws {
     for number in 0..<40 {

@@ -55,6 +55,39 @@ struct PagedTableTests {
     #expect(fill(table, 5) && table.word(at: 5 * Self.words) == UInt64(5 * Self.words))
   }
 
+  @Test("of any pins and pages, what is pinned is there, and nothing else beyond the budget")
+  func anything() {
+    let (table, pool) = table(pages: 40, frames: 6)
+    var state: UInt64 = 7
+    func random(_ limit: Int) -> Int {
+      state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+      return Int(state >> 33) % limit
+    }
+    var pins = [Int](repeating: 0, count: 40)
+    var wrong = 0
+    for _ in 0..<4_000 {
+      let page = random(40)
+      switch random(4) {
+      case 0 where pins.reduce(0, +) < 12:
+        if table.pin(page: page) || fill(table, page, pinned: true) { pins[page] += 1 }
+      case 1 where pins[page] > 0:
+        table.unpin(page: page)
+        pins[page] -= 1
+      default: fill(table, page)
+      }
+      let pinned = pins.count { $0 > 0 }
+      if pool.values.pinnedBytes != UInt64(pinned * FramePool.frameBytes) { wrong += 1 }
+      if pool.values.residentBytes > UInt64(max(6, pinned) * FramePool.frameBytes) { wrong += 1 }
+      for page in 0..<40 {
+        let word = table.word(at: page * Self.words + 3)
+        if pins[page] > 0 && word == nil { wrong += 1 }
+        if let word, word != UInt64(page * Self.words + 3) { wrong += 1 }
+      }
+    }
+    #expect(wrong == 0)
+    #expect(pool.values.evictions > 100)
+  }
+
   @Test("a pool of no bytes keeps only what is pinned")
   func nothing() {
     let (table, pool) = table(pages: 3, frames: 0)

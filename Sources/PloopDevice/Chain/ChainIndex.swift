@@ -9,14 +9,17 @@ internal import Synchronization
 final class ChainIndex: Sendable {
   private final class Source: Sendable {
     let level: Int
+    /// Of the others a page may be written while it is read: by a merge, or another program.
+    let isTop: Bool
     let number: Int
     let file: ImageFile
     let layout: Delta.Layout
     /// Whole clusters in the file when somebody looked last.
     let fileClusters = Atomic<UInt64>(0)
 
-    init(_ delta: Delta, level: Int) {
+    init(_ delta: Delta, level: Int, isTop: Bool) {
       self.level = level
+      self.isTop = isTop
       number = delta.number
       file = delta.file
       layout = delta.layout
@@ -28,7 +31,9 @@ final class ChainIndex: Sendable {
 
   init(_ deltas: [Delta], geometry: Geometry) {
     self.geometry = geometry
-    sources = deltas.enumerated().reversed().map { Source($1, level: $0) }
+    sources = deltas.enumerated().reversed().map {
+      Source($1, level: $0, isTop: $0 == deltas.count - 1)
+    }
   }
 
   // MARK: One entry
@@ -46,20 +51,36 @@ final class ChainIndex: Sendable {
         return Place(delta: source.number, physical: cluster).word
       case .ploop(let own):
         guard cluster < own.clusterCount else { continue }
-        let entry: UInt32
-        if mayWait {
-          let found = try converting { () throws(IOError) in try source.file.word(at: offset) }
-          guard let found else { throw ChainIndex.truncated(source) }
-          entry = found
-        } else {
-          guard let found = source.file.wordNow(at: offset) else { return nil }
-          entry = found
-        }
+        let entry = try ChainIndex.entry(of: source, at: offset, mayWait: mayWait)
+        guard let entry else { return nil }
         guard entry != 0 else { continue }
         return try word(entry, of: cluster, source, own)
       }
     }
     return Place.nowhere
+  }
+
+  /// So often is read again what differs: whoever never stops writing gets what was read last, which is checked as any.
+  private static let readsMost = 16
+
+  /// An entry as the file has it; of a lower delta, as two reads have had it.
+  private static func entry(
+    of source: Source, at offset: UInt64, mayWait: Bool
+  ) throws(DeviceError) -> UInt32? {
+    func read() throws(DeviceError) -> UInt32? {
+      guard mayWait else { return source.file.wordNow(at: offset) }
+      let found = try converting { () throws(IOError) in try source.file.word(at: offset) }
+      guard let found else { throw truncated(source) }
+      return found
+    }
+    guard var entry = try read() else { return nil }
+    guard !source.isTop else { return entry }
+    for _ in 1..<readsMost {
+      guard let again = try read() else { return nil }
+      if again == entry { break }
+      entry = again
+    }
+    return entry
   }
 
   private func word(
@@ -115,14 +136,8 @@ final class ChainIndex: Sendable {
       case .ploop(let geometry): own = geometry
       }
       guard page < own.pageCount else { continue }
-      let offset = UInt64(page) * UInt64(Geometry.pageBytes)
-      if mayWait {
-        let count = try converting { () throws(IOError) in
-          try source.file.read(into: buffer.region, at: offset)
-        }
-        guard count == buffer.count else { throw ChainIndex.truncated(source) }
-      } else {
-        guard source.file.readNow(into: buffer.region, at: offset) else { return nil }
+      guard try ChainIndex.read(page, of: source, into: buffer.region, mayWait: mayWait) else {
+        return nil
       }
       if buffer.region.isZero { continue }
       for cluster in own.clusters(inPage: page).clamped(to: clusters) {
@@ -134,6 +149,33 @@ final class ChainIndex: Sendable {
       }
     }
     return mapped
+  }
+
+  /// Reads an index page, as an entry above.
+  ///
+  /// - Returns: false when it would have to wait.
+  private static func read(
+    _ page: Int, of source: Source, into region: ByteRegion, mayWait: Bool
+  ) throws(DeviceError) -> Bool {
+    let offset = UInt64(page) * UInt64(Geometry.pageBytes)
+    func read(_ region: ByteRegion) throws(DeviceError) -> Bool {
+      guard mayWait else { return source.file.readNow(into: region, at: offset) }
+      let count = try converting { () throws(IOError) in
+        try source.file.read(into: region, at: offset)
+      }
+      guard count == region.count else { throw truncated(source) }
+      return true
+    }
+    guard try read(region) else { return false }
+    // One that nothing has been written to yet has nothing that is half there.
+    guard !source.isTop, !region.isZero else { return true }
+    let before = AlignedBuffer(unfilled: Geometry.pageBytes).region
+    for _ in 1..<readsMost {
+      before.copy(from: region)
+      guard try read(region) else { return false }
+      if region.equals(before) { break }
+    }
+    return true
   }
 }
 

@@ -133,12 +133,20 @@ struct ChainOpener {
       var had: MappedClusters? = isChain && number < levels.count - 1 ? MappedClusters() : nil
       if case .raw = levels[number].layout { had = nil }
       defer { levels[number].had = had }
+      var counter = PagedMap.Counter(map)
+      defer { counter.end() }
       try readIndex(&levels[number], at: number) { run in
-        guard isChain else { return map.count(run) }
+        let clusters = run.cluster..<run.cluster + run.count
+        guard isChain else { return counter.add(clusters) }
         had?.insert(run)
-        for cluster in run.cluster..<run.cluster + run.count where !seen[Int(cluster)] {
+        let bits = Int(clusters.lowerBound)..<Int(clusters.upperBound)
+        guard !seen.isClear(bits) else {
+          seen.set(bits)
+          return counter.add(clusters)
+        }
+        for cluster in clusters where !seen[Int(cluster)] {
           seen[Int(cluster)] = true
-          map.count(IndexRun(cluster: cluster, physical: 0, count: 1))
+          counter.add(cluster..<cluster + 1)
         }
       }
     }

@@ -32,8 +32,9 @@ extension Device {
     let count = chain.geometry.clusterCount
     var clusters = Bitmap(count: Int(count))
     var cluster: UInt64 = 0
+    var places = map.walk()
     while cluster < count {
-      let run = try map.run(from: cluster, limit: count - cluster)
+      let run = try places.run(from: cluster, limit: count - cluster)
       if let place = run.place, let owner = chain.level(of: place.delta), owner > level {
         for index in cluster..<cluster + run.count { clusters[Int(index)] = true }
       }

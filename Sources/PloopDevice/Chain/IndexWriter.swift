@@ -76,6 +76,8 @@ final class IndexWriter: Sendable {
   /// taken before it.
   func flush() throws(DeviceError) {
     try awaitBelow()
+    // Nothing is written any more, however much there is.
+    try condition.requireWritable()
     let target: UInt64? = state.withLock { state in
       let nothing =
         state.isRetired
@@ -141,7 +143,7 @@ final class IndexWriter: Sendable {
       defer { state.dirtyPages = [] }
       return state.dirtyPages
     }
-    unpin(pages ?? [])
+    forget(pages ?? [])
   }
 
   // MARK: Rounds
@@ -188,13 +190,14 @@ final class IndexWriter: Sendable {
 
   private func end(_ round: Round, _ failure: DeviceError?, isLast: Bool = false) {
     allocator.roundEnded(round.freed, succeeded: failure == nil)
-    unpin(round.pages)
+    for page in round.pages { map.unpin(page) }
+    var left: Set<Int> = []
     state.update { state in
       state.isRunning = false
       if isLast {
         // One step with the end: a round in between would write what the map says of the new top.
         state.isRetired = true
-        state.dirtyPages = []
+        (left, state.dirtyPages) = (state.dirtyPages, [])
       }
       state.ended = round.number
       state.failures[round.number] = failure
@@ -202,50 +205,44 @@ final class IndexWriter: Sendable {
         state.failures = state.failures.filter { $0.key + 64 > round.number }
       }
     }
+    // Of a round that has failed before it was made once more.
+    forget(left)
   }
 
   /// - Returns: why it failed.
   private func write(_ round: Round) -> DeviceError? {
-    do throws(DeviceError) { try makeDurable(round) } catch { return error }
+    do throws(DeviceError) { try makeDurable(round) } catch {
+      // Whatever was not written stays dirty. A page may be half on the disk: it is written again whole.
+      noteWritten()
+      for page in round.pages { markDirty(page) }
+      return error
+    }
     return nil
   }
 
   private func makeDurable(_ round: Round) throws(DeviceError) {
-    guard condition.isWritable else {
-      // Whatever it has taken along is as it was.
-      keep(round)
-      return try condition.requireWritable()
-    }
+    try condition.requireWritable()
     guard round.hadWrites || !round.pages.isEmpty else { return }
     // Data stable.
     try sync()
     guard !round.pages.isEmpty else { return }
     // Index written.
-    do {
-      for (index, page) in round.pages.enumerated() {
-        let skipped = page == 0 ? Header.byteCount : 0
+    for (index, page) in round.pages.enumerated() {
+      let skipped = page == 0 ? Header.byteCount : 0
+      try converting { () throws(IOError) in
         try file.write(
           round.copies.slice(
             index * Geometry.pageBytes + skipped, Geometry.pageBytes - skipped),
           at: UInt64(page * Geometry.pageBytes + skipped))
       }
-    } catch {
-      // A page that was not written stays dirty, and may be half on the disk: written again whole.
-      keep(round)
-      throw DeviceError(error)
     }
     // Index stable.
     try sync()
   }
 
-  private func keep(_ round: Round) {
-    noteWritten()
-    for page in round.pages { markDirty(page) }
-  }
-
-  /// What a failed sync leaves unknown stays in memory, as long as the disk is attached: nobody knows what the
-  /// file would say.
-  private func unpin(_ pages: some Sequence<Int>) {
+  /// Pages that nobody will write. What a failed sync leaves unknown stays in memory, as long as the disk is attached:
+  /// nobody knows what the file would say.
+  private func forget(_ pages: some Sequence<Int>) {
     guard condition.isWritable else { return }
     for page in pages { map.unpin(page) }
   }

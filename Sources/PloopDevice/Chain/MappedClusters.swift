@@ -1,4 +1,5 @@
 internal import PloopFormat
+internal import PloopIO
 
 /// Which clusters a delta's own index has: 128 bytes for each page of it that has any.
 struct MappedClusters: Sendable {
@@ -35,4 +36,36 @@ struct MappedClusters: Sendable {
 
   /// The pages that have any, in ascending order.
   var pages: [Int] { starts.keys.sorted() }
+}
+
+/// What was known of a delta's index when nobody else could have written it: at the attach, and whenever the disk has
+/// closed it, as a top that has become a lower delta or one that a merge has written.
+final class FormerClusters: Sendable {
+  private let found: Locked<MappedClusters?>
+
+  init(_ clusters: MappedClusters? = nil) { found = Locked(clusters) }
+
+  /// Nil where that is not known.
+  var clusters: MappedClusters? { found.withLock { $0 } }
+
+  /// Reads the index of a file that is just being closed; what cannot be read is not known.
+  func read(_ file: ImageFile, _ geometry: Geometry) {
+    let clusters = try? FormerClusters.clusters(of: file, geometry)
+    found.withLock { $0 = clusters }
+  }
+
+  private static func clusters(
+    of file: ImageFile, _ geometry: Geometry
+  ) throws(DeviceError) -> MappedClusters {
+    var clusters = MappedClusters()
+    let bytes = try converting { () throws(IOError) in try file.size() }
+    var scan = IndexScan(geometry, fileBytes: bytes)
+    try scan.runs(of: file) { run in
+      clusters.insert(run)
+    } fault: { (fault) throws(DeviceError) in
+      guard fault.kind != .beyondDisk else { return }
+      throw ChainOpener.corrupt(fault, level: 0, path: file.path)
+    }
+    return clusters
+  }
 }

@@ -26,15 +26,26 @@ extension PagedMap {
 
   /// Looks clusters up for who goes through the disk in order.
   struct Walk {
+    private let map: PagedMap
     private var reader: PageReader
 
     fileprivate init(_ map: PagedMap) {
+      self.map = map
       reader = PageReader(map, mayWait: true, isKept: false)
     }
 
     /// - Throws: what reading an index fails with.
     mutating func place(of cluster: UInt64) throws(DeviceError) -> Place? {
       Place(word: try reader.word(of: cluster, ahead: .max) ?? Place.nowhere)
+    }
+
+    /// A run as of ``PagedMap/run(from:limit:)``, of so many clusters at most as a page has: whoever goes on in small
+    /// steps does not look at the same long run again and again.
+    mutating func run(from cluster: UInt64, limit: UInt64) throws(DeviceError) -> Run {
+      let limit = min(limit, UInt64(Geometry.entriesPerPage))
+      while true {
+        if let run = try map.run(from: cluster, limit: limit, &reader) { return run }
+      }
     }
   }
 
@@ -77,7 +88,54 @@ extension PagedMap {
 
   struct Replacement { var place: Place? }
 
+  /// Whether the pages that are in memory name nothing but these deltas. A number that no delta has is the next
+  /// delta's: an entry that still named it would lead into the wrong file.
+  func names(only numbers: [Int]) -> Bool {
+    let numbers = Set(numbers)
+    let geometry = self.geometry
+    return table.residentPages().allSatisfy { page in
+      geometry.clusters(inPage: page).allSatisfy { cluster in
+        let word = table.word(at: Int(cluster + Geometry.headerSlots)) ?? Place.nowhere
+        return Place(word: word).map { numbers.contains($0.delta) } ?? true
+      }
+    }
+  }
+
   // MARK: Counting
+
+  /// Notes clusters that an index has been seen to have, and no other one before, of pages that are not in memory; they
+  /// come in ascending order.
+  struct Counter {
+    private let map: PagedMap
+    private let geometry: Geometry
+    private var page = -1
+    private var count = 0
+
+    init(_ map: PagedMap) {
+      self.map = map
+      geometry = map.geometry
+    }
+
+    mutating func add(_ clusters: Range<UInt64>) {
+      var cluster = clusters.lowerBound
+      while cluster < clusters.upperBound {
+        let page = Geometry.position(of: cluster).page
+        if page != self.page {
+          end()
+          self.page = page
+        }
+        let next = min(clusters.upperBound, geometry.clusters(inPage: page).upperBound)
+        count += Int(next - cluster)
+        cluster = next
+      }
+    }
+
+    /// To be called behind the last of them.
+    mutating func end() {
+      if count > 0 { map.table.addMapped(count, page: page) }
+      count = 0
+    }
+  }
 
   /// Nobody knows any more what there is in pages that are not in memory, of those in which `entries` has something:
   /// they are looked for in the files again.

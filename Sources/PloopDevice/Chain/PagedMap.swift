@@ -34,23 +34,13 @@ final class PagedMap: Sendable {
     _ = table.beginEpoch()
   }
 
-  /// Notes clusters that an index has been seen to have, and no other one before: of pages that are not in memory.
-  func count(_ run: IndexRun) {
-    var cluster = run.cluster
-    let end = run.cluster + run.count
-    while cluster < end {
-      let page = Geometry.position(of: cluster).page
-      let next = min(end, geometry.clusters(inPage: page).upperBound)
-      table.addMapped(Int(next - cluster), page: page)
-      cluster = next
-    }
-  }
-
-  /// Loads the pages of a small index, as far as there is room: its disk has no first misses then.
+  /// Loads the pages of a small index, as far as there is room that no other disk uses: its disk has no first misses
+  /// then.
   func loadIfSmall() throws(DeviceError) {
     guard geometry.pageCount <= PagedMap.smallPages else { return }
     let words = AlignedBuffer(unfilled: FramePool.frameBytes).region
     for page in 0..<geometry.pageCount where !table.isEmpty(page: page) {
+      guard table.hasRoom else { return }
       _ = try load(page, into: words, mayWait: true, isKept: true)
     }
   }
@@ -84,8 +74,16 @@ final class PagedMap: Sendable {
     from cluster: UInt64, limit: UInt64, mayWait: Bool
   ) throws(DeviceError) -> Run? {
     var reader = PageReader(self, mayWait: mayWait)
-    guard let first = try reader.word(of: cluster, ahead: limit) else { return nil }
+    guard let run = try run(from: cluster, limit: limit, &reader) else { return nil }
     if !reader.hasMissed { table.countHit() }
+    return run
+  }
+
+  /// - Returns: nil when it would have to wait.
+  func run(
+    from cluster: UInt64, limit: UInt64, _ reader: inout PageReader
+  ) throws(DeviceError) -> Run? {
+    guard let first = try reader.word(of: cluster, ahead: limit) else { return nil }
     var count: UInt64 = 1
     guard let place = Place(word: first) else {
       while count < limit {
@@ -134,9 +132,14 @@ final class PagedMap: Sendable {
     }
     while true {
       let stamp = table.stamp(page: page)
-      let word = try index.current.word(of: cluster, mayWait: mayWait)
-      guard let word else { return nil }
-      if table.isCurrent(stamp, page: page) { return word }
+      do throws(DeviceError) {
+        let word = try index.current.word(of: cluster, mayWait: mayWait)
+        guard let word else { return nil }
+        if table.isCurrent(stamp, page: page) { return word }
+      } catch {
+        // What was on its way then, or has another place by now, may well be no good.
+        if table.isCurrent(stamp, page: page) { throw error }
+      }
       if let word = table.word(at: Int(cluster + Geometry.headerSlots)) { return word }
     }
   }
@@ -153,7 +156,13 @@ final class PagedMap: Sendable {
     while true {
       if pinned ? table.pin(page: page) : table.copy(page: page, into: words) { return true }
       let stamp = table.stamp(page: page)
-      let count = try index.current.read(page: page, into: words, mayWait: mayWait)
+      let count: Int?
+      do throws(DeviceError) {
+        count = try index.current.read(page: page, into: words, mayWait: mayWait)
+      } catch {
+        guard table.isCurrent(stamp, page: page) else { continue }
+        throw error
+      }
       guard let count else { return false }
       if isKept, table.install(page: page, stamp, words, mapped: count, pinned: pinned) {
         return true
@@ -247,7 +256,9 @@ struct PageReader {
     if number == page, let words { return words.word(at: slot) }
     if map.table.isEmpty(page: number) { return Place.nowhere }
     hasMissed = true
-    guard ahead > PageReader.fewClusters else { return try map.miss(cluster, mayWait: mayWait) }
+    guard ahead > PageReader.fewClusters || !isKept else {
+      return try map.miss(cluster, mayWait: mayWait)
+    }
     let words = self.words ?? AlignedBuffer(unfilled: FramePool.frameBytes).region
     page = -1
     map.table.countMiss()

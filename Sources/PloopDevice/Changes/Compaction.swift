@@ -141,8 +141,9 @@ extension ClusterMover {
     let count = device.geometry.clusterCount
     var found: [UInt64] = []
     var cluster = first
+    var places = device.map.walk()
     while cluster < count, found.count < limit {
-      let run = try device.map.run(from: cluster, limit: count - cluster)
+      let run = try places.run(from: cluster, limit: count - cluster)
       let taken = min(
         run.count, run.place?.delta == writing.number ? UInt64(limit - found.count) : .max)
       if run.place?.delta == writing.number { found += cluster..<cluster + taken }

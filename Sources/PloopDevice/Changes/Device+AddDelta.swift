@@ -45,7 +45,7 @@ extension Device {
     }
     let delta = Delta(
       number: number, source: source, layout: levels[level].layout,
-      mappedClusters: levels[level].mapped, had: had)
+      mappedClusters: levels[level].mapped, had: FormerClusters(had))
 
     _ = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       guard isSuspended || !gate.hasAdmitted else {

@@ -133,10 +133,18 @@ extension Device {
   /// Closes what has been a top, as the lower delta that it is now: cut to what is referenced, its
   /// mark cleared. If that fails it stays marked: a detach tries again, and so does the repair of the
   /// next attach.
-  func freeze(_ writing: Writing) {
+  ///
+  /// - Parameter isOurs: whether its index is as the disk itself has made it, or found it and told readers.
+  func freeze(_ writing: Writing, isOurs: Bool = true) {
     writing.allocator.reapAll()
     do throws(DeviceError) { try close(writing) } catch {
       unclosed.withLock { $0.append(writing) }
+    }
+    // Before anybody else may write it.
+    if isOurs, let delta = chain.deltas.first(where: { $0.number == writing.number }),
+      case .ploop(let geometry) = delta.layout
+    {
+      delta.had.read(writing.file, geometry)
     }
     writing.file.expectAnyAccess()
     // Others may read it from now on.

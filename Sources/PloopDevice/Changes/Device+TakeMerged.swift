@@ -40,7 +40,7 @@ struct ForeignMerge {
     self.entries = entries
     receiver = Delta(
       number: old.number, source: old.source, layout: levels[place].layout,
-      mappedClusters: levels[place].mapped, had: had)
+      mappedClusters: levels[place].mapped, had: FormerClusters(had))
     try compare(with: device, level: level)
   }
 
@@ -65,8 +65,16 @@ struct ForeignMerge {
     }
     let neighbour = chain.level(of: receiver.number) ?? 0
     let former = FormerOwners(chain)
-    try former.forEach(at: neighbour, in: device.map) { (cluster) throws(DeviceError) in
-      if entries.place(of: cluster) == nil { throw mismatch(cluster, "has lost what it had") }
+    // Whatever is read from the two is in the receiver: also what somebody has taken out of the source, and what pages
+    // in memory still say.
+    for owner in [neighbour, level] {
+      try former.forEach(at: owner, in: device.map) { (cluster) throws(DeviceError) in
+        if entries.place(of: cluster) == nil { throw mismatch(cluster, "has lost what it had") }
+      }
+    }
+    try device.map.forEach { (cluster, place) throws(DeviceError) in
+      guard place.delta == self.source.number || place.delta == receiver.number else { return }
+      if entries.place(of: cluster) == nil { throw mismatch(cluster, "has lost what is read") }
     }
     let lowest = min(level, neighbour)
     var places = device.map.walk()
@@ -84,9 +92,10 @@ struct ForeignMerge {
   func repoint(_ map: PagedMap) {
     map.repoint(with: nil) { cluster, place in
       let owner = place?.delta ?? source.number
-      guard owner == source.number || owner == receiver.number,
-        let found = entries.place(of: cluster)
-      else { return nil }
+      guard owner == source.number || owner == receiver.number else { return nil }
+      let found = entries.place(of: cluster)
+      // Nothing may name a delta that is gone.
+      guard found != nil || place != nil else { return nil }
       return PagedMap.Replacement(place: found)
     }
     map.forgetCounts(of: entries)
@@ -103,8 +112,12 @@ struct ForeignMerge {
 /// writes; of the others it may say already what their files say now.
 private struct FormerOwners {
   private let chain: DeltaChain
+  private let had: [MappedClusters?]
 
-  init(_ chain: DeltaChain) { self.chain = chain }
+  init(_ chain: DeltaChain) {
+    self.chain = chain
+    had = chain.deltas.map(\.had.clusters)
+  }
 
   /// - Parameter place: what the map says.
   func level(of cluster: UInt64, at place: Place?) -> Int? {
@@ -112,7 +125,7 @@ private struct FormerOwners {
     return chain.deltas.indices.last { level in
       let delta = chain.deltas[level]
       if level < chain.topLevel {
-        if let had = delta.had { return had.contains(cluster) }
+        if let had = had[level] { return had.contains(cluster) }
         if case .raw(let clusters) = delta.layout { return cluster < clusters }
       }
       return level == named
@@ -123,7 +136,7 @@ private struct FormerOwners {
   func forEach(
     at level: Int, in map: PagedMap, _ body: (_ cluster: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    guard let had = chain.deltas[level].had else {
+    guard let had = had[level] else {
       return try map.forEach { (cluster, place) throws(DeviceError) in
         if self.level(of: cluster, at: place) == level { try body(cluster) }
       }

@@ -5,10 +5,12 @@ extension MergeReceiver {
   private static let timeout = DeviceError(
     .timeout, "requests in flight did not end in time, or clients did not take their replies")
 
-  /// Waits until no client holds a page of a cluster that is free in a lower delta: it was freed when the
-  /// delta was the top, or is in the shadow of a newer one (docs/locking.md, "Lent pages").
+  /// Waits until nobody reads a cluster that is free in a lower delta: it was freed when the delta was the top, or is
+  /// in the shadow of a newer one, and a client may hold a page of it (docs/locking.md, "Lent pages"); or it was moved
+  /// by a change that failed before it had told the readers.
   func awaitHolders(until deadline: Deadline) throws(DeviceError) {
     guard own != nil else { return }
+    repointMoved()
     guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
   }
 
@@ -26,27 +28,23 @@ extension MergeReceiver {
     let (old, new) = (own.layout.withLock { $0 }, own.index.geometry)
     guard old != new else { return }
     let growth = IndexGrowth(file: writing.file, old: old, new: new)
-    if try moveAway(own, behind: new.headerClusters) {
-      try writing.index.flush()
-      try requireDurable()
-      repointMoved()
-      guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
-    }
+    try moveAway(own, behind: new.headerClusters)
+    try writing.index.flush()
+    try requireDurable()
+    // Also where nothing lies there any more: whoever has moved it may have failed behind that.
+    try awaitHolders(until: deadline)
     try growth.zero()
     try converting { () throws(IOError) in try writing.file.sync() }
     try growth.commit()
     own.layout.withLock { $0 = new }
   }
 
-  /// - Returns: whether anything lay there.
-  private func moveAway(_ own: Own, behind limit: UInt64) throws(DeviceError) -> Bool {
+  private func moveAway(_ own: Own, behind limit: UInt64) throws(DeviceError) {
     let geometry = own.index.geometry
     let shift = UInt64(geometry.clusterShift)
     let buffer = AlignedBuffer(count: Int(min(geometry.clusterBytes, Device.copyBytes)))
-    var hasMoved = false
     for cluster in 0..<geometry.clusterCount {
       guard let place = own.index[cluster], place.physical < limit else { continue }
-      hasMoved = true
       // The old place is never given back: it is the index's.
       try device.place(cluster, writing, in: own.index) { (_, base) throws(DeviceError) in
         let content = MergeContent(
@@ -54,6 +52,5 @@ extension MergeReceiver {
         try content.copy(to: writing.file, at: base, buffer)
       }
     }
-    return hasMoved
   }
 }

@@ -71,6 +71,7 @@ final class MergeReceiver: Sendable {
         layout: .ploop(geometry), mappedClusters: delta.mappedClusters)
       try converting { () throws(IOError) in try file.sync() }
       var used = try DeltaClusters.load(written, into: index)
+      try MergeReceiver.requireWhole(index, of: delta)
       // Where a larger index will be nothing is put any more.
       used.resize(to: max(used.count, Int(wanted.headerClusters)))
       for cluster in geometry.headerClusters..<max(geometry.headerClusters, wanted.headerClusters) {
@@ -112,6 +113,21 @@ final class MergeReceiver: Sendable {
     for delta in deltas {
       guard let reason = device.unsynced.withLock({ $0[delta.file.identity] }) else { continue }
       throw DeviceError(.degraded, "\(reason); it is not merged before the disk is attached again")
+    }
+  }
+
+  /// What another program has taken out of the index would be cut off with the end of the file, or written over.
+  private static func requireWhole(
+    _ index: ClusterMap, of delta: Delta
+  ) throws(DeviceError) {
+    guard let had = delta.had.clusters else { return }
+    for page in had.pages {
+      for cluster in index.geometry.clusters(inPage: page) where had.contains(cluster) {
+        guard index[cluster] == nil else { continue }
+        throw DeviceError(
+          .refused(.mismatch),
+          "\(delta.file.path) has lost what it had: the cluster \(cluster)")
+      }
     }
   }
 
@@ -180,10 +196,11 @@ final class MergeReceiver: Sendable {
     from start: UInt64, of source: Delta, _ body: (UInt64) -> Bool
   ) throws(DeviceError) -> UInt64 {
     var cluster = start
+    var places = device.map.walk()
     while cluster < clusterCount {
       let limit = clusterCount - cluster
       guard let own else {
-        let run = try device.map.run(from: cluster, limit: limit)
+        let run = try places.run(from: cluster, limit: limit)
         if run.place?.delta == source.number {
           for member in cluster..<(cluster + run.count) where !body(member) { return member }
         }
@@ -246,7 +263,7 @@ final class MergeReceiver: Sendable {
       guard let own, delta.number == own.original.number else { return delta }
       return Delta(
         number: delta.number, source: own.source, layout: .ploop(own.layout.withLock { $0 }),
-        mappedClusters: writing.allocator.dataClusters)
+        mappedClusters: writing.allocator.dataClusters, had: own.original.had)
     }
     return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
   }
@@ -260,7 +277,7 @@ final class MergeReceiver: Sendable {
     if let failure = own.condition.failure {
       device.unsynced.withLock { $0[own.original.file.identity] = failure }
     } else {
-      device.freeze(writing)
+      device.freeze(writing, isOurs: isInChain)
     }
     guard !isInChain else { return }
     ImageLock.release(writing.file)

@@ -61,15 +61,18 @@ struct TopFlip {
         "\(base.file.path) is of a larger disk, \(own.index.geometry.sizeBytes) bytes")
     }
     var owners = device.map.walk()
+    let had = base.had.clusters
     for cluster in 0..<own.index.geometry.clusterCount {
       let (found, place) = (own.index[cluster], try owners.place(of: cluster))
+      // What is not in memory says what the file says by now.
+      let isAsBefore = had.map { $0.contains(cluster) == (found != nil) } ?? true
       let isKnown =
         switch place?.delta {
         // All zero and dropped by a merge that was given up.
-        case nil: true
-        case base.number: found == place
+        case nil: isAsBefore
+        case base.number: isAsBefore && found == place
         case top.number: true
-        default: found == nil
+        default: isAsBefore && found == nil
         }
       guard isKnown else {
         throw DeviceError(

@@ -187,24 +187,48 @@ final class LiveIndex {
     return buffer.region.bytes
   }
 
-  /// Within one pass: what is free then is not used again before it ends.
+  /// Whoever shares a place does so all the time: all are found that name one of the suspects, in steps as above, and
+  /// those that several have named are looked at once more within one pass. What is free then is not used again before
+  /// it ends.
   private func judgeSuspects() throws(DeviceError) {
     guard !suspects.isEmpty else { return }
-    let shared = try inside { () throws(DeviceError) in
-      var owners: [UInt64: [UInt64]] = [:]
-      try forEachEntry(in: 0..<geometry.pageCount) { cluster, entry in
-        guard
-          case .success(let physical) = geometry.physical(
-            of: entry, cluster: cluster, fileClusters: .max), suspects.contains(physical)
-        else { return }
+    var owners: [UInt64: [UInt64]] = [:]
+    for first in stride(from: 0, to: geometry.pageCount, by: LiveIndex.stepPages) {
+      let pages = first..<min(first + LiveIndex.stepPages, geometry.pageCount)
+      for (cluster, entry) in try entries(in: pages) {
+        guard let physical = place(of: entry, cluster), suspects.contains(physical) else {
+          continue
+        }
         owners[physical, default: []].append(cluster)
       }
-      return owners.filter { $0.value.count > 1 }
     }
-    for (physical, clusters) in shared.sorted(by: { $0.key < $1.key }) {
-      for cluster in clusters.dropFirst() {
+    for (physical, clusters) in owners.sorted(by: { $0.key < $1.key }) where clusters.count > 1 {
+      for cluster in try sharing(physical, clusters).dropFirst() {
         found.take(IndexFault(.duplicate, cluster: cluster, entry: geometry.entry(of: physical)))
       }
     }
+  }
+
+  /// Those of the clusters that have a place, all at one time.
+  private func sharing(
+    _ physical: UInt64, _ clusters: [UInt64]
+  ) throws(DeviceError) -> [UInt64] {
+    let pages = Set(clusters.map { Geometry.position(of: $0).page }).sorted()
+    let wanted = Set(clusters)
+    return try inside { () throws(DeviceError) in
+      var found: [UInt64] = []
+      for page in pages {
+        try forEachEntry(in: page..<page + 1) { cluster, entry in
+          if wanted.contains(cluster), place(of: entry, cluster) == physical {
+            found.append(cluster)
+          }
+        }
+      }
+      return found
+    }
+  }
+
+  private func place(of entry: UInt32, _ cluster: UInt64) -> UInt64? {
+    try? geometry.physical(of: entry, cluster: cluster, fileClusters: .max).get()
   }
 }
