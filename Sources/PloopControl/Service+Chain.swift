@@ -153,6 +153,7 @@ extension Service {
       var options = options
       options.clusterBytes = chain.clusterBytes
       options.indexCache = indexCache
+      options.promptIndexBytes = AttachOptions.promptIndexBytes
       var locks = chain.locks
       if let folder = sources.last?.folder, let top = files.last?.location {
         // Another one than the chain's own, where the top lies beside a descriptor of its own.

@@ -36,6 +36,9 @@ struct Delta: Sendable {
   /// of it since: the map has forgotten that where its pages are not in memory. Of a lower delta; of a raw one nothing.
   var had = FormerClusters()
 
+  /// Clusters that a lower delta's own index maps, as far as that is known by now.
+  var mappedNow: UInt64 { had.clusters?.count ?? mappedClusters }
+
   var file: ImageFile { source.file }
   var isRaw: Bool { source.isRaw }
 }

@@ -16,6 +16,9 @@ package struct AttachOptions: Sendable {
   /// A clean detach writes checkpoints whose names are UUIDs into the image as well, as the dirty
   /// bitmaps of ploop's format extension.
   package var bitmapsInImage = false
+  /// Indexes of which more bytes have been written are checked behind the attach; reads are served meanwhile. Nil for
+  /// who wants to know before that all of it is right.
+  package var promptIndexBytes: UInt64?
   /// Where the pages of the map are kept, one for all disks of a service; nil for one of the disk's own.
   package var indexCache: FramePool?
 
@@ -23,6 +26,8 @@ package struct AttachOptions: Sendable {
 
   /// Enough for the index of 32 TiB in clusters of 1 MiB.
   package static let indexCacheBytes = 64 << 20
+  /// What is read of an index in no time.
+  package static let promptIndexBytes: UInt64 = 1 << 20
 }
 
 extension Device {
@@ -56,14 +61,15 @@ extension Device {
     let map = PagedMap(
       geometry,
       pool: options.indexCache ?? FramePool(budgetBytes: AttachOptions.indexCacheBytes))
-    try opener.checkIndexes(&levels, counting: map)
+    let check = try IndexCheck(of: levels, opener, counting: map)
+    if check == nil { try opener.checkIndexes(&levels, counting: map) }
     let deltas = levels.enumerated().map { number, level in
       Delta(
         number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped,
         had: FormerClusters(level.had))
     }
     map.follow(deltas, geometry)
-    try map.loadIfSmall()
+    if check == nil { try map.loadIfSmall() }
 
     let (recorder, notes) = try CheckpointLoader(levels: levels, geometry: geometry)
       .load(readonly: options.readonly)
@@ -76,13 +82,16 @@ extension Device {
       }
       // The mark first: a header must not name an extension that has been cut off.
       try markInUse(levels[top])
-      try cutTail(&levels[top], geometry)
+      if check == nil { try cutTail(&levels[top], geometry) }
       canPunch = Device.canPunch(levels[top].source.file, at: levels[top].fileBytes)
     }
     let device = Device(
-      geometry: geometry, deltas: deltas, used: levels[levels.count - 1].used, map: map,
-      canPunch: canPunch, options, repairs: repairs,
+      geometry: geometry, deltas: deltas,
+      used: check == nil ? levels[levels.count - 1].used : IndexScan(geometry, fileBytes: 0).used,
+      map: map,
+      canPunch: canPunch, options, isChecked: check == nil, repairs: repairs,
       descriptorLocks: descriptorLocks, recorder: recorder)
+    check?.begin(on: device)
     if options.suspended { try device.suspend(until: .never) }
     handedOver = true
     return device
@@ -90,11 +99,11 @@ extension Device {
 
   private convenience init(
     geometry: Geometry, deltas: [Delta], used: Bitmap, map: PagedMap, canPunch: Bool,
-    _ options: AttachOptions, repairs: [String], descriptorLocks: [DescriptorLock],
+    _ options: AttachOptions, isChecked: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
     recorder: CheckpointRecorder?
   ) {
     let gate = Gate()
-    let condition = Condition()
+    let condition = Condition(isChecked: isChecked)
     let writing =
       options.readonly
       ? nil
@@ -144,7 +153,7 @@ extension Device {
 
   /// Cuts what lies behind the last cluster that is referenced: an interrupted extension, or space
   /// that was reserved ahead. From here on the free map covers the file exactly.
-  private static func cutTail(
+  static func cutTail(
     _ top: inout ChainOpener.Level, _ geometry: Geometry
   ) throws(DeviceError) {
     let needed = UInt64((top.used.lastSet ?? 0) + 1) << UInt64(geometry.clusterShift)

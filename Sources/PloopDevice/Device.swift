@@ -117,6 +117,8 @@ package final class Device: Sendable {
   private func halt(
     until deadline: Deadline, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) {
+    // What the check does to the file is done before.
+    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
       suspension.foretell()
@@ -127,6 +129,10 @@ package final class Device: Sendable {
       }
       isSuspended = true
     }
+  }
+
+  private static var unchecked: DeviceError {
+    DeviceError(.timeout, "the check of the index did not end in time; nothing was changed")
   }
 
   private static var inFlight: DeviceError {
@@ -158,7 +164,8 @@ package final class Device: Sendable {
     until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain,
     repointing: () -> Void = {}
   ) throws(DeviceError) -> UInt64 {
-    try whileClosed(until: deadline) { () throws(DeviceError) in
+    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
+    return try whileClosed(until: deadline) { () throws(DeviceError) in
       chains.replace(with: try body(chain))
       map.follow(chain.deltas, chain.geometry)
       repointing()
@@ -214,7 +221,7 @@ package final class Device: Sendable {
       return LevelStatus(
         path: delta.file.path, isRaw: delta.isRaw, isReadOnly: isReadOnly || !isTop,
         mappedClusters: isTop
-          ? chain.writing?.allocator.dataClusters ?? delta.mappedClusters : delta.mappedClusters,
+          ? chain.writing?.allocator.dataClusters ?? delta.mappedNow : delta.mappedNow,
         fileBytes: (try? delta.file.size()) ?? 0, diskBytes: (try? delta.file.allocatedBytes()) ?? 0
       )
     }
@@ -234,8 +241,14 @@ package final class Device: Sendable {
     }
   }
 
-  /// Logical clusters that some delta maps.
-  package var mappedClusters: UInt64 { map.mappedCount }
+  /// Logical clusters that some delta maps: as far as they have been counted, while the index is being checked.
+  package var mappedClustersNow: UInt64 { map.mappedCount }
+
+  /// The same, behind the check.
+  package var mappedClusters: UInt64 {
+    condition.awaitCheck()
+    return map.mappedCount
+  }
 
   /// The file system that the top lies on, as a number.
   package var filesystem: UInt64 { chain.top.file.identity.device }

@@ -125,14 +125,20 @@ struct ChainOpener {
   }
 
   /// Scans every index, newest first, and counts in each page of the map the clusters that any delta has.
-  func checkIndexes(_ levels: inout [Level], counting map: PagedMap) throws(DeviceError) {
-    // Which clusters a newer delta has, where there is another one to come.
+  ///
+  /// - Parameter map: nil where they are counted otherwise.
+  func checkIndexes(_ levels: inout [Level], counting map: PagedMap?) throws(DeviceError) {
     let isChain = levels.count > 1
-    var seen = Bitmap(count: isChain ? Int(map.geometry.clusterCount) : 0)
+    // Which clusters a newer delta has, where there is another one to come.
+    var seen = Bitmap(count: isChain ? Int(map?.geometry.clusterCount ?? 0) : 0)
     for number in levels.indices.reversed() {
       var had: MappedClusters? = isChain && number < levels.count - 1 ? MappedClusters() : nil
       if case .raw = levels[number].layout { had = nil }
       defer { levels[number].had = had }
+      guard let map else {
+        try readIndex(&levels[number], at: number) { had?.insert($0) }
+        continue
+      }
       var counter = PagedMap.Counter(map)
       defer { counter.end() }
       try readIndex(&levels[number], at: number) { run in

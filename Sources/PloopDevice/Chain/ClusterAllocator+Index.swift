@@ -16,6 +16,15 @@ extension ClusterAllocator {
     }
   }
 
+  /// The free map of a file whose index has been checked behind the attach: nothing has been taken or freed yet.
+  func adopt(used: Bitmap) {
+    state.withLock { state in
+      state.used = used
+      state.zero = Bitmap(count: used.count)
+      state.hint = 0
+    }
+  }
+
   /// Whether something that was freed there may still be read, or be named by the index on the disk.
   func isAwaited(_ clusters: Range<UInt64>) -> Bool {
     state.withLock { state in

@@ -77,7 +77,7 @@ final class IndexWriter: Sendable {
   func flush() throws(DeviceError) {
     try awaitBelow()
     // Nothing is written any more, however much there is.
-    try condition.requireWritable()
+    try condition.requireSound()
     let target: UInt64? = state.withLock { state in
       let nothing =
         state.isRetired
@@ -85,9 +85,12 @@ final class IndexWriter: Sendable {
           && !written.load(ordering: .sequentiallyConsistent)
       return nothing ? nil : state.started + 1
     }
-    guard let target else { return try condition.requireWritable() }
+    guard let target else { return try condition.requireSound() }
     while true {
-      enum Turn { case ended(DeviceError?), lead(UInt64) }
+      enum Turn {
+        case ended(DeviceError?)
+        case lead(UInt64)
+      }
       let turn: Turn? = state.wait { state in
         if state.ended >= target { return .ended(state.failures[target]) }
         if state.isRetired { return .ended(nil) }

@@ -8,10 +8,12 @@ struct MappedClusters: Sendable {
   /// Where the bits of a page begin.
   private var starts: [Int: Int] = [:]
   private var words: [UInt64] = []
+  private(set) var count: UInt64 = 0
 
   mutating func insert(_ run: IndexRun) {
     var cluster = run.cluster
     let end = run.cluster + run.count
+    count += run.count
     while cluster < end {
       let (page, first) = Geometry.position(of: cluster)
       let count = min(end - cluster, UInt64(Geometry.entriesPerPage - first))
@@ -48,10 +50,11 @@ final class FormerClusters: Sendable {
   /// Nil where that is not known.
   var clusters: MappedClusters? { found.withLock { $0 } }
 
+  func note(_ clusters: MappedClusters?) { found.withLock { $0 = clusters } }
+
   /// Reads the index of a file that is just being closed; what cannot be read is not known.
   func read(_ file: ImageFile, _ geometry: Geometry) {
-    let clusters = try? FormerClusters.clusters(of: file, geometry)
-    found.withLock { $0 = clusters }
+    note(try? FormerClusters.clusters(of: file, geometry))
   }
 
   private static func clusters(

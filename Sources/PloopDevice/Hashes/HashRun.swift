@@ -60,7 +60,7 @@ package final class HashRun {
     geometry = chain.geometry
     deltas = chain.deltas.filter { $0.number != chain.writing?.number }
     buffer = AlignedBuffer(count: Int(min(device.clusterBytes, Device.copyBytes)))
-    totalClusters = deltas.reduce(0) { $0 + $1.mappedClusters }
+    totalClusters = deltas.reduce(0) { $0 + $1.mappedNow }
   }
 
   /// Looks at some clusters.

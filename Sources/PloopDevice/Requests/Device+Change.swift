@@ -15,6 +15,8 @@ extension Device {
     let start = monotonicNanoseconds()
     var waits = RequestWaits()
     do throws(DeviceError) {
+      // Outside the gate: whoever closes it may wait for the check as well.
+      try condition.requireWritable()
       makeRoomInMemory()
       var writing: Writing
       do throws(DeviceError) {

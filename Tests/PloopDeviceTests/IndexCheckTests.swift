@@ -1,0 +1,179 @@
+import PloopFormat
+import PloopIO
+import Synchronization
+import TestSupport
+import Testing
+
+@testable import PloopDevice
+
+@Suite("Indexes that are checked behind the attach")
+struct IndexCheckTests {
+  private static let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 5_200 << 12)
+  /// In three pages of the index each.
+  private static let clusters = stride(from: 0 as UInt64, to: 2_400, by: 100)
+
+  /// Holds the check when it is about to read an index, which it does in pieces of several pages.
+  private final class Hold: Sendable {
+    private struct State {
+      var isArmed = false
+      var isMet = false
+    }
+    private let state = Monitor(State())
+
+    var plan: FaultPlan {
+      FaultPlan { [self] _, operation, _ in
+        guard case .read(let offset, let count) = operation,
+          offset < IndexCheckTests.geometry.headerBytes, count > Geometry.pageBytes,
+          state.withLock({ $0.isArmed })
+        else { return nil }
+        return .stall { [self] in
+          state.update { $0.isMet = true }
+          _ = state.wait(until: .after(seconds: 120)) { $0.isArmed ? nil : true }
+        }
+      }
+    }
+
+    func arm() { state.update { $0.isArmed = true } }
+    func open() { state.update { $0.isArmed = false } }
+    func awaitCheck() -> Bool {
+      state.wait(until: .after(seconds: 120)) { $0.isMet ? true : nil } ?? false
+    }
+  }
+
+  private func attach(
+    _ fixture: DiskFixture, _ names: [String], repair: Bool = false
+  ) throws -> Device {
+    var options = AttachOptions.ofTests
+    options.indexCache = fixture.indexCache
+    options.promptIndexBytes = 0
+    options.descriptorLocks = []
+    options.repairSafely = repair
+    return try Device.attach(
+      names.map { try fixture.source($0, writable: $0 == names.last) }, options)
+  }
+
+  /// A disk of two deltas that have the same clusters, and the upper one every second one besides.
+  private func fixture(_ hold: Hold? = nil) throws -> DiskFixture {
+    let fixture = try DiskFixture(probe: hold?.plan)
+    for (number, name) in ["base", "top"].enumerated() {
+      try fixture.make(name, Self.geometry)
+      let device = try fixture.attach([name], locks: [])
+      for cluster in Self.clusters {
+        let place = cluster + UInt64(number) * (cluster / 100 % 2)
+        try device.put([UInt8(cluster / 100 + 1) + UInt8(number * 100)], at: place << 12)
+      }
+      try device.close()
+    }
+    return fixture
+  }
+
+  private func expectContent(_ device: Device) throws {
+    for cluster in Self.clusters {
+      let value = UInt8(cluster / 100 + 1)
+      let isBoth = cluster / 100 % 2 == 0
+      #expect(try device.bytes(cluster << 12, 1) == [isBoth ? value + 100 : value])
+      if !isBoth { #expect(try device.bytes((cluster + 1) << 12, 1) == [value + 100]) }
+    }
+  }
+
+  @Test("reads are served while it goes on, what changes the disk waits, and so does its end")
+  func held() throws {
+    let hold = Hold()
+    let fixture = try fixture(hold)
+    hold.arm()
+    defer { hold.open() }
+    let device = try attach(fixture, ["base", "top"])
+    #expect(hold.awaitCheck())
+    try expectContent(device)
+    #expect(device.failure == nil && !device.condition.isWritable)
+    let bytes = AlignedBuffer([UInt8](repeating: 9, count: 4096)).region
+    #expect(!device.writeNow(bytes, at: 0))
+    // There is nothing that it could wait for.
+    try device.flush()
+    let error = #expect(throws: DeviceError.self) {
+      try device.detach(until: .after(milliseconds: 20))
+    }
+    #expect(error.map { if case .timeout = $0.kind { true } else { false } } == true)
+    let isWritten = Atomic(false)
+    let writer = try Thread(name: "guest") {
+      try? device.put([9], at: 4_000 << 12)
+      isWritten.store(true, ordering: .releasing)
+    }
+    #expect(try device.bytes(4_000 << 12, 1) == [0])
+    #expect(isWritten.load(ordering: .acquiring) == false)
+    hold.open()
+    writer.join()
+    #expect(try device.bytes(4_000 << 12, 1) == [9])
+    try expectContent(device)
+    try device.flush()
+    try expectRebuilt(device)
+    #expect(device.mappedClusters == 24 + 12 + 1)
+    #expect(device.levels()[0].mappedClusters == 24 && device.levels()[1].mappedClusters == 25)
+    #expect(device.holesInTop == 0)
+    #expect(device.chain.deltas[0].had.clusters?.contains(100) == true)
+    try device.close()
+    #expect(try ChainCheck(["base", "top"].map { try fixture.source($0) }).verdict == .clean)
+  }
+
+  @Test("what lies behind the last cluster is cut, and free places are used")
+  func free() throws {
+    let fixture = try fixture()
+    let file = try fixture.folder.open("top", writable: true)
+    let bytes = try file.size()
+    try file.truncate(to: bytes + 5 << 12)
+    let device = try attach(fixture, ["base", "top"])
+    #expect(device.condition.awaitCheck(until: .after(seconds: 120)))
+    #expect(try file.size() == bytes)
+    // Nothing lies beneath this one.
+    try device.discard(offset: 101 << 12, length: 4096, durable: true)
+    try device.flush()
+    device.chain.writing?.allocator.reap()
+    #expect(device.holesInTop == 1)
+    try device.put([7], at: 5_000 << 12)
+    #expect(device.holesInTop == 0)
+    try device.flush()
+    try expectRebuilt(device)
+    try device.close()
+  }
+
+  @Test(
+    "a fault that it finds takes no more writes, and the image stays marked", arguments: [0, 1])
+  func fault(level: Int) throws {
+    let fixture = try fixture()
+    let name = ["base", "top"][level]
+    let tool = ForeignTool(in: fixture.folder)
+    let index = try tool.index(of: name)
+    let other = level == 0 ? 100 : 101
+    try tool.set([3_000: index[other]], in: name)
+    let device = try attach(fixture, ["base", "top"])
+    #expect(device.condition.awaitCheck(until: .after(seconds: 120)))
+    let failure = try #require(device.failure)
+    #expect(failure.contains("duplicate-entry"), "\(failure)")
+    try expectContent(device)
+    let error = #expect(throws: DeviceError.self) { try device.put([1], at: 0) }
+    #expect(error.map { if case .degraded = $0.kind { true } else { false } } == true)
+    #expect(throws: DeviceError.self) { try device.flush() }
+    try device.close()
+    // Closing has not made it look as if all were well.
+    let refused = #expect(throws: DeviceError.self) {
+      try fixture.attach(["base", "top"], repair: true, locks: [])
+    }
+    #expect(refused.map { if case .format = $0.kind { true } else { false } } == true)
+  }
+
+  @Test("an image that nobody has closed is checked and repaired before it is attached")
+  func unclean() throws {
+    let fixture = try fixture()
+    let file = try fixture.folder.open("top", writable: true)
+    var header = try Device.header(of: file)
+    header.markOpen()
+    try Device.write(header, to: file)
+    let device = try attach(fixture, ["base", "top"], repair: true)
+    #expect(device.condition.isWritable && !device.repairs.isEmpty)
+    try expectContent(device)
+    try device.close()
+    // What somebody has put behind the disk's end is refused, as without.
+    try file.write(AlignedBuffer([1, 0, 0, 0]).region, at: (Geometry.headerSlots + 5_200) * 4)
+    #expect(throws: DeviceError.self) { try attach(fixture, ["base", "top"]) }
+  }
+}
