@@ -154,6 +154,7 @@ extension Service {
       options.clusterBytes = chain.clusterBytes
       options.indexCache = indexCache
       options.promptIndexBytes = AttachOptions.promptIndexBytes
+      options.engine = engine
       var locks = chain.locks
       if let folder = sources.last?.folder, let top = files.last?.location {
         // Another one than the chain's own, where the top lies beside a descriptor of its own.

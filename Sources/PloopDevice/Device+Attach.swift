@@ -19,6 +19,8 @@ package struct AttachOptions: Sendable {
   /// Indexes of which more bytes have been written are checked behind the attach; reads are served meanwhile. Nil for
   /// who wants to know before that all of it is right.
   package var promptIndexBytes: UInt64?
+  /// Whose threads wait for that check, if any.
+  package var engine: IOEngine?
   /// Where the pages of the map are kept, one for all disks of a service; nil for one of the disk's own.
   package var indexCache: FramePool?
 
@@ -103,7 +105,7 @@ extension Device {
     recorder: CheckpointRecorder?
   ) {
     let gate = Gate()
-    let condition = Condition(isChecked: isChecked)
+    let condition = Condition(isChecked: isChecked, engine: options.engine)
     let writing =
       options.readonly
       ? nil

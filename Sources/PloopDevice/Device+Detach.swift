@@ -10,6 +10,7 @@ extension Device {
   ///   attach; so does a disk that was degraded before, without an error.
   package func detach(until deadline: Deadline) throws(DeviceError) {
     try quiesce(until: deadline)
+    let isUnchecked = condition.giveUpCheck()
     let chain = self.chain
     defer {
       gate.shutForGood()
@@ -23,6 +24,8 @@ extension Device {
     }
     guard let writing = chain.writing, failure == nil else { return }
     do {
+      // Nobody has written anything, and where its file ends nobody knows better than before.
+      guard !isUnchecked else { return try closeUnchanged(writing.file) }
       try writing.index.flush()
       // Nobody is inside: every freed cluster's readers have left.
       writing.allocator.reap()
@@ -35,6 +38,14 @@ extension Device {
       condition.degrade("closing failed: \(error)")
       throw error
     }
+  }
+
+  /// Clears the mark of an image of which nothing has been changed.
+  private func closeUnchanged(_ file: ImageFile) throws(DeviceError) {
+    var header = try Device.header(of: file)
+    header.inUse = Header.InUse.closed
+    try Device.write(header, to: file)
+    closeCheckpoints()
   }
 
   /// Closes an image that is written no more, and whose content is durable.

@@ -94,6 +94,8 @@ package final class Device: Sendable {
   ///   flushing has failed with. A disk that takes no more writes (``failure``) is suspended all the
   ///   same: there is nothing left that could be flushed.
   package func suspend(until deadline: Deadline) throws(DeviceError) {
+    // What the check does to the file is done before.
+    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
     try halt(until: deadline) { () throws(DeviceError) in
       guard failure == nil else { return }
       try chain.writing?.index.flush()
@@ -107,6 +109,7 @@ package final class Device: Sendable {
 
   /// Makes durable what a disk holds that was suspended without that.
   package func settle() throws(DeviceError) {
+    condition.awaitCheck()
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard isSuspended, failure == nil else { return }
       try chain.writing?.index.flush()
@@ -117,8 +120,6 @@ package final class Device: Sendable {
   private func halt(
     until deadline: Deadline, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    // What the check does to the file is done before.
-    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
     try suspension.withLock { isSuspended throws(DeviceError) in
       guard !isSuspended else { return }
       suspension.foretell()
@@ -246,7 +247,7 @@ package final class Device: Sendable {
 
   /// The same, behind the check.
   package var mappedClusters: UInt64 {
-    condition.awaitCheck()
+    condition.awaitCount()
     return map.mappedCount
   }
 

@@ -41,11 +41,12 @@ struct IndexCheckTests {
   }
 
   private func attach(
-    _ fixture: DiskFixture, _ names: [String], repair: Bool = false
+    _ fixture: DiskFixture, _ names: [String], repair: Bool = false, engine: IOEngine? = nil
   ) throws -> Device {
     var options = AttachOptions.ofTests
     options.indexCache = fixture.indexCache
     options.promptIndexBytes = 0
+    options.engine = engine
     options.descriptorLocks = []
     options.repairSafely = repair
     return try Device.attach(
@@ -91,7 +92,7 @@ struct IndexCheckTests {
     // There is nothing that it could wait for.
     try device.flush()
     let error = #expect(throws: DeviceError.self) {
-      try device.detach(until: .after(milliseconds: 20))
+      try device.suspend(until: .after(milliseconds: 20))
     }
     #expect(error.map { if case .timeout = $0.kind { true } else { false } } == true)
     let isWritten = Atomic(false)
@@ -113,6 +114,61 @@ struct IndexCheckTests {
     #expect(device.chain.deltas[0].had.clusters?.contains(100) == true)
     try device.close()
     #expect(try ChainCheck(["base", "top"].map { try fixture.source($0) }).verdict == .clean)
+  }
+
+  @Test("a detach does not wait for it, and leaves the file as it was")
+  func detached() throws {
+    let hold = Hold()
+    let fixture = try fixture(hold)
+    let before = try fixture.folder.bytes(of: "top", limit: 1 << 20)
+    hold.arm()
+    defer { hold.open() }
+    let device = try attach(fixture, ["base", "top"])
+    #expect(hold.awaitCheck())
+    let refused = Monitor<DeviceError?>(nil)
+    let writer = try Thread(name: "guest") {
+      do { try device.put([9], at: 4_000 << 12) } catch {
+        refused.withLock { $0 = error as? DeviceError }
+      }
+    }
+    try device.detach(until: .after(seconds: 120))
+    writer.join()
+    #expect(
+      refused.withLock { $0 }.map { if case .detached = $0.kind { true } else { false } } == true)
+    #expect(device.failure == nil)
+    hold.open()
+    // What goes on reading changes nothing any more.
+    #expect(try fixture.folder.bytes(of: "top", limit: 1 << 20) == before)
+    let again = try fixture.attach(["base", "top"], locks: [])
+    try expectContent(again)
+    try again.close()
+  }
+
+  @Test("writes that wait for it keep the engine's threads from nobody")
+  func aside() throws {
+    let hold = Hold()
+    let fixture = try fixture(hold)
+    hold.arm()
+    defer { hold.open() }
+    let engine = IOEngine(threadLimit: 1)
+    defer { engine.stop(until: .after(seconds: 120)) }
+    let device = try attach(fixture, ["base", "top"], engine: engine)
+    #expect(hold.awaitCheck())
+    let ended = Monitor(0)
+    for cluster in 3_000..<3_004 as Range<UInt64> {
+      engine.submit {
+        try? device.put([5], at: cluster << 12)
+        ended.update { $0 += 1 }
+      }
+    }
+    let isRead = Monitor(false)
+    engine.submit { isRead.update { $0 = true } }
+    #expect(isRead.wait(until: .after(seconds: 120)) { $0 ? true : nil } == true)
+    #expect(ended.withLock { $0 } == 0)
+    hold.open()
+    #expect(ended.wait(until: .after(seconds: 120)) { $0 == 4 ? true : nil } == true)
+    #expect(try device.bytes(3_003 << 12, 1) == [5])
+    try device.close()
   }
 
   @Test("what lies behind the last cluster is cut, and free places are used")

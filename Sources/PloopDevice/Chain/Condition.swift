@@ -7,16 +7,25 @@ internal import Synchronization
 final class Condition: Sendable {
   private struct State {
     var isChecked: Bool
+    /// Whether the check has read everything, and is about to change what it was for.
+    var isEnding = false
+    /// Nobody wants to know any more.
+    var isGivenUp = false
+    var isCounted: Bool
     var reason: String?
   }
 
   private let mayBeWritten: Atomic<Bool>
   private let state: Monitor<State>
+  private let engine: IOEngine?
 
-  /// - Parameter isChecked: false where ``endCheck(_:)`` is to follow.
-  init(isChecked: Bool = true) {
+  /// - Parameters:
+  ///   - isChecked: false where ``endCheck(_:)`` is to follow.
+  ///   - engine: whose threads may wait for that, beside those that are all disks'.
+  init(isChecked: Bool = true, engine: IOEngine? = nil) {
+    self.engine = engine
     mayBeWritten = Atomic(isChecked)
-    state = Monitor(State(isChecked: isChecked))
+    state = Monitor(State(isChecked: isChecked, isCounted: isChecked))
   }
 
   var failure: String? { state.withLock { $0.reason } }
@@ -32,23 +41,71 @@ final class Condition: Sendable {
     }
   }
 
+  // MARK: The check of the index
+
+  /// The index has been read: whoever gives the check up from now on waits for its end.
+  ///
+  /// - Returns: false when it was given up before; nothing is to be changed then.
+  func endsReading() -> Bool {
+    state.withLock { state in
+      state.isEnding = !state.isGivenUp
+      return state.isEnding
+    }
+  }
+
   /// The index has been checked.
   ///
   /// - Parameter fault: what is wrong with it, if anything: it is not written then.
   func endCheck(_ fault: String?) {
     state.update { state in
+      guard !state.isGivenUp else { return }
       state.isChecked = true
+      state.isCounted = state.isCounted || fault != nil
       state.reason = state.reason ?? fault
       mayBeWritten.store(state.reason == nil, ordering: .sequentiallyConsistent)
     }
   }
+
+  /// Mapped clusters have been counted too.
+  func endCount() { state.update { $0.isCounted = true } }
+
+  /// Has the check not go on; nobody may write from now on. It may still read.
+  ///
+  /// - Returns: false when there is none, or it has ended.
+  func giveUpCheck() -> Bool {
+    while true {
+      let isGivenUp: Bool? = state.wait { state in
+        if state.isChecked { return state.isGivenUp }
+        guard !state.isEnding else { return nil }
+        (state.isGivenUp, state.isChecked, state.isCounted) = (true, true, true)
+        return true
+      }
+      guard let isGivenUp else { continue }
+      // Who waits looks again.
+      state.update { _ in }
+      return isGivenUp
+    }
+  }
+
+  var isGivenUp: Bool { state.withLock { $0.isGivenUp } }
 
   /// Returns when the index has been checked, whatever has been found.
   ///
   /// - Returns: false when the deadline has passed before.
   @discardableResult
   func awaitCheck(until deadline: Deadline = .never) -> Bool {
-    state.wait(until: deadline) { $0.isChecked ? true : nil } ?? false
+    waits(for: \.isChecked, until: deadline)
+  }
+
+  /// The same for the count.
+  func awaitCount() { _ = waits(for: \.isCounted, until: .never) }
+
+  private func waits(for step: KeyPath<State, Bool>, until deadline: Deadline) -> Bool {
+    if state.withLock({ $0[keyPath: step] }) { return true }
+    func wait() -> Bool {
+      state.wait(until: deadline) { $0[keyPath: step] ? true : nil } ?? false
+    }
+    return engine.map { $0.aside(wait) } ?? wait()
   }
 
   /// Waits for the check, if there is one.
@@ -64,7 +121,7 @@ final class Condition: Sendable {
   ///
   /// - Throws: `.degraded`.
   func requireSound() throws(DeviceError) {
-    guard let failure else { return }
-    throw DeviceError(.degraded, failure)
+    if let failure { throw DeviceError(.degraded, failure) }
+    if isGivenUp { throw DeviceError(.detached, "the disk is being detached") }
   }
 }

@@ -90,14 +90,17 @@ struct IndexCheck: Sendable {
   private func run(on device: Device) {
     do throws(DeviceError) {
       var levels = self.levels
+      guard !device.condition.isGivenUp else { return }
       try opener.checkIndexes(&levels, counting: nil)
+      guard device.condition.endsReading() else { return }
       for (level, delta) in zip(levels, device.chain.deltas) { delta.had.note(level.had) }
       if let writing = device.chain.writing {
         try Device.cutTail(&levels[levels.count - 1], device.geometry)
         writing.allocator.adopt(used: levels[levels.count - 1].used)
       }
-      device.map.count()
       device.condition.endCheck(nil)
+      device.map.count()
+      device.condition.endCount()
     } catch {
       device.condition.endCheck("the check of the index behind the attach has found: \(error)")
     }
