@@ -128,7 +128,7 @@ package final class Service: ServiceAPI {
       clerk = try Clerk(name: "ploopd-state")
       rootsClerk = try Clerk(name: "ploopd-roots")
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
-      tell = Service.teller(transients, waiting)
+      tell = transients.teller(waking: waiting)
       jobs = JobEngine(
         store: store, log: log, registry: registry, openLimit: configuration.limits.maxJobs
       ) { [waiting] id in
@@ -159,18 +159,6 @@ package final class Service: ServiceAPI {
   func stopTimers() {
     timer.stop()
     suspensions.stop()
-  }
-
-  private static func teller(
-    _ transients: TransientEvents, _ waiting: WaitingRoom
-  ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
-    { type, subject, device in
-      let event = Event(
-        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject,
-        device: device,
-        actor: Requester.name)
-      if transients.publish(event, isLimited: type.isRepeated) { waiting.changed([.events]) }
-    }
   }
 
   /// Serves NBD clients on a socket; call it once recovery is done, so that clients which come back

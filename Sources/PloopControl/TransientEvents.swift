@@ -62,4 +62,17 @@ final class TransientEvents: Sendable {
     let events = places.sorted { $0.number < $1.number }.map(\.event).filter(filter.matches)
     return (events, last)
   }
+
+  /// Publishes what it is called with, as of now and of whoever asks, and wakes those who wait for events.
+  func teller(
+    waking waiting: WaitingRoom
+  ) -> @Sendable (_ type: EventType, _ subject: String, _ device: String?) -> Void {
+    { [self] type, subject, device in
+      let event = Event(
+        revision: nil, at: wallClockSeconds(), type: type.rawValue, subject: subject,
+        device: device,
+        actor: Requester.name)
+      if publish(event, isLimited: type.isRepeated) { waiting.changed([.events]) }
+    }
+  }
 }

@@ -70,7 +70,7 @@ extension Device {
         number: number, source: level.source, layout: level.layout, mappedClusters: level.mapped,
         had: FormerClusters(level.had))
     }
-    map.follow(deltas, geometry)
+    map.follow(deltas, geometry, isWritten: !options.readonly)
     if check == nil { try map.loadIfSmall() }
 
     let (recorder, notes) = try CheckpointLoader(levels: levels, geometry: geometry)
@@ -105,7 +105,9 @@ extension Device {
     recorder: CheckpointRecorder?
   ) {
     let gate = Gate()
-    let condition = Condition(isChecked: isChecked, engine: options.engine)
+    let condition = Condition(isChecked: isChecked, engine: options.engine) {
+      map.table.setAside()
+    }
     let writing =
       options.readonly
       ? nil

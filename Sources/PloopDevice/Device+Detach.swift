@@ -30,9 +30,7 @@ extension Device {
       // Nobody is inside: every freed cluster's readers have left.
       writing.allocator.reap()
       try close(writing, with: bitmapsInImage(writing))
-      // Those that a merge has dropped since are nobody's any more.
-      let left = unclosed.withLock { $0 }.filter { chain.level(of: $0.number) != nil }
-      for writing in left { try close(writing) }
+      for writing in unclosed.withLock({ $0 }) where chain.has(writing) { try close(writing) }
       closeCheckpoints()
     } catch {
       condition.degrade("closing failed: \(error)")

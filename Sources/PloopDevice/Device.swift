@@ -168,7 +168,7 @@ package final class Device: Sendable {
     guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
     return try whileClosed(until: deadline) { () throws(DeviceError) in
       chains.replace(with: try body(chain))
-      map.follow(chain.deltas, chain.geometry)
+      map.follow(chain.deltas, chain.geometry, isWritten: chain.writing != nil)
       repointing()
       assert(map.names(only: chain.deltas.map(\.number)), "an entry names a delta that is gone")
       forgetHashes()

@@ -48,6 +48,8 @@ package final class FramePool: @unchecked Sendable {
     /// Frames with pins, by their tables, and of all.
     var pinned: [ObjectIdentifier: Int] = [:]
     var pinnedFrames = 0
+    /// Tables whose pins stay for good.
+    var aside: Set<ObjectIdentifier> = []
     var counters: [ObjectIdentifier: AtomicCounters] = [:]
     /// What tables have counted that are gone.
     var past = [UInt64](repeating: 0, count: PagedTable.Counter.count)
@@ -75,6 +77,9 @@ package final class FramePool: @unchecked Sendable {
   let budgetFrames: Int
   /// So many pinned frames are no crowd, however small the budget is.
   private static let fewFrames = 16
+  /// Who has no more than that writes them with the timer, however many others there are: a round for each page would
+  /// cost more than the page.
+  private static let fewOwnFrames = 8
   let state = Locked(State())
   /// Pages that were missed a short while ago, by their hashes.
   private let missed: AtomicCounters
@@ -104,15 +109,22 @@ package final class FramePool: @unchecked Sendable {
     return missed.exchange(hash | 1, at: place) == hash | 1
   }
 
-  /// Whether a disk has so many pages that are not in its file that it is to write them now: it has its share
-  /// or more, and together they take half of the budget.
+  /// Whether a disk has so many pages that are not in its file that it is to write them now: more than a few, and its
+  /// share or more, and together they take half of the budget. Those that nobody can write any more make no crowd.
   func isCrowded(by owner: ObjectIdentifier) -> Bool {
     guard isCrowded.load(ordering: .relaxed) else { return false }
     return state.withLock { state in
-      guard let own = state.pinned[owner], state.pinnedFrames > crowdFrames else { return false }
-      return own * state.pinned.count >= crowdFrames
+      guard let own = state.pinned[owner], own > FramePool.fewOwnFrames,
+        !state.aside.contains(owner)
+      else { return false }
+      let aside = state.aside.compactMap { state.pinned[$0] }
+      guard state.pinnedFrames - aside.reduce(0, +) > crowdFrames else { return false }
+      return own * (state.pinned.count - aside.count) >= crowdFrames
     }
   }
+
+  /// What a table has pinned it keeps for good: it is not counted when others are to make room.
+  func setAside(_ owner: ObjectIdentifier) { state.withLock { _ = $0.aside.insert(owner) } }
 
   // MARK: Frames
 
@@ -211,6 +223,7 @@ package final class FramePool: @unchecked Sendable {
       }
       state.pinnedFrames -= state.pinned.removeValue(forKey: owner) ?? 0
       state.counters[owner] = nil
+      state.aside.remove(owner)
       for counter in 0..<PagedTable.Counter.count {
         state.past[counter] += table.counters[counter]
       }

@@ -297,6 +297,9 @@ package final class PagedTable: @unchecked Sendable {
   /// Whether it is to have fewer pages pinned.
   package var isCrowding: Bool { pool.isCrowded(by: ObjectIdentifier(self)) }
 
+  /// Nobody writes what is pinned any more, so nobody is asked to make room for it.
+  package func setAside() { pool.setAside(ObjectIdentifier(self)) }
+
   // MARK: Setting
 
   /// Sets a word of a page that is pinned, and returns what it was.

@@ -1,5 +1,6 @@
 internal import Glibc
 internal import PloopDevice
+internal import PloopFormat
 package import PloopIO
 
 /// Runs a scenario again for each of its system calls and each fault that the call can meet: the
@@ -161,6 +162,14 @@ extension Recording {
     try device.detach(until: .after(seconds: 10))
   }
 
+  /// Whether it is a read of a page of an index, or of an entry. Where several threads want the page, one of them may
+  /// have pinned and changed it while another fails to read it: that one has it from memory then, and nobody is told
+  /// (docs/locking.md, "Pages of maps").
+  private func isRead(ofIndex operation: IOOperation) -> Bool {
+    guard case .read(let offset, let count) = operation else { return false }
+    return offset < setup.geometry.headerBytes && count != Header.byteCount
+  }
+
   /// Holds who failed against what had to fail.
   ///
   /// - Parameter isShared: whether one fault may reach several callers.
@@ -170,6 +179,7 @@ extension Recording {
     // Without room a repair that changes no entry saves none.
     if fault == .noSpace, watch.hitPath?.contains(".index-backup") == true { return }
     switch fault.mustFail(hit) {
+    case true? where failures.isEmpty && isShared && isRead(ofIndex: hit): break
     case true? where failures.isEmpty: report("nobody was told")
     case false? where !failures.isEmpty: report("somebody was told: \(failures)")
     default: break

@@ -68,6 +68,74 @@ struct FormerClustersTests {
     try device.close()
   }
 
+  static let merges: [(Int, MergeDirection)] = [(0, .forward), (2, .forward), (0, .backward)]
+
+  @Test(
+    "a merge of the disk itself removes no source that has lost what it had", arguments: [0, 64],
+    merges)
+  func source(frames: Int, merge: (level: Int, direction: MergeDirection)) throws {
+    let (bench, tool) = try bench(frames)
+    let source = merge.direction == .forward ? merge.level : merge.level + 1
+    let name = try bench.names()[source]
+    let cluster = [0, 5, 9][source]
+    let before = try tool.index(of: name)
+    try tool.set([cluster: 0], in: name)
+    let given = try refusal { try bench.merge(level: merge.level, merge.direction) }
+    #expect(given == "index-mismatch")
+    #expect(bench.device.chain.deltas.count == 4)
+    try tool.set([cluster: before[cluster]], in: name)
+    try bench.merge(level: merge.level, merge.direction)
+    try bench.check()
+    try bench.checkSnapshots()
+  }
+
+  @Test(
+    "clusters that another program has put into a delta are none that it has moved",
+    arguments: [0, 64])
+  func moved(frames: Int) throws {
+    let (bench, tool) = try bench(frames)
+    // The page is in memory only where there is room for it.
+    try bench.device.flush()
+    let name = try bench.names()[1]
+    let before = try tool.index(of: name)
+    // One that an older delta has, one that a newer one has, and one that nobody has.
+    for cluster in [0, 9, 20] {
+      let place = try #require(try tool.move([5], in: name).first)
+      try tool.set([cluster: place, 5: before[5]], in: name)
+      let given = try refusal {
+        _ = try bench.device.updateIndex(
+          level: 1, [IndexMove(cluster: UInt64(cluster), physical: UInt64(place))],
+          isWholeChecked: true, until: .after(seconds: 120))
+      }
+      #expect(given == (cluster == 20 && frames > 0 ? "cluster-not-mapped" : "index-mismatch"))
+      try tool.set([cluster: 0], in: name)
+    }
+    let place = try #require(try tool.move([5], in: name).first)
+    let applied = try bench.device.updateIndex(
+      level: 1, [IndexMove(cluster: 5, physical: UInt64(place))], isWholeChecked: true,
+      until: .after(seconds: 120))
+    #expect(applied == 1)
+    try tool.overwrite([before[5]], in: name)
+    try bench.check()
+    try bench.checkSnapshots()
+  }
+
+  @Test("what is read from a receiver it has, also where nobody knows what it had")
+  func unknown() throws {
+    let (bench, tool) = try bench(64)
+    #expect(try bench.device.bytes(0, bench.content.count) == bench.content)
+    let name = try bench.names()[1]
+    let before = try tool.index(of: name)
+    bench.device.chain.deltas[1].had.note(nil)
+    try tool.set([5: 0], in: name)
+    #expect(try refusal { try bench.merge(level: 0) } == "index-mismatch")
+    #expect(try bench.device.bytes(0, bench.content.count) == bench.content)
+    try tool.set([5: before[5]], in: name)
+    try bench.merge(level: 0)
+    try bench.check()
+    try bench.checkSnapshots()
+  }
+
   @Test("a delta that is to be the top again has what it had", arguments: [0, 64])
   func flipped(frames: Int) throws {
     let (bench, tool) = try bench(frames)

@@ -136,6 +136,9 @@ struct IndexCheckTests {
     #expect(
       refused.withLock { $0 }.map { if case .detached = $0.kind { true } else { false } } == true)
     #expect(device.failure == nil)
+    // Nor does anybody wait for the count.
+    #expect(device.condition.isCounted)
+    #expect(device.mappedClusters <= 36)
     hold.open()
     // What goes on reading changes nothing any more.
     #expect(try fixture.folder.bytes(of: "top", limit: 1 << 20) == before)

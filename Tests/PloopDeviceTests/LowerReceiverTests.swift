@@ -35,6 +35,44 @@ struct LowerReceiverTests {
     try bench.checkSnapshots()
   }
 
+  @Test("one that could not be closed and has gone is not taken for the one that has its number")
+  func unclosedAndGone() throws {
+    let plan = FaultPlan { _, _, _ in nil }
+    let bench = try ChainBench(probe: plan)
+    try bench.write(0, fill(1))
+    try bench.snapshot()
+    try bench.write(Self.cluster, fill(2))
+    let source = "\(bench.fixture.folder.path)/\(try bench.names()[1])"
+    let isFrozen = Locked(false)
+    plan.replace { _, operation, path in
+      if case .rename(let name) = operation, name.hasSuffix(Descriptor.fileName) {
+        isFrozen.withLock { $0 = true }
+      }
+      guard case .sync = operation, path == source, isFrozen.withLock({ $0 }) else { return nil }
+      return .error(5)
+    }
+    try bench.snapshot()
+    plan.replace { _, _, _ in nil }
+    #expect(plan.faultCount == 1)
+    let number = bench.device.chain.deltas[1].number
+    #expect(bench.device.unclosed.withLock { $0.map(\.number) } == [number])
+    try bench.merge(level: 1)
+    #expect(bench.device.unclosed.withLock { $0.isEmpty })
+    for cluster in 2..<4 {
+      try bench.write(cluster * Self.cluster, fill(UInt8(cluster + 1)))
+      try bench.snapshot()
+    }
+    #expect(bench.device.chain.deltas.contains { $0.number == number })
+    let tool = ForeignTool(in: bench.fixture.folder)
+    for delta in bench.device.chain.deltas.dropLast() {
+      let index = try tool.index(of: delta.source.name)
+      let had = try #require(delta.had.clusters)
+      #expect(index.indices.allSatisfy { had.contains(UInt64($0)) == (index[$0] != 0) })
+    }
+    try bench.check()
+    try bench.checkSnapshots()
+  }
+
   @Test("has nothing of an extension that was interrupted in what was merged into it")
   func ragged() throws {
     let bench = try ChainBench()

@@ -107,6 +107,111 @@ struct PagedMapFilesTests {
     try device.close()
   }
 
+  /// The slug of what is refused; "none" where nothing is.
+  private func refusal(_ body: () throws -> Void) throws -> String {
+    do { try body() } catch let error as DeviceError {
+      guard case .refused(let refusal, _) = error.kind else { throw error }
+      return refusal.rawValue
+    }
+    return "none"
+  }
+
+  @Test("what is never the same twice is not believed", arguments: [false, true])
+  func unsteady(isWhole: Bool) throws {
+    let reads = IndexReads()
+    let (device, fixture, tool) = try disk(reads)
+    defer { withExtendedLifetime(fixture) {} }
+    let move: @Sendable () -> Void = { _ = try? tool.move([7], in: "base") }
+    reads.watch("base", Dictionary(uniqueKeysWithValues: (2...40).map { ($0, move) }))
+    let given = try refusal {
+      if isWhole {
+        var walk = device.map.walk()
+        _ = try walk.place(of: 7)
+      } else {
+        _ = try device.map.place(of: 7)
+      }
+    }
+    #expect(given == "index-mismatch")
+    #expect(reads.end().count == 16)
+    // Whoever has written it has ended.
+    #expect(try device.bytes(7 << 12, 1) == [8])
+    try device.close()
+  }
+
+  @Test("what was looked up ahead is read again only where it has changed")
+  func foreseen() throws {
+    let reads = IndexReads()
+    let (device, fixture, _) = try disk(reads)
+    defer { withExtendedLifetime(fixture) {} }
+    let (base, top) = (device.chain.deltas[0].number, device.chain.top.number)
+    let known = try device.map.foresee([7, 50, 3])
+    reads.watch("base")
+    #expect(try known.place(of: 7)?.delta == base)
+    #expect(try known.place(of: 50) == nil)
+    #expect(reads.end() == [])
+    try device.put([9], at: 7 << 12)
+    #expect(try known.place(of: 7)?.delta == top)
+    try device.flush()
+    #expect(!device.map.table.isResident(page: 0))
+    #expect(try known.place(of: 7)?.delta == top)
+    #expect(try known.place(of: 3)?.delta == base)
+    try device.close()
+  }
+
+  @Test("of a disk that is only read another program may write the newest delta as well")
+  func readonly() throws {
+    let reads = IndexReads()
+    let (written, fixture, _) = try disk(reads)
+    try written.close()
+    let device = try fixture.attach(["base", "top"], readonly: true, locks: [])
+    reads.watch("top")
+    #expect(try device.map.place(of: 7)?.delta == device.chain.deltas[0].number)
+    #expect(reads.end().count == 2)
+    #expect(try device.bytes(7 << 12, 1) == [8])
+    try device.close()
+  }
+
+  @Test("an entry of a lower delta that is gone is no hole: nothing is written over it")
+  func vanished() throws {
+    let (device, fixture, tool) = try disk(IndexReads())
+    let before = try tool.index(of: "base")
+    try tool.set([7: 0], in: "base")
+    for (name, body) in [
+      ("read", { _ = try device.bytes(7 << 12, 1) }),
+      ("write", { try device.put([1], at: 7 << 12 + 100) }),
+      (
+        "zeroes",
+        {
+          try device.writeZeroes(
+            offset: 7 << 12, length: 4096, keepAllocated: true, onlyIfFast: false, durable: false)
+        }
+      ),
+      (
+        "walk",
+        {
+          var walk = device.map.walk()
+          _ = try walk.place(of: 7)
+        }
+      ),
+    ] as [(String, () throws -> Void)] {
+      #expect(try refusal(body) == "index-mismatch", "\(name)")
+    }
+    // Its neighbours are what they were.
+    #expect(try device.bytes(8 << 12, 1) == [9])
+    var owners = LowerOwners(below: 1, of: device.chain)
+    let owned = [try owners.own(7), try owners.own(40)]
+    #expect(owned == [true, false])
+    try tool.set([7: before[7]], in: "base")
+    #expect(try device.bytes(7 << 12, 1) == [8])
+    try device.put([1], at: 7 << 12 + 100)
+    #expect(try device.bytes(7 << 12, 1) == [8])
+    #expect(try device.bytes(7 << 12 + 100, 1) == [1])
+    try device.flush()
+    try expectRebuilt(device)
+    try device.close()
+    withExtendedLifetime(fixture) {}
+  }
+
   @Test(
     "what was read while the page came, was changed and went is no fault, whatever it is",
     arguments: [false, true])
@@ -190,6 +295,21 @@ struct PagedMapFilesTests {
       #expect(reads.end().allSatisfy { $0.offset < UInt64(3 * Geometry.pageBytes) })
     }
     #expect(pool.values.budgetBytes > 0)
+    try device.close()
+  }
+
+  @Test("nothing is counted any more that nobody wants to know")
+  func uncounted() throws {
+    let reads = IndexReads()
+    let (device, fixture, _) = try disk(reads)
+    defer { withExtendedLifetime(fixture) {} }
+    device.map.table.forgetMapped(page: 0)
+    reads.watch("base")
+    device.map.count { false }
+    #expect(reads.end() == [])
+    #expect(device.map.table.uncountedPages() == [0])
+    device.map.count()
+    #expect(device.map.table.uncountedPages().isEmpty)
     try device.close()
   }
 

@@ -204,6 +204,34 @@ struct ResizeTests {
     try bench.check("grown after all")
   }
 
+  @Test("is given up without an index being read while everybody waits")
+  func abandonedOutside() throws {
+    let gate = Locked<Gate?>(nil)
+    let (readsOpen, readsClosed) = (Locked(0), Locked(0))
+    let plan = FaultPlan { _, operation, _ in
+      guard case .read(let offset, _) = operation, offset < 4096,
+        let gate = gate.withLock({ $0 })
+      else { return nil }
+      (gate.isClosed ? readsClosed : readsOpen).withLock { $0 += 1 }
+      return nil
+    }
+    // Nothing of the index is in memory.
+    let bench = try ChainBench(
+      Self.geometry(clusters: 1000), probe: plan, indexCache: FramePool(budgetBytes: 0))
+    for cluster in 0..<20 {
+      try bench.write(cluster * 4096, [UInt8](repeating: UInt8(cluster + 1), count: 4096))
+    }
+    try bench.device.flush()
+    let resize = try Resize(of: bench.device, to: 3000 << 12, until: .after(seconds: 120))
+    _ = try resize.step(limit: 1, until: .after(seconds: 120))
+    gate.withLock { $0 = bench.device.gate }
+    try resize.abandon(until: .after(seconds: 120))
+    gate.withLock { $0 = nil }
+    #expect(readsClosed.withLock { $0 } == 0)
+    #expect(readsOpen.withLock { $0 } > 0)
+    try bench.check("given up")
+  }
+
   @Test("nothing beyond the old end is reachable before the size is durable")
   func order() throws {
     let trace = IOTrace()

@@ -157,6 +157,7 @@ struct TopFlipTests {
     let pass = try bench.device.admitted()
     #expect(throws: DeviceError.self) { try bench.flip(until: .after(milliseconds: 20)) }
     bench.device.gate.leave(pass)
+    #expect(bench.device.chain.deltas[0].had.clusters != nil)
     #expect(try bench.file.read().shot(guid)?.mark == nil)
     #expect(
       try bench.fixture.folder.names().filter { $0.hasPrefix("DiskDescriptor.xml.") }

@@ -194,6 +194,22 @@ struct PagedTableTests {
     #expect(!busy.isCrowding)
   }
 
+  @Test("many tables with a page each are no crowd, and neither are pages that nobody can write")
+  func few() {
+    let pool = FramePool(budgetBytes: 64 * FramePool.frameBytes)
+    let tables = (0..<40).map { _ in PagedTable(pageCount: 99, defaultWord: .max, pool: pool) }
+    for table in tables { fill(table, 0, pinned: true) }
+    #expect(!tables.contains { $0.isCrowding })
+    for page in 1..<20 { fill(tables[0], page, pinned: true) }
+    #expect(tables.map(\.isCrowding) == tables.indices.map { $0 == 0 })
+    for table in tables.dropFirst() { table.unpin(page: 0) }
+    #expect(!tables[0].isCrowding)
+    for page in 1...50 { fill(tables[1], page, pinned: true) }
+    #expect(tables[0].isCrowding && tables[1].isCrowding)
+    tables[1].setAside()
+    #expect(!tables[0].isCrowding && !tables[1].isCrowding)
+  }
+
   @Test("a table that is gone gives its frames back, and is counted all the same")
   func gone() {
     let pool = FramePool(budgetBytes: 8 * FramePool.frameBytes)

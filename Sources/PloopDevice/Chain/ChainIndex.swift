@@ -5,34 +5,44 @@ internal import Synchronization
 /// The indexes of a chain's files, newest first: where the pages of the map come from.
 ///
 /// Nothing in a file is trusted, also not what was right at the attach: an entry is followed only if it names a
-/// whole cluster inside the file, behind the header.
+/// whole cluster inside the file, behind the header. And an entry that is gone is no hole: what a lower delta has it
+/// keeps as long as it is one, so one that has lost an entry has been spoilt, or is just being written by a program
+/// that zeroes what it writes anew.
 final class ChainIndex: Sendable {
   private final class Source: Sendable {
     let level: Int
-    /// Of the others a page may be written while it is read: by a merge, or another program.
-    let isTop: Bool
+    /// Whether nobody but this disk's own rounds writes it. Of the others a page may be written while it is read: by a
+    /// merge, or another program.
+    let isOurs: Bool
     let number: Int
     let file: ImageFile
     let layout: Delta.Layout
+    /// What it has to have, as far as that is known: of a lower delta.
+    private let former: FormerClusters?
     /// Whole clusters in the file when somebody looked last.
     let fileClusters = Atomic<UInt64>(0)
 
-    init(_ delta: Delta, level: Int, isTop: Bool) {
+    init(_ delta: Delta, level: Int, isTop: Bool, isWritten: Bool) {
       self.level = level
-      self.isTop = isTop
+      isOurs = isTop && isWritten
       number = delta.number
       file = delta.file
       layout = delta.layout
+      former = isTop ? nil : delta.had
     }
+
+    /// Nil where that is not known.
+    var had: MappedClusters? { former?.clusters }
   }
 
   private let geometry: Geometry
   private let sources: [Source]
 
-  init(_ deltas: [Delta], geometry: Geometry) {
+  /// - Parameter isWritten: whether this disk writes the newest of them.
+  init(_ deltas: [Delta], geometry: Geometry, isWritten: Bool) {
     self.geometry = geometry
     sources = deltas.enumerated().reversed().map {
-      Source($1, level: $0, isTop: $0 == deltas.count - 1)
+      Source($1, level: $0, isTop: $0 == deltas.count - 1, isWritten: isWritten)
     }
   }
 
@@ -42,6 +52,8 @@ final class ChainIndex: Sendable {
   ///
   /// - Parameter mayWait: whether it may wait for a disk; without that it fails only by not telling.
   /// - Returns: a word as the map has it; nil when it would have to wait.
+  /// - Throws: what reading fails with; `.format` for an entry that is wrong; `.refused(.mismatch)` for one that is gone,
+  ///   and for one that does not stay the same for as long as it takes to read it twice.
   func word(of cluster: UInt64, mayWait: Bool) throws(DeviceError) -> UInt64? {
     let offset = (Geometry.headerSlots + cluster) * 4
     for source in sources {
@@ -53,17 +65,21 @@ final class ChainIndex: Sendable {
         guard cluster < own.clusterCount else { continue }
         let entry = try ChainIndex.entry(of: source, at: offset, mayWait: mayWait)
         guard let entry else { return nil }
-        guard entry != 0 else { continue }
+        guard entry != 0 else {
+          if source.had?.contains(cluster) == true { throw ChainIndex.lost(cluster, source) }
+          continue
+        }
         return try word(entry, of: cluster, source, own)
       }
     }
     return Place.nowhere
   }
 
-  /// So often is read again what differs: whoever never stops writing gets what was read last, which is checked as any.
+  /// So often is read again what differs. What has not been the same twice by then is not believed: half of it may be
+  /// old.
   private static let readsMost = 16
 
-  /// An entry as the file has it; of a lower delta, as two reads have had it.
+  /// An entry as the file has it; where others write it, as two reads have had it.
   private static func entry(
     of source: Source, at offset: UInt64, mayWait: Bool
   ) throws(DeviceError) -> UInt32? {
@@ -74,13 +90,13 @@ final class ChainIndex: Sendable {
       return found
     }
     guard var entry = try read() else { return nil }
-    guard !source.isTop else { return entry }
+    guard !source.isOurs else { return entry }
     for _ in 1..<readsMost {
       guard let again = try read() else { return nil }
-      if again == entry { break }
+      if again == entry { return entry }
       entry = again
     }
-    return entry
+    throw unsteady(source)
   }
 
   private func word(
@@ -105,6 +121,18 @@ final class ChainIndex: Sendable {
   private static func truncated(_ source: Source) -> DeviceError {
     DeviceError(
       FormatError(.truncated, "the index ends early"), level: source.level, path: source.file.path)
+  }
+
+  private static func lost(_ cluster: UInt64, _ source: Source) -> DeviceError {
+    DeviceError(
+      .refused(.mismatch), "\(source.file.path) has lost what it had: the cluster \(cluster)")
+  }
+
+  private static func unsteady(_ source: Source) -> DeviceError {
+    DeviceError(
+      .refused(.mismatch),
+      "\(source.file.path): its index is written all the time; \(readsMost) reads of it in a row differed"
+    )
   }
 
   // MARK: A page
@@ -139,11 +167,16 @@ final class ChainIndex: Sendable {
       guard try ChainIndex.read(page, of: source, into: buffer.region, mayWait: mayWait) else {
         return nil
       }
-      if buffer.region.isZero { continue }
+      let had = source.had.flatMap { $0.hasAny(inPage: page) ? $0 : nil }
+      if had == nil, buffer.region.isZero { continue }
       for cluster in own.clusters(inPage: page).clamped(to: clusters) {
         let slot = Geometry.position(of: cluster).slot
+        guard words.word(at: slot) == Place.nowhere else { continue }
         let entry = buffer.region.littleEndian(at: slot * 4, as: UInt32.self)
-        guard entry != 0, words.word(at: slot) == Place.nowhere else { continue }
+        guard entry != 0 else {
+          if had?.contains(cluster) == true { throw ChainIndex.lost(cluster, source) }
+          continue
+        }
         words.setWord(try word(entry, of: cluster, source, own), at: slot)
         mapped += 1
       }
@@ -154,6 +187,7 @@ final class ChainIndex: Sendable {
   /// Reads an index page, as an entry above.
   ///
   /// - Returns: false when it would have to wait.
+  /// - Throws: as above.
   private static func read(
     _ page: Int, of source: Source, into region: ByteRegion, mayWait: Bool
   ) throws(DeviceError) -> Bool {
@@ -168,14 +202,14 @@ final class ChainIndex: Sendable {
     }
     guard try read(region) else { return false }
     // One that nothing has been written to yet has nothing that is half there.
-    guard !source.isTop, !region.isZero else { return true }
+    guard !source.isOurs, !region.isZero else { return true }
     let before = AlignedBuffer(unfilled: Geometry.pageBytes).region
     for _ in 1..<readsMost {
       before.copy(from: region)
       guard try read(region) else { return false }
-      if region.equals(before) { break }
+      if region.equals(before) { return true }
     }
-    return true
+    throw unsteady(source)
   }
 }
 

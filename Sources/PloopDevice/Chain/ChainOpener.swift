@@ -126,8 +126,12 @@ struct ChainOpener {
 
   /// Scans every index, newest first, and counts in each page of the map the clusters that any delta has.
   ///
-  /// - Parameter map: nil where they are counted otherwise.
-  func checkIndexes(_ levels: inout [Level], counting map: PagedMap?) throws(DeviceError) {
+  /// - Parameters:
+  ///   - map: nil where they are counted otherwise.
+  ///   - isGivenUp: asked now and then; it fails when that says so.
+  func checkIndexes(
+    _ levels: inout [Level], counting map: PagedMap?, until isGivenUp: () -> Bool = { false }
+  ) throws(DeviceError) {
     let isChain = levels.count > 1
     // Which clusters a newer delta has, where there is another one to come.
     var seen = Bitmap(count: isChain ? Int(map?.geometry.clusterCount ?? 0) : 0)
@@ -136,7 +140,10 @@ struct ChainOpener {
       if case .raw = levels[number].layout { had = nil }
       defer { levels[number].had = had }
       guard let map else {
-        try readIndex(&levels[number], at: number) { had?.insert($0) }
+        try readIndex(&levels[number], at: number) { (run) throws(DeviceError) in
+          guard !isGivenUp() else { throw DeviceError(.detached, "nobody waits for the check") }
+          had?.insert(run)
+        }
         continue
       }
       var counter = PagedMap.Counter(map)
@@ -181,16 +188,16 @@ struct ChainOpener {
   ///
   /// - Parameter number: of the level, for errors.
   func readIndex(
-    _ level: inout Level, at number: Int, run: (IndexRun) -> Void
+    _ level: inout Level, at number: Int, run: (IndexRun) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     switch level.layout {
     case .raw(let clusters):
-      if clusters > 0 { run(IndexRun(cluster: 0, physical: 0, count: clusters)) }
+      if clusters > 0 { try run(IndexRun(cluster: 0, physical: 0, count: clusters)) }
     case .ploop(let geometry):
       let path = level.source.file.path
       var scan = IndexScan(geometry, fileBytes: level.fileBytes)
-      try scan.runs(of: level.source.file) {
-        run($0)
+      try scan.runs(of: level.source.file) { (found) throws(DeviceError) in
+        try run(found)
       } fault: { (fault) throws(DeviceError) in
         guard fault.kind != .beyondDisk else { return }
         throw ChainOpener.corrupt(fault, level: number, path: path)

@@ -18,12 +18,18 @@ final class Condition: Sendable {
   private let mayBeWritten: Atomic<Bool>
   private let state: Monitor<State>
   private let engine: IOEngine?
+  private let failed: @Sendable () -> Void
 
   /// - Parameters:
   ///   - isChecked: false where ``endCheck(_:)`` is to follow.
   ///   - engine: whose threads may wait for that, beside those that are all disks'.
-  init(isChecked: Bool = true, engine: IOEngine? = nil) {
+  ///   - failed: called when nothing is written any more, perhaps more than once.
+  init(
+    isChecked: Bool = true, engine: IOEngine? = nil,
+    failed: @escaping @Sendable () -> Void = {}
+  ) {
     self.engine = engine
+    self.failed = failed
     mayBeWritten = Atomic(isChecked)
     state = Monitor(State(isChecked: isChecked, isCounted: isChecked))
   }
@@ -39,6 +45,7 @@ final class Condition: Sendable {
       state.reason = state.reason ?? words
       mayBeWritten.store(false, ordering: .sequentiallyConsistent)
     }
+    failed()
   }
 
   // MARK: The check of the index
@@ -69,13 +76,17 @@ final class Condition: Sendable {
   /// Mapped clusters have been counted too.
   func endCount() { state.update { $0.isCounted = true } }
 
-  /// Has the check not go on; nobody may write from now on. It may still read.
+  /// Has the check not go on, nor the count behind it; where it has not ended nobody may write from now on. What is just
+  /// being read ends by itself.
   ///
-  /// - Returns: false when there is none, or it has ended.
+  /// - Returns: false when there is no check, or it has ended.
   func giveUpCheck() -> Bool {
     while true {
       let isGivenUp: Bool? = state.wait { state in
-        if state.isChecked { return state.isGivenUp }
+        if state.isChecked {
+          state.isCounted = true
+          return state.isGivenUp
+        }
         guard !state.isEnding else { return nil }
         (state.isGivenUp, state.isChecked, state.isCounted) = (true, true, true)
         return true
@@ -88,6 +99,9 @@ final class Condition: Sendable {
   }
 
   var isGivenUp: Bool { state.withLock { $0.isGivenUp } }
+
+  /// Whether the clusters have been counted, or nobody wants to know any more.
+  var isCounted: Bool { state.withLock { $0.isCounted } }
 
   /// Returns when the index has been checked, whatever has been found.
   ///

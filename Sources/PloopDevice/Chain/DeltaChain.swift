@@ -49,6 +49,15 @@ final class DeltaChain: Sendable {
     return deltas[level]
   }
 
+  /// The delta that was written so, if it is still there: numbers are used again, of deltas that have gone.
+  func delta(of writing: Writing) -> Delta? {
+    deltas.first {
+      $0.number == writing.number && $0.file.identity == writing.file.identity
+    }
+  }
+
+  func has(_ writing: Writing) -> Bool { delta(of: writing) != nil }
+
   /// The lowest number that no delta has.
   var freeNumber: Int { (0...deltas.count).first { levels[$0] == nil } ?? deltas.count }
 }

@@ -26,20 +26,37 @@ extension Device {
   /// - Parameter level: 0 is the oldest delta.
   /// - Throws: `.detached`.
   package func clusters(aboveLevel level: Int) throws(DeviceError) -> Bitmap {
+    while true {
+      let chain = self.chain
+      var clusters = Bitmap(count: Int(chain.geometry.clusterCount))
+      var next: UInt64? = 0
+      while let start = next, start < chain.geometry.clusterCount {
+        next = try note(&clusters, from: start, in: chain, above: level)
+      }
+      if next != nil { return clusters }
+    }
+  }
+
+  /// Clusters of one step: nobody who closes the gate waits for a whole index to be read.
+  private static let stepClusters: UInt64 = 64 << 10
+
+  /// - Returns: the first cluster that was not looked at; nil where the disk has another chain by now.
+  private func note(
+    _ clusters: inout Bitmap, from start: UInt64, in chain: DeltaChain, above level: Int
+  ) throws(DeviceError) -> UInt64? {
     let pass = try admitted()
     defer { gate.leave(pass) }
-    let chain = self.chain
-    let count = chain.geometry.clusterCount
-    var clusters = Bitmap(count: Int(count))
-    var cluster: UInt64 = 0
+    guard self.chain === chain else { return nil }
+    let end = min(chain.geometry.clusterCount, start + Device.stepClusters)
     var places = map.walk()
-    while cluster < count {
-      let run = try places.run(from: cluster, limit: count - cluster)
+    var cluster = start
+    while cluster < end {
+      let run = try places.run(from: cluster, limit: end - cluster)
       if let place = run.place, let owner = chain.level(of: place.delta), owner > level {
         for index in cluster..<cluster + run.count { clusters[Int(index)] = true }
       }
       cluster += run.count
     }
-    return clusters
+    return end
   }
 }

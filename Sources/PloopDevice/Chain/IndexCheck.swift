@@ -91,7 +91,7 @@ struct IndexCheck: Sendable {
     do throws(DeviceError) {
       var levels = self.levels
       guard !device.condition.isGivenUp else { return }
-      try opener.checkIndexes(&levels, counting: nil)
+      try opener.checkIndexes(&levels, counting: nil) { device.condition.isGivenUp }
       guard device.condition.endsReading() else { return }
       for (level, delta) in zip(levels, device.chain.deltas) { delta.had.note(level.had) }
       if let writing = device.chain.writing {
@@ -99,7 +99,8 @@ struct IndexCheck: Sendable {
         writing.allocator.adopt(used: levels[levels.count - 1].used)
       }
       device.condition.endCheck(nil)
-      device.map.count()
+      // A disk that is being closed is not read any more: nobody else could take its file away.
+      device.map.count { !device.condition.isCounted }
       device.condition.endCount()
     } catch {
       device.condition.endCheck("the check of the index behind the attach has found: \(error)")

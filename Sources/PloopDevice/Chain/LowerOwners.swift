@@ -4,8 +4,8 @@ internal import PloopIO
 /// Tells whether any delta below a level maps a cluster, by reading their own indexes.
 ///
 /// The merged map has forgotten the owners that others shadow, and unmapping a cluster from the
-/// top would bring such an old content back. One page of answers is kept, since clusters are asked
-/// in order.
+/// top would bring such an old content back. What a delta had it counts as having, whatever its file says just now.
+/// One page of answers is kept, since clusters are asked in order.
 struct LowerOwners {
   private let lower: ArraySlice<Delta>
   private let index: IndexWriter?
@@ -48,6 +48,10 @@ struct LowerOwners {
         for cluster in own.clusters(inPage: number) {
           let slot = Geometry.position(of: cluster).slot
           if buffer.region.littleEndian(at: slot * 4, as: UInt32.self) != 0 { owned[slot] = true }
+        }
+        guard let had = delta.had.clusters, had.hasAny(inPage: number) else { continue }
+        for cluster in own.clusters(inPage: number) where had.contains(cluster) {
+          owned[Geometry.position(of: cluster).slot] = true
         }
       }
     }

@@ -36,6 +36,8 @@ struct MappedClusters: Sendable {
     return words[start + slot >> 6] & 1 << UInt64(slot & 63) != 0
   }
 
+  func hasAny(inPage page: Int) -> Bool { starts[page] != nil }
+
   /// The pages that have any, in ascending order.
   var pages: [Int] { starts.keys.sorted() }
 }
@@ -52,12 +54,14 @@ final class FormerClusters: Sendable {
 
   func note(_ clusters: MappedClusters?) { found.withLock { $0 = clusters } }
 
-  /// Reads the index of a file that is just being closed; what cannot be read is not known.
+  /// Reads the index of a file that is just being closed. Where it cannot be read what was known before stays, which it
+  /// has all the same: nothing has been taken out.
   func read(_ file: ImageFile, _ geometry: Geometry) {
-    note(try? FormerClusters.clusters(of: file, geometry))
+    guard let found = try? FormerClusters.clusters(of: file, geometry) else { return }
+    note(found)
   }
 
-  private static func clusters(
+  static func clusters(
     of file: ImageFile, _ geometry: Geometry
   ) throws(DeviceError) -> MappedClusters {
     var clusters = MappedClusters()

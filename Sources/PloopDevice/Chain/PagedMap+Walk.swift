@@ -51,24 +51,61 @@ extension PagedMap {
 
   func walk() -> Walk { Walk(self) }
 
+  /// Clusters that are looked up before everybody has to wait, so that little is left to be read then: of pages that
+  /// are in memory nothing, and of others what has changed.
+  struct Foresight {
+    private let map: PagedMap
+    private var stamps: [Int: PagedTable.Stamp] = [:]
+    private var places: [UInt64: Place] = [:]
+
+    fileprivate init(_ map: PagedMap, _ clusters: [UInt64]) throws(DeviceError) {
+      self.map = map
+      var walk = map.walk()
+      for cluster in clusters.sorted() {
+        let page = Geometry.position(of: cluster).page
+        // From before it is read.
+        if stamps[page] == nil { stamps[page] = map.table.stamp(page: page) }
+        places[cluster] = try walk.place(of: cluster)
+      }
+    }
+
+    /// Where one of them is now.
+    ///
+    /// - Throws: what reading an index fails with.
+    func place(of cluster: UInt64) throws(DeviceError) -> Place? {
+      if let word = map.table.word(at: Int(cluster + Geometry.headerSlots)) {
+        return Place(word: word)
+      }
+      let page = Geometry.position(of: cluster).page
+      if let stamp = stamps[page], map.table.isCurrent(stamp, page: page) { return places[cluster] }
+      return try map.place(of: cluster)
+    }
+  }
+
+  /// - Throws: what reading an index fails with.
+  func foresee(_ clusters: [UInt64]) throws(DeviceError) -> Foresight {
+    try Foresight(self, clusters)
+  }
+
   // MARK: Other owners
 
   /// Has entries that are in memory name other places, with the same bytes; what is not there comes from the files,
   /// which have to say so already. Whatever is being read from them meanwhile is read again.
   ///
   /// - Parameters:
+  ///   - pages: those to be looked at; all by default.
   ///   - epoch: of the last time; pages that have not been filled since then are left out.
   ///   - locks: of the clusters, where others may change them meanwhile.
   ///   - entry: the place for a cluster, which it has by now; nil for one that stays.
   /// - Returns: the epoch of this time.
   @discardableResult
   func repoint(
-    since epoch: UInt64 = 0, with locks: ClusterLocks?,
+    inPages pages: [Int]? = nil, since epoch: UInt64 = 0, with locks: ClusterLocks?,
     _ entry: (_ cluster: UInt64, _ place: Place?) -> Replacement?
   ) -> UInt64 {
     let now = table.beginEpoch()
     let geometry = self.geometry
-    for page in table.residentPages(since: epoch) where table.pin(page: page) {
+    for page in pages ?? table.residentPages(since: epoch) where table.pin(page: page) {
       defer { table.unpin(page: page) }
       for cluster in geometry.clusters(inPage: page) {
         func look() -> Replacement? {
@@ -99,6 +136,18 @@ extension PagedMap {
         return Place(word: word).map { numbers.contains($0.delta) } ?? true
       }
     }
+  }
+
+  /// The first cluster found of which a page that is in memory says that a delta has it, and which is as asked for.
+  func firstInMemory(of delta: Int, where isWanted: (_ cluster: UInt64) -> Bool) -> UInt64? {
+    let geometry = self.geometry
+    for page in table.residentPages() {
+      for cluster in geometry.clusters(inPage: page) {
+        let word = table.word(at: Int(cluster + Geometry.headerSlots)) ?? Place.nowhere
+        if Place(word: word)?.delta == delta, isWanted(cluster) { return cluster }
+      }
+    }
+    return nil
   }
 
   // MARK: Counting
@@ -155,9 +204,12 @@ extension PagedMap {
   }
 
   /// Counts pages that nobody has counted. Those that cannot be read stay so.
-  func count() {
+  ///
+  /// - Parameter isWanted: asked before each page; the others stay uncounted when it says no.
+  func count(while isWanted: () -> Bool = { true }) {
     let words = AlignedBuffer(unfilled: FramePool.frameBytes).region
     for page in table.uncountedPages() {
+      guard isWanted() else { return }
       _ = try? load(page, into: words, mayWait: true, isKept: false)
     }
   }

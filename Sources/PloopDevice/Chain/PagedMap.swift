@@ -17,7 +17,7 @@ final class PagedMap: Sendable {
   init(_ geometry: Geometry, pool: FramePool) {
     size = Locked(geometry)
     table = PagedTable(pageCount: geometry.pageCount, defaultWord: Place.nowhere, pool: pool)
-    index = Replaceable(ChainIndex([], geometry: geometry))
+    index = Replaceable(ChainIndex([], geometry: geometry, isWritten: false))
   }
 
   var geometry: Geometry { size.withLock { $0 } }
@@ -29,8 +29,10 @@ final class PagedMap: Sendable {
   }
 
   /// Pages come from the files of these deltas from now on, oldest first. Nobody is inside the gate.
-  func follow(_ deltas: [Delta], _ geometry: Geometry) {
-    index.replace(with: ChainIndex(deltas, geometry: geometry))
+  ///
+  /// - Parameter isWritten: whether the disk writes the last of them: nobody else does then.
+  func follow(_ deltas: [Delta], _ geometry: Geometry, isWritten: Bool) {
+    index.replace(with: ChainIndex(deltas, geometry: geometry, isWritten: isWritten))
     _ = table.beginEpoch()
   }
 

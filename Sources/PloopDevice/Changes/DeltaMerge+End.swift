@@ -41,6 +41,8 @@ extension DeltaMerge {
       try? file.abandon()
       throw error
     }
+    // What could not be closed when it became a lower delta is removed now, and its number another one's.
+    device.forgetUnclosed(source)
     receiver.countDropped()
     receiver.close(isInChain: true)
     ImageLock.release(source.file)
@@ -54,7 +56,7 @@ extension DeltaMerge {
       receiver.pointBack(to: source)
       try flush()
       try receiver.requireDurable()
-      receiver.repointMoved()
+      try receiver.repointMoved()
       receiver.repoint(from: source, isWhole: false)
       if receiver.isReopened {
         _ = try device.change(until: deadline) { chain in receiver.chain(chain, without: nil) }

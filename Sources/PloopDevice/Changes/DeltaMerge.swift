@@ -59,7 +59,8 @@ package final class DeltaMerge: Sendable {
   /// - Parameters:
   ///   - level: of the older of the two, the state that is given up.
   ///   - direction: backward only where both are below the top.
-  /// - Throws: `.nothingToMerge` for the top and beyond, and what opening the receiver throws.
+  /// - Throws: `.nothingToMerge` for the top and beyond; `.refused(.mismatch)` where one of the two has lost what it had;
+  ///   and what opening the receiver throws.
   package init(
     of device: Device, level: Int, _ direction: MergeDirection = .forward
   ) throws(DeviceError) {
@@ -75,6 +76,7 @@ package final class DeltaMerge: Sendable {
     switch direction {
     case .forward:
       source = older
+      if isTop { try MergeReceiver.requireWhole(older) }
       receiver =
         isTop
         ? MergeReceiver(top: writing, of: device)

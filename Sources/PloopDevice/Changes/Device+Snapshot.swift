@@ -126,8 +126,13 @@ extension Device {
       defer { unclosed = [] }
       return unclosed
     }
-    // Those that a merge has dropped since are nobody's any more.
-    for writing in left where chain.level(of: writing.number) != nil { freeze(writing) }
+    for writing in left where chain.has(writing) { freeze(writing) }
+  }
+
+  /// A delta has gone, or somebody else writes and closes it from now on.
+  func forgetUnclosed(_ delta: Delta) {
+    let identity = delta.file.identity
+    unclosed.withLock { $0.removeAll { $0.file.identity == identity } }
   }
 
   /// Closes what has been a top, as the lower delta that it is now: cut to what is referenced, its
@@ -141,9 +146,7 @@ extension Device {
       unclosed.withLock { $0.append(writing) }
     }
     // Before anybody else may write it.
-    if isOurs, let delta = chain.deltas.first(where: { $0.number == writing.number }),
-      case .ploop(let geometry) = delta.layout
-    {
+    if isOurs, let delta = chain.delta(of: writing), case .ploop(let geometry) = delta.layout {
       delta.had.read(writing.file, geometry)
     }
     writing.file.expectAnyAccess()

@@ -190,6 +190,7 @@ extension Device {
     } repointing: {
       merge.repoint(map)
     }
+    forgetUnclosed(merge.source)
     map.count()
     // What clients have been lent of the dropped file is theirs until they have taken it.
     _ = gate.awaitHolders(until: deadline)

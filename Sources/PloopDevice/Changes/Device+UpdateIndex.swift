@@ -49,16 +49,18 @@ extension Device {
     }
     try check(moves, geometry, fileBytes: found.fileBytes, path: delta.file.path)
     if isWholeChecked { try opener.readIndex(&found, at: level) { _ in } }
-    try requireMapped(moves)
+    let known = try map.foresee(moves.map(\.cluster))
+    try requireMapped(moves, known)
     try compare(moves, with: delta.file, geometry)
+    try requireFormer(moves, of: delta)
 
     var places: [UInt64: UInt64] = [:]
     let number = delta.number
     _ = try changeUnrecorded(until: deadline) { (chain) throws(DeviceError) in
       // Again, now that no guest can trim one.
-      try requireMapped(moves)
+      try requireMapped(moves, known)
       try spoilCheckpoints("another program has moved clusters of a delta")
-      for move in moves where try map.place(of: move.cluster)?.delta == number {
+      for move in moves where try known.place(of: move.cluster)?.delta == number {
         places[move.cluster] = move.physical
       }
       // Its index may have become longer.
@@ -72,7 +74,8 @@ extension Device {
       return DeltaChain(deltas, geometry: chain.geometry, writing: chain.writing)
     } repointing: {
       // What is not in memory is read as it is in the file by now.
-      map.repoint(with: nil) { cluster, place in
+      let pages = Set(places.keys.map { Geometry.position(of: $0).page })
+      map.repoint(inPages: Array(pages), with: nil) { cluster, place in
         guard place?.delta == number, let physical = places[cluster] else { return nil }
         return PagedMap.Replacement(place: Place(delta: number, physical: physical))
       }
@@ -111,10 +114,22 @@ extension Device {
     }
   }
 
-  private func requireMapped(_ moves: [IndexMove]) throws(DeviceError) {
-    for (entry, move) in moves.enumerated() where try map.place(of: move.cluster) == nil {
+  private func requireMapped(
+    _ moves: [IndexMove], _ known: PagedMap.Foresight
+  ) throws(DeviceError) {
+    for (entry, move) in moves.enumerated() where try known.place(of: move.cluster) == nil {
       throw DeviceError(
         .refused(.notMapped, entry: entry), "no delta maps the cluster \(move.cluster)")
+    }
+  }
+
+  /// What is moved was there before. Pages that are not in memory cannot tell: they say what the file says by now.
+  private func requireFormer(_ moves: [IndexMove], of delta: Delta) throws(DeviceError) {
+    guard let had = delta.had.clusters else { return }
+    for (entry, move) in moves.enumerated() where !had.contains(move.cluster) {
+      throw DeviceError(
+        .refused(.mismatch, entry: entry),
+        "\(delta.file.path) had no cluster \(move.cluster) that could have been moved")
     }
   }
 

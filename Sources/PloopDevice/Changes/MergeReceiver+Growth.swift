@@ -8,9 +8,11 @@ extension MergeReceiver {
   /// Waits until nobody reads a cluster that is free in a lower delta: it was freed when the delta was the top, or is
   /// in the shadow of a newer one, and a client may hold a page of it (docs/locking.md, "Lent pages"); or it was moved
   /// by a change that failed before it had told the readers.
+  ///
+  /// - Throws: `.timeout`, and as ``repointMoved()``.
   func awaitHolders(until deadline: Deadline) throws(DeviceError) {
     guard own != nil else { return }
-    repointMoved()
+    try repointMoved()
     guard device.gate.awaitHolders(until: deadline) else { throw MergeReceiver.timeout }
   }
 

@@ -1,4 +1,5 @@
 internal import PloopFormat
+internal import PloopIO
 
 // Where the disk's readers find what a merge has moved into a lower delta. All of it is durable by then, so whatever
 // of the map is not in memory comes from the files with the new places.
@@ -40,13 +41,34 @@ extension MergeReceiver {
     }
   }
 
+  /// What is read from a delta, as far as that is in memory, its index has, also where nobody knows what it had before.
+  static func requireRead(
+    _ delta: Delta, in map: PagedMap, _ index: ClusterMap
+  ) throws(DeviceError) {
+    let lost = map.firstInMemory(of: delta.number) { index.place(of: $0) == nil }
+    guard let lost else { return }
+    throw lostByReaders(lost, delta.file.path)
+  }
+
+  private static func lostByReaders(_ cluster: UInt64, _ path: String) -> DeviceError {
+    DeviceError(
+      .refused(.mismatch), "\(path) has lost what is read from it: the cluster \(cluster)")
+  }
+
   /// Has readers find clusters of the receiver that were moved within its file.
-  func repointMoved() {
+  ///
+  /// - Throws: `.refused(.mismatch)` where its index has no more what is read from there, which stays as it is.
+  func repointMoved() throws(DeviceError) {
     guard let own else { return }
+    var lost: UInt64?
     device.map.repoint(with: device.locks) { cluster, place in
       guard place?.delta == own.original.number else { return nil }
-      let found = own.index.place(of: cluster)
+      guard let found = own.index.place(of: cluster) else {
+        lost = lost ?? cluster
+        return nil
+      }
       return found == place ? nil : PagedMap.Replacement(place: found)
     }
+    if let lost { throw MergeReceiver.lostByReaders(lost, own.source.file.path) }
   }
 }

@@ -60,6 +60,7 @@ final class MergeReceiver: Sendable {
     let index = ClusterMap(wanted)
     let merged = ClusterMap(wanted)
     _ = try DeltaClusters.load(other, into: merged)
+    try MergeReceiver.requireWhole(other) { merged.place(of: $0) != nil }
     try HashFile.remove(beside: delta.source)
     // Our own lock for reading is in the way of the one for writing, and is taken again at the end.
     ImageLock.release(delta.file)
@@ -71,7 +72,8 @@ final class MergeReceiver: Sendable {
         layout: .ploop(geometry), mappedClusters: delta.mappedClusters)
       try converting { () throws(IOError) in try file.sync() }
       var used = try DeltaClusters.load(written, into: index)
-      try MergeReceiver.requireWhole(index, of: delta)
+      try MergeReceiver.requireWhole(delta) { index.place(of: $0) != nil }
+      try MergeReceiver.requireRead(delta, in: device.map, index)
       // Where a larger index will be nothing is put any more.
       used.resize(to: max(used.count, Int(wanted.headerClusters)))
       for cluster in geometry.headerClusters..<max(geometry.headerClusters, wanted.headerClusters) {
@@ -90,7 +92,7 @@ final class MergeReceiver: Sendable {
         if bytes != whole { try file.truncate(to: whole) }
       }
       // From here on its end is where this merge puts it, and not where a snapshot left it.
-      device.unclosed.withLock { $0.removeAll { $0.number == delta.number } }
+      device.forgetUnclosed(delta)
       let condition = Condition()
       own = Own(
         original: delta, source: written.source, index: index, merged: merged,
@@ -116,19 +118,29 @@ final class MergeReceiver: Sendable {
     }
   }
 
-  /// What another program has taken out of the index would be cut off with the end of the file, or written over.
+  /// What another program has taken out of the receiver's index would be cut off with the end of the file, or written
+  /// over; what it has taken out of the source's would be gone with the file.
+  ///
+  /// - Parameter has: whether the delta's index, as it has just been read, names a cluster.
   private static func requireWhole(
-    _ index: ClusterMap, of delta: Delta
+    _ delta: Delta, _ has: (_ cluster: UInt64) -> Bool
   ) throws(DeviceError) {
-    guard let had = delta.had.clusters else { return }
+    guard let had = delta.had.clusters, case .ploop(let geometry) = delta.layout else { return }
     for page in had.pages {
-      for cluster in index.geometry.clusters(inPage: page) where had.contains(cluster) {
-        guard index[cluster] == nil else { continue }
+      for cluster in geometry.clusters(inPage: page) where had.contains(cluster) {
+        guard !has(cluster) else { continue }
         throw DeviceError(
           .refused(.mismatch),
           "\(delta.file.path) has lost what it had: the cluster \(cluster)")
       }
     }
+  }
+
+  /// The same of the source of a merge into the top, whose index nobody else reads as a whole.
+  static func requireWhole(_ delta: Delta) throws(DeviceError) {
+    guard delta.had.clusters != nil, case .ploop(let geometry) = delta.layout else { return }
+    let found = try FormerClusters.clusters(of: delta.file, geometry)
+    try requireWhole(delta) { found.contains($0) }
   }
 
   private static func reopen(_ delta: Delta) throws(DeviceError) -> ImageFile {

@@ -188,13 +188,20 @@ package final class Resize: Sendable {
       return
     }
     try mover.flush()
-    _ = try device.whileClosed(until: deadline) { () throws(DeviceError) in
+    // Nothing is placed there any more, so these can only become less; and as long as they are held nobody changes
+    // them. So no index is read while everybody waits, and nothing can fail there.
+    let candidates = try Resize.clusters(of: writing, in: growth.range, device)
+    try mover.holding(candidates, until: deadline) { () throws(DeviceError) in
       var owned: Set<UInt64> = []
-      try device.map.forEach { _, place in
-        guard place.delta == writing.number, growth.range.contains(place.physical) else { return }
-        owned.insert(place.physical)
+      for cluster in candidates {
+        guard let place = try mover.place(of: cluster), growth.range.contains(place) else {
+          continue
+        }
+        owned.insert(place)
       }
-      writing.allocator.giveUpReserved(owned: owned)
+      _ = try device.whileClosed(until: deadline) { () throws(DeviceError) in
+        writing.allocator.giveUpReserved(owned: owned)
+      }
     }
   }
 }

@@ -122,6 +122,7 @@ struct TopFlip {
     until deadline: Deadline, giveUp: () throws(DeviceError) -> Void
   ) throws(DeviceError) -> UInt64 {
     var takenOut: [(cluster: UInt64, place: Place)] = []
+    let had = base.had.clusters
     let pause: UInt64
     do throws(DeviceError) {
       // Of clusters that are taken out below as well: the disk is suspended, so nothing more is lent.
@@ -136,6 +137,8 @@ struct TopFlip {
       try old.index.flush()
       pause = try device.change(until: deadline) { (chain) throws(DeviceError) in
         try old.index.flush()
+        // What is taken out is no loss.
+        base.had.note(nil)
         try takeOut(&takenOut)
         try receiver.writing.index.flush()
         let used = try self.used()
@@ -144,10 +147,12 @@ struct TopFlip {
         old.index.retire()
         receiver.writing.index.retire()
         return flipped(chain, used)
+      } repointing: {
+        readersFollow()
       }
     } catch {
       try? file.abandon()
-      putBack(takenOut)
+      if putBack(takenOut) { base.had.note(had) }
       receiver.close(isInChain: false)
       throw error
     }
@@ -169,6 +174,16 @@ struct TopFlip {
     }
   }
 
+  /// The map never named what was taken out, so nothing should differ. Whatever did would lead to a place that is free
+  /// in the new top, or hide what that has.
+  private func readersFollow() {
+    device.map.repoint(with: nil) { cluster, place in
+      let found = own.index.place(of: cluster)
+      guard found != place, found != nil || place?.delta == base.number else { return nil }
+      return PagedMap.Replacement(place: found)
+    }
+  }
+
   private func set(_ cluster: UInt64, _ place: Place?) {
     own.index[cluster] = place
     receiver.writing.index.markDirty(Geometry.position(of: cluster).page)
@@ -176,14 +191,18 @@ struct TopFlip {
 
   /// The older delta is what it was. Where nobody knows which descriptor is there, or how much of the
   /// index, the next attach has the saved one.
-  private func putBack(_ takenOut: [(cluster: UInt64, place: Place)]) {
-    guard !takenOut.isEmpty else { return }
+  ///
+  /// - Returns: whether its index is known to be as it was.
+  private func putBack(_ takenOut: [(cluster: UInt64, place: Place)]) -> Bool {
+    guard !takenOut.isEmpty else { return true }
     for (cluster, place) in takenOut { set(cluster, place) }
     do throws(DeviceError) {
       try device.condition.requireWritable()
       try receiver.writing.index.flush()
+      return true
     } catch {
       own.condition.degrade("\(error); it may lack entries that were taken out of its index")
+      return false
     }
   }
 

@@ -203,15 +203,30 @@ final class LiveIndex {
       }
     }
     for (physical, clusters) in owners.sorted(by: { $0.key < $1.key }) where clusters.count > 1 {
-      for cluster in try sharing(physical, clusters).dropFirst() {
+      for cluster in try sharing(physical, clusters) {
         found.take(IndexFault(.duplicate, cluster: cluster, entry: geometry.entry(of: physical)))
       }
     }
   }
 
-  /// Those of the clusters that have a place, all at one time.
+  /// Those of the clusters that have a place which another one of them has at the same time: in passes of a step each,
+  /// however many there are, in which all are held against the first.
   private func sharing(
     _ physical: UInt64, _ clusters: [UInt64]
+  ) throws(DeviceError) -> [UInt64] {
+    var shared: [UInt64] = []
+    var rest = clusters.dropFirst()
+    while !rest.isEmpty {
+      let part = rest.prefix(LiveIndex.stepPages)
+      rest = rest.dropFirst(part.count)
+      shared += try having(physical, clusters.prefix(1) + part).dropFirst()
+    }
+    return shared
+  }
+
+  /// Those of the clusters that have a place, all at one time.
+  private func having(
+    _ physical: UInt64, _ clusters: ArraySlice<UInt64>
   ) throws(DeviceError) -> [UInt64] {
     let pages = Set(clusters.map { Geometry.position(of: $0).page }).sorted()
     let wanted = Set(clusters)

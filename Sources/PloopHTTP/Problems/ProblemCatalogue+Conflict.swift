@@ -199,7 +199,8 @@ extension ProblemCatalogue {
       "index-mismatch", 409, "The file's index says something else",
       cause: """
         The index in a delta's file is not what the request says of it, or does not have what it \
-        should after a merge; `detail` names the cluster. Nothing was changed.
+        should after a merge, or what it had before; `detail` names the cluster. Nothing was \
+        changed.
         """,
       remedy: "make it durable in the file first"),
     Entry(
