@@ -34,6 +34,10 @@ package final class DeviceExport: Export {
 
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { device.keep(work) }
 
+  package func keepChange(_ work: @escaping @Sendable () -> Void) -> Bool {
+    device.keepChange(work)
+  }
+
   package func readNow(
     into region: ByteRegion, at offset: UInt64, holes: inout HoleList
   ) -> Bool {

@@ -153,6 +153,7 @@ extension Service {
       var options = options
       options.clusterBytes = chain.clusterBytes
       options.indexCache = indexCache
+      options.checks = configuration.checks
       options.promptIndexBytes = AttachOptions.promptIndexBytes
       options.engine = engine
       var locks = chain.locks

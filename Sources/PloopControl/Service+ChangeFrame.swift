@@ -26,7 +26,18 @@ extension Service {
   ) throws(ServiceError) -> (Device, ChangeableChain) {
     try requireFree(controller, but: job ?? (isBesideBackup ? backup(of: controller) : nil))
     if let record = controller.now.record { try Service.require(ifRevision, is: record.revision) }
+    if let device = try? controller.device() { try requireChecked(device) }
     return try described(controller)
+  }
+
+  /// Waits for the check of a disk's index, if there is one, before anything is written down; not for long, since the
+  /// detach that would give it up comes behind whoever has the disk's turn.
+  ///
+  /// - Throws: `drain-timeout`.
+  func requireChecked(_ device: Device) throws(ServiceError) {
+    try converting { () throws(DeviceError) in
+      try device.requireChecked(until: .after(seconds: configuration.quiesceSeconds))
+    }
   }
 
   /// The job, if any, that copies a device. What it reads stays where it is when a snapshot is taken.

@@ -100,10 +100,11 @@ extension Service {
     let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
     try closeDoors(doors, mode, refusal: .deviceInUse, of: "the device \(controller.id)")
     controller.enter(.detaching(device))
-    // Requests that wait at a suspended disk would never end: its closing refuses them.
-    let isSuspended = device.isSuspended
+    // Requests that wait at a suspended disk, or for a check that is given up only when nobody is inside, would not end:
+    // its closing refuses them.
+    let refuses = device.isSuspended || !device.isChecked
     do throws(ServiceError) {
-      if !isSuspended { try dropClients(of: doors, until: deadline) }
+      if !refuses { try dropClients(of: doors, until: deadline) }
       try converting { () throws(DeviceError) in try device.detach(until: deadline) }
     } catch {
       if error.code == .drainTimeout {
@@ -117,6 +118,6 @@ extension Service {
       }
       throw error
     }
-    if isSuspended { try? dropClients(of: doors, until: deadline) }
+    if refuses { try? dropClients(of: doors, until: deadline) }
   }
 }

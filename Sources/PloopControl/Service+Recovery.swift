@@ -176,8 +176,10 @@ extension Service {
   ///   is repaired safely by the next run.
   package func stop(until deadline: Deadline) -> Bool {
     refuseChanges()
-    jobs.stop(until: deadline)
     let controllers = state.withLock { Array($0.devices.values) }
+    giveUpChecks(of: controllers)
+    // Whatever hangs leaves a half of the time for what comes behind it.
+    jobs.stop(until: deadline.half)
     stopTimers()
     let attached = controllers.compactMap { controller -> (DeviceController, Device)? in
       guard case .attached(let device) = controller.now.phase else { return nil }
@@ -185,18 +187,40 @@ extension Service {
     }
     // Requests that wait for somebody who has a disk would keep their connections from ending.
     controllers.forEach(endMaintenance)
+    // What is turned away from now on gets no answer: who comes back asks again.
+    server.beginStop()
     // Requests that wait at a suspended disk would keep their connections from ending.
-    let suspended = close(attached.filter { $0.1.isSuspended }, until: deadline)
-    server.stop(until: deadline)
+    let suspended = beginClosing(attached.filter { $0.1.isSuspended }, until: deadline)
+    server.stop(until: deadline.half)
     closeAllSnapshots()
-    let others = close(attached.filter { !$0.1.isSuspended }, until: deadline)
-    return suspended && others
+    let others = beginClosing(attached.filter { !$0.1.isSuspended }, until: deadline)
+    let outcomes = [suspended, others].map { left in
+      left.wait(until: deadline) { $0.count == 0 ? $0.failed == 0 : nil }
+    }
+    return outcomes.allSatisfy { $0 == true }
   }
 
-  private func close(
+  /// Writes that wait for the check of an index would keep their connections from ending, and jobs themselves: they are
+  /// turned away, the ones without an answer, and the jobs are begun again by the next run.
+  private func giveUpChecks(of controllers: [DeviceController]) {
+    let unchecked = controllers.compactMap { controller -> Device? in
+      guard case .attached(let device) = controller.now.phase, !device.isChecked else { return nil }
+      return device
+    }
+    guard !unchecked.isEmpty else { return }
+    server.beginStop()
+    unchecked.forEach { $0.giveUpCheck() }
+  }
+
+  private struct Closing {
+    var count: Int
+    var failed = 0
+  }
+
+  private func beginClosing(
     _ devices: [(DeviceController, Device)], until deadline: Deadline
-  ) -> Bool {
-    let left = Monitor((count: devices.count, failed: 0))
+  ) -> Monitor<Closing> {
+    let left = Monitor(Closing(count: devices.count))
     for (controller, device) in devices {
       engine.submit { [self] in
         let closed = close(controller, device, until: deadline)
@@ -206,7 +230,7 @@ extension Service {
         }
       }
     }
-    return left.wait(until: deadline) { $0.count == 0 ? $0.failed == 0 : nil } ?? false
+    return left
   }
 
   private func close(

@@ -84,6 +84,7 @@ extension Service {
     _ controller: DeviceController, to sizeBytes: UInt64
   ) throws(ServiceError) -> JobPlan {
     let (device, _) = try writable(controller)
+    try requireChecked(device)
     let cost = try converting { () throws(DeviceError) in
       try Resize.cost(in: device, to: sizeBytes)
     }

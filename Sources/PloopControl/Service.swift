@@ -15,6 +15,8 @@ package final class Service: ServiceAPI {
     package var node = ""
     /// Bytes of memory for the indexes of all disks together.
     package var indexCacheBytes = AttachOptions.indexCacheBytes
+    /// Who checks indexes of disks that are served already.
+    var checks = CheckQueue.shared
     /// How often disks that nobody flushes are flushed (docs/crash-safety.md, "Timer").
     package var flushSeconds = 5
     /// How long requests in flight may take to end when a disk is suspended or detached.

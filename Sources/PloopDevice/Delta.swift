@@ -36,8 +36,8 @@ struct Delta: Sendable {
   /// of it since: the map has forgotten that where its pages are not in memory. Of a lower delta; of a raw one nothing.
   var had = FormerClusters()
 
-  /// Clusters that a lower delta's own index maps, as far as that is known by now.
-  var mappedNow: UInt64 { had.clusters?.count ?? mappedClusters }
+  /// Clusters that its own index maps, as far as that is known by now; of a delta that the disk does not write.
+  var mappedNow: UInt64 { had.count ?? mappedClusters }
 
   var file: ImageFile { source.file }
   var isRaw: Bool { source.isRaw }

@@ -23,6 +23,8 @@ package struct AttachOptions: Sendable {
   package var engine: IOEngine?
   /// Where the pages of the map are kept, one for all disks of a service; nil for one of the disk's own.
   package var indexCache: FramePool?
+  /// Who checks indexes behind the attach.
+  package var checks = CheckQueue.shared
 
   package init() {}
 
@@ -118,7 +120,7 @@ extension Device {
       chain: DeltaChain(deltas, geometry: geometry, writing: writing), map: map, gate: gate,
       condition: condition, readonly: options.readonly, repairs: repairs,
       descriptorLocks: descriptorLocks, recorder: recorder,
-      keepsBitmapsInImage: options.bitmapsInImage)
+      keepsBitmapsInImage: options.bitmapsInImage, checks: options.checks)
   }
 
   /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.

@@ -11,6 +11,7 @@ extension Device {
   package func detach(until deadline: Deadline) throws(DeviceError) {
     try quiesce(until: deadline)
     let isUnchecked = condition.giveUpCheck()
+    checks.remove(self)
     let chain = self.chain
     defer {
       gate.shutForGood()

@@ -40,16 +40,19 @@ package final class Device: Sendable {
   let checkpointing = Locked(())
   /// Whether checkpoints are written into the image when it is closed.
   let keepsBitmapsInImage: Bool
+  /// Where the check of the index, and the count behind it, may still wait for their turn.
+  let checks: CheckQueue
   private let chains: Replaceable<DeltaChain>
   private let suspension = Suspension()
 
   init(
     chain: DeltaChain, map: PagedMap, gate: Gate, condition: Condition,
     readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
-    recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool
+    recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool, checks: CheckQueue
   ) {
     checkpointRecorder = Locked(recorder)
     self.keepsBitmapsInImage = keepsBitmapsInImage
+    self.checks = checks
     clusterShift = UInt64(chain.geometry.clusterShift)
     clusterBytes = chain.geometry.clusterBytes
     self.map = map
@@ -82,6 +85,17 @@ package final class Device: Sendable {
   /// Why writes and flushes fail, if they do; reads go on.
   package var failure: String? { condition.failure }
 
+  /// Whether the check of the index behind the attach has ended, if there is one: until then all wait who want to
+  /// change the disk.
+  package var isChecked: Bool { condition.isChecked }
+
+  /// For who is about to close the disk: nobody waits for the check any more, and nobody may write. Never waits: a check
+  /// that has read everything ends by itself.
+  package func giveUpCheck() {
+    condition.giveUpUnread()
+    if condition.isGivenUp { checks.remove(self) }
+  }
+
   /// Keeps a lock for as long as the disk is attached: of a descriptor that it did not have before.
   package func hold(_ lock: DescriptorLock) { descriptorLocks.withLock { $0.append(lock) } }
 
@@ -95,7 +109,7 @@ package final class Device: Sendable {
   ///   same: there is nothing left that could be flushed.
   package func suspend(until deadline: Deadline) throws(DeviceError) {
     // What the check does to the file is done before.
-    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
+    try requireChecked(until: deadline)
     try halt(until: deadline) { () throws(DeviceError) in
       guard failure == nil else { return }
       try chain.writing?.index.flush()
@@ -132,8 +146,14 @@ package final class Device: Sendable {
     }
   }
 
-  private static var unchecked: DeviceError {
-    DeviceError(.timeout, "the check of the index did not end in time; nothing was changed")
+  /// Waits for the check of the index, if there is one: before anything is locked, or written, that others would have to
+  /// wait for as well.
+  ///
+  /// - Throws: `.timeout`.
+  package func requireChecked(until deadline: Deadline) throws(DeviceError) {
+    guard condition.awaitCheck(until: deadline) else {
+      throw DeviceError(.timeout, "the check of the index did not end in time; nothing was changed")
+    }
   }
 
   private static var inFlight: DeviceError {
@@ -165,7 +185,7 @@ package final class Device: Sendable {
     until deadline: Deadline, _ body: (DeltaChain) throws(DeviceError) -> DeltaChain,
     repointing: () -> Void = {}
   ) throws(DeviceError) -> UInt64 {
-    guard condition.awaitCheck(until: deadline) else { throw Device.unchecked }
+    try requireChecked(until: deadline)
     return try whileClosed(until: deadline) { () throws(DeviceError) in
       chains.replace(with: try body(chain))
       map.follow(chain.deltas, chain.geometry, isWritten: chain.writing != nil)

@@ -215,12 +215,23 @@ package final class FramePool: @unchecked Sendable {
     state.withLock { $0.counters[ObjectIdentifier(table)] = table.counters }
   }
 
+  /// Frames that are looked at while others wait: to give one back is a call of the kernel.
+  private static let framesAtOnce = 64
+
   func remove(_ table: PagedTable) {
     let owner = ObjectIdentifier(table)
-    state.withLock { state in
-      for index in state.frames.indices where state.frames[index].owner == owner {
-        giveBack(index, &state, isEviction: false)
+    // Nobody takes frames for it any more.
+    var next: Int? = 0
+    while let start = next {
+      next = state.withLock { state in
+        let end = min(start + FramePool.framesAtOnce, state.frames.count)
+        for index in start..<end where state.frames[index].owner == owner {
+          giveBack(index, &state, isEviction: false)
+        }
+        return end < state.frames.count ? end : nil
       }
+    }
+    state.withLock { state in
       state.pinnedFrames -= state.pinned.removeValue(forKey: owner) ?? 0
       state.counters[owner] = nil
       state.aside.remove(owner)

@@ -24,6 +24,9 @@ package protocol Export: AnyObject, Sendable {
   /// - Returns: false, with nothing kept, when requests are admitted.
   func keep(_ work: @escaping @Sendable () -> Void) -> Bool
 
+  /// The same for requests that change the disk; by default no others are meant.
+  func keepChange(_ work: @escaping @Sendable () -> Void) -> Bool
+
   func readNow(into region: ByteRegion, at offset: UInt64, holes: inout HoleList) -> Bool
   func writeNow(_ region: ByteRegion, at offset: UInt64) -> Bool
 
@@ -105,12 +108,16 @@ package protocol Export: AnyObject, Sendable {
 extension Export {
   /// Has the engine do `work` when requests are admitted: a disk that admits nobody takes none of its threads.
   ///
-  /// - Parameter party: for whom (``IOEngine/submit(for:_:)``).
+  /// - Parameters:
+  ///   - party: for whom (``IOEngine/submit(for:_:)``).
+  ///   - isChange: whether it changes the disk.
   package func perform(
-    on engine: IOEngine, for party: UInt64 = 0, _ work: @escaping @Sendable () -> Void
+    on engine: IOEngine, for party: UInt64 = 0, isChange: Bool = false,
+    _ work: @escaping @Sendable () -> Void
   ) {
     @Sendable func run() {
-      if !keep({ engine.submit(for: party, run) }) { work() }
+      @Sendable func again() { engine.submit(for: party, run) }
+      if !(isChange ? keepChange(again) : keep(again)) { work() }
     }
     engine.submit(for: party, run)
   }
@@ -118,6 +125,8 @@ extension Export {
   package var throttle: RequestThrottle? { nil }
 
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
+
+  package func keepChange(_ work: @escaping @Sendable () -> Void) -> Bool { keep(work) }
 
   package func lendNow(
     _ count: Int, least: Int, at offset: UInt64, holding files: Borrowed<FileTable>?

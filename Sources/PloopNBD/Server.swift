@@ -146,15 +146,21 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     return waitForClientsLeaving(of: name, until: deadline)
   }
 
-  /// Takes no more clients and ends those that are there: requests in flight are answered, and those that have not begun
-  /// are not, for another process to answer.
-  package func stop(until deadline: Deadline) {
+  /// Takes no more clients and has those that are there end: requests in flight are answered, and those that have not
+  /// begun, or that a closed disk turns away, are not, for another process to answer. Nobody is waited for.
+  package func beginStop() {
     let (listeners, connections) = state.update { state in
       state.isStopping = true
       return (state.listeners, Array(state.connections.values))
     }
     listeners.forEach { $0.shutDown() }
     connections.forEach { $0.end(isLeaving: true) }
+  }
+
+  /// The same, and waits for them.
+  package func stop(until deadline: Deadline) {
+    beginStop()
+    let listeners = state.withLock { $0.listeners }
     _ = state.wait(until: deadline) { state in
       state.connections.isEmpty && state.acceptors == 0 ? true : nil
     }

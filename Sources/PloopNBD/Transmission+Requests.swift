@@ -60,18 +60,18 @@ extension Transmission {
   private func inParts(
     _ request: Request, _ body: @escaping @Sendable (RequestPart) throws(NBDError) -> Void
   ) {
-    let (mailbox, format, door) = (self.mailbox, self.format, self.door)
-    let (engine, party) = (connection.engine, connection.id)
+    let (connection, format, door) = (self.connection, self.format, self.door)
+    let (engine, party, mailbox) = (connection.engine, connection.id, connection.mailbox)
     let start = mailbox.begin()
     @Sendable func begin(_ part: RequestPart) {
-      door.perform(on: engine, for: party) {
+      door.perform(on: engine, for: party, isChange: request.type != Command.cache) {
         let reply: ByteRegion
         do throws(NBDError) {
           try body(part)
           if let next = part.next { return begin(next) }
           reply = format.success(request)
         } catch {
-          reply = format.failure(request, error)
+          reply = connection.refusal(of: request, error, format)
         }
         mailbox.end(Reply(region: reply, charge: 0), begunAt: start)
       }
@@ -128,8 +128,7 @@ extension Transmission {
     let header = format.readHeaderBytes
     let charge = header + part.count
     guard account.take(charge) else { return false }
-    let door = self.door
-    let mailbox = self.mailbox
+    let (door, connection, mailbox) = (self.door, self.connection, self.mailbox)
     let whole = AlignedBuffer(unfilled: charge).region
     let data = whole.slice(header, part.count)
     let start = mailbox.begin()
@@ -140,7 +139,7 @@ extension Transmission {
         format.putReadHeader(part, in: whole)
         reply = whole
       case .success(let holes): reply = format.sparse(part, data, holes.runs)
-      case .failure(let error): reply = format.failure(part.request, error)
+      case .failure(let error): reply = connection.refusal(of: part.request, error, format)
       }
       mailbox.end(Reply(region: reply, charge: charge), begunAt: start)
     }
@@ -186,7 +185,7 @@ extension Transmission {
   ///   - offset: where they belong: behind the request's own when a part has been written.
   func writeSlowly(_ request: Request, _ memory: ByteRegion, at offset: UInt64) {
     let door = self.door
-    slow(request, charge: memory.count) { () throws(NBDError) in
+    slow(request, charge: memory.count, isChange: true) { () throws(NBDError) in
       try door.write(memory, at: offset, durable: request.isDurable)
       return nil
     }
@@ -249,22 +248,35 @@ extension Transmission {
 
   /// Has the engine do `body`; what it returns is the reply, nil stands for plain success.
   ///
-  /// - Parameter charge: bytes of memory that were granted for it.
+  /// - Parameters:
+  ///   - charge: bytes of memory that were granted for it.
+  ///   - isChange: whether it changes the disk.
   private func slow(
-    _ request: Request, charge: Int = 0,
+    _ request: Request, charge: Int = 0, isChange: Bool = false,
     _ body: @escaping @Sendable () throws(NBDError) -> ByteRegion?
   ) {
-    let mailbox = self.mailbox
     let start = mailbox.begin()
-    door.perform(on: connection.engine, for: connection.id) { [format] in
+    door.perform(on: connection.engine, for: connection.id, isChange: isChange) {
+      [format, connection, mailbox] in
       let reply: ByteRegion
       do throws(NBDError) {
         reply = try body() ?? format.success(request)
       } catch {
-        reply = format.failure(request, error)
+        reply = connection.refusal(of: request, error, format)
       }
       mailbox.end(Reply(region: reply, charge: charge), begunAt: start)
     }
+  }
+}
+
+extension Connection {
+  /// What a request is answered with that has failed: nothing where it was turned away since the disk is closed, and
+  /// whoever asked is to ask another process.
+  fileprivate func refusal(
+    of request: Request, _ error: NBDError, _ format: ReplyFormat
+  ) -> ByteRegion {
+    if error.kind == .shuttingDown, leavesRest { return AlignedBuffer(unfilled: 0).region }
+    return format.failure(request, error)
   }
 }
 

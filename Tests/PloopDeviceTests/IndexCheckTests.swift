@@ -41,7 +41,8 @@ struct IndexCheckTests {
   }
 
   private func attach(
-    _ fixture: DiskFixture, _ names: [String], repair: Bool = false, engine: IOEngine? = nil
+    _ fixture: DiskFixture, _ names: [String], repair: Bool = false, engine: IOEngine? = nil,
+    readonly: Bool = false, checks: CheckQueue = .shared
   ) throws -> Device {
     var options = AttachOptions.ofTests
     options.indexCache = fixture.indexCache
@@ -49,6 +50,8 @@ struct IndexCheckTests {
     options.engine = engine
     options.descriptorLocks = []
     options.repairSafely = repair
+    options.readonly = readonly
+    options.checks = checks
     return try Device.attach(
       names.map { try fixture.source($0, writable: $0 == names.last) }, options)
   }
@@ -171,6 +174,51 @@ struct IndexCheckTests {
     hold.open()
     #expect(ended.wait(until: .after(seconds: 120)) { $0 == 4 ? true : nil } == true)
     #expect(try device.bytes(3_003 << 12, 1) == [5])
+    try device.close()
+  }
+
+  @Test("writes that wait for it are kept on no thread", arguments: [false, true])
+  func kept(isGivenUp: Bool) throws {
+    let hold = Hold()
+    let fixture = try fixture(hold)
+    hold.arm()
+    defer { hold.open() }
+    let device = try attach(fixture, ["base", "top"])
+    #expect(hold.awaitCheck())
+    let calls = Monitor(0)
+    #expect(device.keepChange { calls.update { $0 += 1 } })
+    // Reads do not wait for it.
+    #expect(!device.keep({}) && calls.withLock { $0 } == 0)
+    if isGivenUp { device.giveUpCheck() } else { hold.open() }
+    #expect(calls.wait(until: .after(seconds: 120)) { $0 > 0 ? true : nil } == true)
+    #expect(device.isChecked && !device.keepChange({}))
+    #expect(calls.withLock { $0 } == 1)
+    #expect((try? device.put([1], at: 0)) == nil || !isGivenUp)
+    try device.close()
+  }
+
+  private struct Weak {
+    weak var file: ImageFile?
+  }
+
+  @Test("a disk that is detached before its turn has come keeps no file open")
+  func queued() throws {
+    let fixture = try fixture()
+    let queue = CheckQueue(workerLimit: 0)
+    var device: Device? = try attach(fixture, ["base", "top"], checks: queue)
+    let top = Weak(file: device?.chain.top.file)
+    #expect(top.file != nil && device?.isChecked == false)
+    try device?.detach(until: .after(seconds: 120))
+    device = nil
+    #expect(top.file == nil)
+  }
+
+  @Test("of a disk that is only read all deltas are counted")
+  func readonly() throws {
+    let fixture = try fixture()
+    let device = try attach(fixture, ["base", "top"], readonly: true)
+    #expect(device.condition.awaitCheck(until: .after(seconds: 120)))
+    #expect(device.levels().map(\.mappedClusters) == [24, 24])
     try device.close()
   }
 

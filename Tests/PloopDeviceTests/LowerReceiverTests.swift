@@ -92,6 +92,31 @@ struct LowerReceiverTests {
     try bench.checkSnapshots()
   }
 
+  @Test("has what was merged into it, also where giving the merge up has come to no end")
+  func abandonedLate() throws {
+    let bench = try ChainBench()
+    for cluster in 0..<4 { try bench.write(cluster * Self.cluster, fill(UInt8(cluster + 1))) }
+    try bench.snapshot()
+    try bench.write(5 * Self.cluster, fill(9))
+    try bench.snapshot()
+    let receiver = bench.device.chain.deltas[1]
+    let merge = try DeltaMerge(of: bench.device, level: 0)
+    _ = try merge.step(limit: 8, on: bench.engine)
+    // A request that does not end.
+    let pass = try #require(bench.device.gate.enter())
+    merge.abandon(until: .after(milliseconds: 20))
+    bench.device.gate.leave(pass)
+    #expect(bench.device.chain.deltas.count == 3)
+    let index = try ForeignTool(in: bench.fixture.folder).index(of: receiver.source.name)
+    let had = try #require(bench.device.chain.deltas[1].had.clusters)
+    #expect(had.count == 5)
+    #expect(index.indices.allSatisfy { had.contains(UInt64($0)) == (index[$0] != 0) })
+    #expect(try bench.device.bytes(0, bench.content.count) == bench.content)
+    try bench.merge(level: 0)
+    try bench.check()
+    try bench.checkSnapshots()
+  }
+
   @Test("is not trusted again before the next attach where its sync has failed")
   func failedSync() throws {
     let plan = FaultPlan { _, _, _ in nil }

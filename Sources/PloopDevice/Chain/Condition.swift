@@ -13,6 +13,8 @@ final class Condition: Sendable {
     var isGivenUp = false
     var isCounted: Bool
     var reason: String?
+    /// What waits for the check without a thread.
+    var kept: [@Sendable () -> Void] = []
   }
 
   private let mayBeWritten: Atomic<Bool>
@@ -71,6 +73,7 @@ final class Condition: Sendable {
       state.reason = state.reason ?? fault
       mayBeWritten.store(state.reason == nil, ordering: .sequentiallyConsistent)
     }
+    callWaiters()
   }
 
   /// Mapped clusters have been counted too.
@@ -82,21 +85,54 @@ final class Condition: Sendable {
   /// - Returns: false when there is no check, or it has ended.
   func giveUpCheck() -> Bool {
     while true {
-      let isGivenUp: Bool? = state.wait { state in
-        if state.isChecked {
-          state.isCounted = true
-          return state.isGivenUp
-        }
-        guard !state.isEnding else { return nil }
-        (state.isGivenUp, state.isChecked, state.isCounted) = (true, true, true)
-        return true
-      }
-      guard let isGivenUp else { continue }
+      guard let isGivenUp = state.wait({ Condition.giveUp(&$0) }) else { continue }
       // Who waits looks again.
-      state.update { _ in }
+      callWaiters()
       return isGivenUp
     }
   }
+
+  /// The same for who does not wait: a check that has read everything goes on.
+  func giveUpUnread() {
+    state.withLock { _ = Condition.giveUp(&$0) }
+    callWaiters()
+  }
+
+  /// - Returns: whether the check has been given up before its end; nil as long as that cannot be.
+  private static func giveUp(_ state: inout State) -> Bool? {
+    if state.isChecked {
+      state.isCounted = true
+      return state.isGivenUp
+    }
+    guard !state.isEnding else { return nil }
+    (state.isGivenUp, state.isChecked, state.isCounted) = (true, true, true)
+    return true
+  }
+
+  /// Has everybody look again who waits.
+  private func callWaiters() {
+    let kept = state.update { state -> [@Sendable () -> Void] in
+      guard state.isChecked else { return [] }
+      defer { state.kept = [] }
+      return state.kept
+    }
+    kept.forEach { $0() }
+  }
+
+  /// Keeps `work` until the check has ended, for callers who have better to do than to wait: it is called then, and must
+  /// not wait itself.
+  ///
+  /// - Returns: false, with nothing kept, when there is no check, or it has ended.
+  func keep(_ work: @escaping @Sendable () -> Void) -> Bool {
+    if isWritable { return false }
+    return state.withLock { state in
+      guard !state.isChecked else { return false }
+      state.kept.append(work)
+      return true
+    }
+  }
+
+  var isChecked: Bool { isWritable || state.withLock { $0.isChecked } }
 
   var isGivenUp: Bool { state.withLock { $0.isGivenUp } }
 

@@ -10,6 +10,8 @@ internal import PloopIO
 struct IndexCheck: Sendable {
   private let opener: ChainOpener
   private let levels: [ChainOpener.Level]
+  /// On which the files lie.
+  private let filesystems: Set<UInt64>
 
   /// - Returns: nil where the attach is to do it itself: where little is to be read, or something to be repaired, or
   ///   nothing may happen behind it.
@@ -24,6 +26,7 @@ struct IndexCheck: Sendable {
     else { return nil }
     self.opener = opener
     self.levels = levels
+    filesystems = Set(levels.map(\.source.file.identity.device))
     // Until they are counted all of them are looked for in the files.
     for level in levels {
       switch level.layout {
@@ -84,7 +87,7 @@ struct IndexCheck: Sendable {
 
   /// Begins; the device's condition tells when it is over.
   func begin(on device: Device) {
-    CheckQueue.add { run(on: device) }
+    device.checks.check(device, on: filesystems) { run(on: device) }
   }
 
   private func run(on device: Device) {
@@ -93,56 +96,33 @@ struct IndexCheck: Sendable {
       guard !device.condition.isGivenUp else { return }
       try opener.checkIndexes(&levels, counting: nil) { device.condition.isGivenUp }
       guard device.condition.endsReading() else { return }
-      for (level, delta) in zip(levels, device.chain.deltas) { delta.had.note(level.had) }
+      for (level, delta) in zip(levels, device.chain.deltas) {
+        delta.had.note(level.had, count: level.mapped)
+      }
       if let writing = device.chain.writing {
         try Device.cutTail(&levels[levels.count - 1], device.geometry)
         writing.allocator.adopt(used: levels[levels.count - 1].used)
       }
       device.condition.endCheck(nil)
-      // A disk that is being closed is not read any more: nobody else could take its file away.
-      device.map.count { !device.condition.isCounted }
-      device.condition.endCount()
+      beginCount(on: device)
     } catch {
       device.condition.endCheck("the check of the index behind the attach has found: \(error)")
     }
   }
-}
 
-/// Who carries the checks out: a few threads, which are there only as long as there is something to check.
-private enum CheckQueue {
-  private struct State {
-    var waiting: [@Sendable () -> Void] = []
-    var workers = 0
+  private func beginCount(on device: Device) {
+    device.checks.count(device, on: filesystems) { count(on: device) }
+    // It may have been closed a moment ago.
+    if device.condition.isCounted { device.checks.remove(device) }
   }
 
-  private static let workerLimit = 2
-  private static let state = Locked(State())
-
-  static func add(_ work: @escaping @Sendable () -> Void) {
-    let begins = state.withLock { state in
-      state.waiting.append(work)
-      guard state.workers < workerLimit else { return false }
-      state.workers += 1
-      return true
+  private func count(on device: Device) {
+    // A disk that is being closed is not read any more: nobody else could take its file away.
+    let isWhole = device.map.count {
+      !device.condition.isCounted && !device.checks.isAwaited(on: filesystems)
     }
-    guard begins else { return }
-    do throws(IOError) {
-      try Thread(name: "index-check") { drain() }.detach()
-    } catch {
-      // No room for a thread: whoever attaches does it.
-      drain()
-    }
-  }
-
-  private static func drain() {
-    while true {
-      let work = state.withLock { state -> (@Sendable () -> Void)? in
-        guard state.waiting.isEmpty else { return state.waiting.removeFirst() }
-        state.workers -= 1
-        return nil
-      }
-      guard let work else { return }
-      work()
-    }
+    // What has been counted by now is not counted again.
+    guard isWhole || device.condition.isCounted else { return beginCount(on: device) }
+    device.condition.endCount()
   }
 }

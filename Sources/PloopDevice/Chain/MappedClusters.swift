@@ -45,14 +45,24 @@ struct MappedClusters: Sendable {
 /// What was known of a delta's index when nobody else could have written it: at the attach, and whenever the disk has
 /// closed it, as a top that has become a lower delta or one that a merge has written.
 final class FormerClusters: Sendable {
-  private let found: Locked<MappedClusters?>
+  private struct Found {
+    var clusters: MappedClusters?
+    var count: UInt64?
+  }
 
-  init(_ clusters: MappedClusters? = nil) { found = Locked(clusters) }
+  private let found: Locked<Found>
+
+  init(_ clusters: MappedClusters? = nil) { found = Locked(Found(clusters: clusters)) }
 
   /// Nil where that is not known.
-  var clusters: MappedClusters? { found.withLock { $0 } }
+  var clusters: MappedClusters? { found.withLock { $0.clusters } }
 
-  func note(_ clusters: MappedClusters?) { found.withLock { $0 = clusters } }
+  /// How many there were, which may be known of a delta of which no more is.
+  var count: UInt64? { found.withLock { $0.clusters?.count ?? $0.count } }
+
+  func note(_ clusters: MappedClusters?, count: UInt64? = nil) {
+    found.withLock { $0 = Found(clusters: clusters, count: count) }
+  }
 
   /// Reads the index of a file that is just being closed. Where it cannot be read what was known before stays, which it
   /// has all the same: nothing has been taken out.

@@ -206,11 +206,14 @@ extension PagedMap {
   /// Counts pages that nobody has counted. Those that cannot be read stay so.
   ///
   /// - Parameter isWanted: asked before each page; the others stay uncounted when it says no.
-  func count(while isWanted: () -> Bool = { true }) {
+  /// - Returns: whether it never did.
+  @discardableResult
+  func count(while isWanted: () -> Bool = { true }) -> Bool {
     let words = AlignedBuffer(unfilled: FramePool.frameBytes).region
     for page in table.uncountedPages() {
-      guard isWanted() else { return }
+      guard isWanted() else { return false }
       _ = try? load(page, into: words, mayWait: true, isKept: false)
     }
+    return true
   }
 }

@@ -63,8 +63,9 @@ extension DeltaMerge {
       }
       receiver.close(isInChain: true)
     } catch {
-      // The chain goes on reading what it read before.
-      receiver.close(isInChain: false)
+      // The chain goes on reading what it read before; what has been moved is in the index all the same, and nobody
+      // else's doing.
+      receiver.close(isInChain: false, isOurs: true)
     }
   }
 }

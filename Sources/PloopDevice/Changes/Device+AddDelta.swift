@@ -19,7 +19,7 @@ extension Device {
     _ source: DeltaSource, until deadline: Deadline,
     at moment: ([LevelStatus]) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    condition.awaitCheck()
+    try requireChecked(until: deadline)
     let level = chain.topLevel
     var sources = chain.deltas.map(\.source)
     sources.insert(source, at: level)

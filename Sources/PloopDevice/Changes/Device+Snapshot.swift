@@ -23,7 +23,8 @@ extension Device {
     onto top: NewTop, descriptor file: DescriptorFile, beginning checkpoint: NewCheckpoint? = nil,
     using helpers: Helpers, until deadline: Deadline
   ) throws(DeviceError) -> UInt64 {
-    try checkpointing.withLock { _ throws(DeviceError) in
+    try requireChecked(until: deadline)
+    return try checkpointing.withLock { _ throws(DeviceError) in
       let move = try CheckpointMove(of: self, to: top.source, beginning: checkpoint)
       let pause: UInt64
       do throws(DeviceError) {

@@ -282,14 +282,16 @@ final class MergeReceiver: Sendable {
 
   /// A lower delta is closed again; the top goes on.
   ///
-  /// - Parameter isInChain: whether the chain reads what was written here.
-  func close(isInChain: Bool) {
+  /// - Parameters:
+  ///   - isInChain: whether the chain reads what was written here.
+  ///   - isOurs: whether its index is as this merge has made it; by default where the chain reads it.
+  func close(isInChain: Bool, isOurs: Bool? = nil) {
     guard let own else { return }
     writing.index.retire()
     if let failure = own.condition.failure {
       device.unsynced.withLock { $0[own.original.file.identity] = failure }
     } else {
-      device.freeze(writing, isOurs: isInChain)
+      device.freeze(writing, isOurs: isOurs ?? isInChain)
     }
     guard !isInChain else { return }
     ImageLock.release(writing.file)

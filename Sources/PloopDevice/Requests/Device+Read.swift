@@ -258,6 +258,11 @@ extension Device {
   /// - Returns: false, with nothing kept, when they are admitted.
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { gate.keep(work) }
 
+  /// The same for requests that change the disk, which wait for the check of its index as well.
+  package func keepChange(_ work: @escaping @Sendable () -> Void) -> Bool {
+    condition.keep(work) || gate.keep(work)
+  }
+
   /// Enters the gate, waiting while it is closed.
   func admitted() throws(DeviceError) -> Gate.Pass {
     guard let pass = gate.enter() else { throw DeviceError(.detached, "the disk is detached") }

@@ -27,7 +27,8 @@ extension Device {
     _ request: NewCheckpoint, until deadline: Deadline,
     at instant: () throws(DeviceError) -> Void = {}
   ) throws(DeviceError) -> UInt64 {
-    try checkpointing.withLock { _ throws(DeviceError) in
+    try requireChecked(until: deadline)
+    return try checkpointing.withLock { _ throws(DeviceError) in
       let (recorder, new) = try newCheckpoint(request)
       guard let writing = chain.writing else {
         throw DeviceError(.readOnly, "the disk is read-only")
