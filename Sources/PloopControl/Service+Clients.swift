@@ -35,8 +35,10 @@ extension Service {
 
   /// Ends the clients of closed doors, with their requests in flight answered.
   func dropClients(of names: [String], until deadline: Deadline) throws(ServiceError) {
+    // All are told before anybody is waited for.
+    names.forEach { server.endClients(of: Array($0.utf8)) }
     for name in names
-    where !server.disconnectClients(of: Array(name.utf8), until: deadline) {
+    where !server.waitForClientsLeaving(of: Array(name.utf8), until: deadline) {
       throw ServiceError(
         .drainTimeout, "requests in flight on the export \(name) did not end in time",
         errno: "EBUSY")

@@ -94,6 +94,7 @@ extension Service {
     }
     try Service.require(ifRevision, is: record.revision)
     if let failure = device.failure { throw ServiceError(.ioError, failure, errno: "EIO") }
+    try requireChecked(device)
     return (device, record)
   }
 

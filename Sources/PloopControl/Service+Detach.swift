@@ -27,7 +27,10 @@ extension Service {
       await clerk.wait { self.jobs.interrupt(device: id, until: deadline) }
     }
     try await controller.run { () throws(ServiceError) in
-      if mode == .hard { self.endMaintenance(of: controller) }
+      if mode == .hard {
+        self.endMaintenance(
+          of: controller, until: .after(seconds: self.configuration.quiesceSeconds))
+      }
       try self.requireNotHandedOver(controller)
       try self.requireFree(controller)
       try self.detach(controller, mode: mode, ifRevision: ifRevision)
@@ -114,10 +117,16 @@ extension Service {
       } else {
         // It is closed, but not cleanly: kept, so that nobody thinks that all is well.
         fail(controller, error)
+        if refuses { dropRefused(doors) }
         closeSnapshots(of: controller.id)
       }
       throw error
     }
-    if refuses { try? dropClients(of: doors, until: deadline) }
+    if refuses { dropRefused(doors) }
+  }
+
+  /// Clients of a disk that is closed: nothing of theirs is in flight any more that could not end.
+  private func dropRefused(_ doors: [String]) {
+    try? dropClients(of: doors, until: .after(seconds: configuration.quiesceSeconds))
   }
 }

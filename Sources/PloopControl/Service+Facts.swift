@@ -132,7 +132,7 @@ extension Service {
         ? 0
         : sizeBytes / clusterBytes
           + (sizeBytes % clusterBytes == 0 ? 0 : 1),
-      clustersMapped: device?.mappedClustersNow ?? 0, holesInTop: device?.holesInTop ?? 0,
+      clustersMapped: device?.mappedClusters ?? 0, holesInTop: device?.holesInTop ?? 0,
       exports: record.map { record in record.exports.map { info(of: $0, record) } } ?? [],
       checkpoints: device?.checkpoints.map(\.name) ?? [],
       bitmapsInImage: record?.bitmapsInImage == true,

@@ -177,6 +177,8 @@ extension Service {
   package func stop(until deadline: Deadline) -> Bool {
     refuseChanges()
     let controllers = state.withLock { Array($0.devices.values) }
+    // Before checks are given up: none may begin on a disk that is not checked any more.
+    jobs.beginStop()
     giveUpChecks(of: controllers)
     // Whatever hangs leaves a half of the time for what comes behind it.
     jobs.stop(until: deadline.half)
@@ -186,14 +188,17 @@ extension Service {
       return (controller, device)
     }
     // Requests that wait for somebody who has a disk would keep their connections from ending.
-    controllers.forEach(endMaintenance)
+    let patience = deadline.half
+    for controller in controllers { endMaintenance(of: controller, until: patience) }
     // What is turned away from now on gets no answer: who comes back asks again.
     server.beginStop()
+    // Of disks that have been attached meanwhile.
+    giveUpChecks(of: controllers)
     // Requests that wait at a suspended disk would keep their connections from ending.
     let suspended = beginClosing(attached.filter { $0.1.isSuspended }, until: deadline)
     server.stop(until: deadline.half)
-    closeAllSnapshots()
     let others = beginClosing(attached.filter { !$0.1.isSuspended }, until: deadline)
+    closeAllSnapshots(until: deadline)
     let outcomes = [suspended, others].map { left in
       left.wait(until: deadline) { $0.count == 0 ? $0.failed == 0 : nil }
     }
@@ -213,24 +218,36 @@ extension Service {
   }
 
   private struct Closing {
+    var waiting: ArraySlice<(DeviceController, Device)>
     var count: Int
     var failed = 0
   }
 
+  /// How many disks are closed at once: on threads of their own, since those of the engine may all wait for one disk.
+  private static let closersLimit = 32
+
   private func beginClosing(
     _ devices: [(DeviceController, Device)], until deadline: Deadline
   ) -> Monitor<Closing> {
-    let left = Monitor(Closing(count: devices.count))
-    for (controller, device) in devices {
-      engine.submit { [self] in
-        let closed = close(controller, device, until: deadline)
-        left.update { left in
-          left.count -= 1
-          if !closed { left.failed += 1 }
-        }
+    let left = Monitor(Closing(waiting: devices[...], count: devices.count))
+    for _ in 0..<min(devices.count, Service.closersLimit) {
+      do throws(IOError) {
+        try Thread(name: "closer") { [self] in closeAll(of: left, until: deadline) }.detach()
+      } catch {
+        engine.submit { [self] in closeAll(of: left, until: deadline) }
       }
     }
     return left
+  }
+
+  private func closeAll(of left: Monitor<Closing>, until deadline: Deadline) {
+    while let (controller, device) = left.withLock({ $0.waiting.popFirst() }) {
+      let closed = close(controller, device, until: deadline)
+      left.update { left in
+        left.count -= 1
+        if !closed { left.failed += 1 }
+      }
+    }
   }
 
   private func close(
@@ -238,6 +255,14 @@ extension Service {
   ) -> Bool {
     guard case .attached = controller.now.phase, var record = controller.now.record else {
       return true
+    }
+    guard !jobs.heldDevices.contains(controller.id) else {
+      // It may be about to write to the image, which the next run repairs.
+      device.flushIfDirty()
+      log.error(
+        "a disk was not closed",
+        metadata: ["device": "\(controller.id)", "reason": "a job of it has not ended in time"])
+      return false
     }
     let isDegraded = device.failure != nil
     controller.enter(.detaching(device))

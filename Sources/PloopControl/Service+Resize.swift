@@ -79,6 +79,13 @@ extension Service {
 
   // MARK: For the job
 
+  /// What can be said of the size at once: what has to be moved is known behind the check of the disk's index.
+  func requireResizable(
+    _ controller: DeviceController, to sizeBytes: UInt64
+  ) throws(ServiceError) {
+    _ = try resizable(controller, to: sizeBytes, ifRevision: nil)
+  }
+
   /// What is moved, and the room that it takes.
   func resizePlan(
     _ controller: DeviceController, to sizeBytes: UInt64

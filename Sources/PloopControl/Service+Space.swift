@@ -47,6 +47,10 @@ extension Service {
     guard request.after.isEmpty, jobs.isIdle(device: request.device),
       jobs.canLackRoom(request.type)
     else { return }
+    // What a disk takes is known behind the check of its index, for which nobody waits here.
+    if let device = request.device, let disk = try? controller(device).device(), !disk.isChecked {
+      return
+    }
     var request = request
     request.parameters = parameters
     // Whatever else keeps it from being planned is told when its turn comes, or was told already.

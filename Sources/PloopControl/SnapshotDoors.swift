@@ -139,19 +139,21 @@ extension Service {
   /// Closes what is behind a device's doors to snapshots; no client is inside. Their files stay its
   /// own until it is forgotten.
   func closeSnapshots(of device: String) {
-    close(state.withLock { $0.snapshotDoors.takeAll(of: device) })
+    close(state.withLock { $0.snapshotDoors.takeAll(of: device) }, until: .never)
   }
 
   /// The same of one door that there is no longer.
   func closeSnapshot(behind export: String, of device: String) {
-    close(state.withLock { $0.snapshotDoors.take(export) }.map { [$0] } ?? [])
+    close(state.withLock { $0.snapshotDoors.take(export) }.map { [$0] } ?? [], until: .never)
     state.withLock { $0.files.release(.export(export, of: device)) }
   }
 
-  func closeAllSnapshots() { close(state.withLock { $0.snapshotDoors.takeAll() }) }
+  func closeAllSnapshots(until deadline: Deadline) {
+    close(state.withLock { $0.snapshotDoors.takeAll() }, until: deadline)
+  }
 
-  private func close(_ devices: [Device]) {
-    let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+  private func close(_ devices: [Device], until deadline: Deadline) {
+    let deadline = Deadline.after(seconds: configuration.quiesceSeconds).orEarlier(deadline)
     for device in devices { try? device.detach(until: deadline) }
   }
 

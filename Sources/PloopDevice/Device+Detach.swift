@@ -10,6 +10,7 @@ extension Device {
   ///   attach; so does a disk that was degraded before, without an error.
   package func detach(until deadline: Deadline) throws(DeviceError) {
     try quiesce(until: deadline)
+    suspension.beginClosing()
     let isUnchecked = condition.giveUpCheck()
     checks.remove(self)
     let chain = self.chain

@@ -43,7 +43,7 @@ package final class Device: Sendable {
   /// Where the check of the index, and the count behind it, may still wait for their turn.
   let checks: CheckQueue
   private let chains: Replaceable<DeltaChain>
-  private let suspension = Suspension()
+  let suspension = Suspension()
 
   init(
     chain: DeltaChain, map: PagedMap, gate: Gate, condition: Condition,
@@ -149,12 +149,15 @@ package final class Device: Sendable {
   /// Waits for the check of the index, if there is one: before anything is locked, or written, that others would have to
   /// wait for as well.
   ///
-  /// - Throws: `.timeout`.
+  /// - Throws: `.timeout`; `.detached` where the check was given up, since the disk is closed.
   package func requireChecked(until deadline: Deadline) throws(DeviceError) {
     guard condition.awaitCheck(until: deadline) else {
       throw DeviceError(.timeout, "the check of the index did not end in time; nothing was changed")
     }
+    guard !condition.isGivenUp else { throw Device.isClosing }
   }
+
+  static var isClosing: DeviceError { DeviceError(.detached, "the disk is being detached") }
 
   private static var inFlight: DeviceError {
     DeviceError(.timeout, "requests in flight did not end in time; nothing was changed")
@@ -199,11 +202,13 @@ package final class Device: Sendable {
   /// Requests in flight may be slow: others do not wait for them (``Gate/closeGently(until:failed:)``).
   ///
   /// - Returns: nanoseconds for which requests had to wait, at most.
-  /// - Throws: `.timeout`, with nothing done, when requests in flight do not end in time.
+  /// - Throws: `.timeout`, with nothing done, when requests in flight do not end in time; `.detached` for a disk that
+  ///   is being closed.
   func whileClosed(
     until deadline: Deadline, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) -> UInt64 {
     try suspension.withLock { isSuspended throws(DeviceError) in
+      guard !suspension.isClosing else { throw Device.isClosing }
       var longest: UInt64 = 0
       let start =
         isSuspended
@@ -262,14 +267,8 @@ package final class Device: Sendable {
     }
   }
 
-  /// Logical clusters that some delta maps: as far as they have been counted, while the index is being checked.
-  package var mappedClustersNow: UInt64 { map.mappedCount }
-
-  /// The same, behind the check.
-  package var mappedClusters: UInt64 {
-    condition.awaitCount()
-    return map.mappedCount
-  }
+  /// Logical clusters that some delta maps: as far as they have been counted, behind the check of the index.
+  package var mappedClusters: UInt64 { map.mappedCount }
 
   /// The file system that the top lies on, as a number.
   package var filesystem: UInt64 { chain.top.file.identity.device }

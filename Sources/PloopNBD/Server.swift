@@ -138,13 +138,9 @@ package final class Server<Directory: ExportDirectory>: Sendable {
     } ?? false
   }
 
-  /// Ends the clients of an export: requests in flight are answered, later ones get ESHUTDOWN.
-  ///
-  /// - Returns: whether none is left.
-  package func disconnectClients(of name: [UInt8], until deadline: Deadline) -> Bool {
-    connections(of: name).forEach { $0.end() }
-    return waitForClientsLeaving(of: name, until: deadline)
-  }
+  /// Has the clients of an export leave: requests in flight are answered, later ones get ESHUTDOWN. Nobody is waited for
+  /// (``waitForClientsLeaving(of:until:)``).
+  package func endClients(of name: [UInt8]) { connections(of: name).forEach { $0.end() } }
 
   /// Takes no more clients and has those that are there end: requests in flight are answered, and those that have not
   /// begun, or that a closed disk turns away, are not, for another process to answer. Nobody is waited for.

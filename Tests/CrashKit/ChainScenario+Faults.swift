@@ -38,14 +38,19 @@ extension ChainScenario {
   ///
   /// - Parameters:
   ///   - number: of the call that fails. What several threads do is not numbered alike each time: where the call is
-  ///     one by now that cannot meet the fault, none does, and the whole scenario is looked at.
+  ///     one by now that cannot meet the fault, the next that can does.
   ///   - path: an empty folder.
   package func run(failing number: Int, by fault: Fault, path: String) throws -> String? {
     let recording = try recording(path: path)
     recording.triesAgain = fault == .noSpace
+    let isSpent = Locked(false)
     recording.watch.use { call, operation in
-      let isHit = fault == .kill ? call >= number : call == number
-      guard isHit, fault.applies(to: operation) else { return nil }
+      guard call >= number, fault.applies(to: operation) else { return nil }
+      let isHit = isSpent.withLock { isSpent in
+        defer { isSpent = true }
+        return fault == .kill || !isSpent
+      }
+      guard isHit else { return nil }
       return .error(fault == .noSpace ? ENOSPC : EIO)
     }
     do { try run(recording) } catch {

@@ -109,6 +109,9 @@ package struct FaultSweep {
     recording.plan { [weak recording] call, operation in
       let isHit = fault.lasts ? call >= number : call == number
       guard isHit, fault.applies(to: operation) else { return nil }
+      recording?.state.withLock { state in
+        state.hitWasConcurrent = state.hitWasConcurrent ?? state.isConcurrent
+      }
       switch fault {
       case .ioError, .kill: return .error(EIO)
       case .noSpace, .diskFull: return .error(ENOSPC)
@@ -162,12 +165,15 @@ extension Recording {
     try device.detach(until: .after(seconds: 10))
   }
 
-  /// Whether it is a read of a page of an index, or of an entry. Where several threads want the page, one of them may
-  /// have pinned and changed it while another fails to read it: that one has it from memory then, and nobody is told
-  /// (docs/locking.md, "Pages of maps").
-  private func isRead(ofIndex operation: IOOperation) -> Bool {
-    guard case .read(let offset, let count) = operation else { return false }
+  /// Whether it is a read of a page of an index, or of an entry, beside other threads. Where several want the page, one
+  /// of them may have pinned and changed it while another fails to read it: that one has it from memory then, and
+  /// nobody is told (docs/locking.md, "Pages of maps").
+  private func isSharedRead(ofIndex operation: IOOperation) -> Bool {
+    guard case .read(let offset, let count) = operation, let path = watch.hitPath,
+      state.withLock({ $0.hitWasConcurrent == true })
+    else { return false }
     return offset < setup.geometry.headerBytes && count != Header.byteCount
+      && [Recording.top, Recording.base].contains { path.hasSuffix("/\($0)") }
   }
 
   /// Holds who failed against what had to fail.
@@ -179,7 +185,7 @@ extension Recording {
     // Without room a repair that changes no entry saves none.
     if fault == .noSpace, watch.hitPath?.contains(".index-backup") == true { return }
     switch fault.mustFail(hit) {
-    case true? where failures.isEmpty && isShared && isRead(ofIndex: hit): break
+    case true? where failures.isEmpty && isSharedRead(ofIndex: hit): break
     case true? where failures.isEmpty: report("nobody was told")
     case false? where !failures.isEmpty: report("somebody was told: \(failures)")
     default: break

@@ -19,6 +19,8 @@ package final class Recording: Sendable {
     var files: [ImageFile] = []
     var values: UInt64 = 0
     var isConcurrent = false
+    /// Whether the fault came while it was.
+    var hitWasConcurrent: Bool?
     var isInsideRound = false
     var failures: [(kind: History.Kind, error: any Error)] = []
     var problems: [String] = []

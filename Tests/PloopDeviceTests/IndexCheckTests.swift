@@ -213,6 +213,48 @@ struct IndexCheckTests {
     #expect(top.file == nil)
   }
 
+  @Test("marks of what an image has are not handed out before its index has been checked")
+  func tracked() throws {
+    let fixture = try fixture()
+    let unchecked = try attach(fixture, ["base", "top"], checks: CheckQueue(workerLimit: 0))
+    let error = #expect(throws: DeviceError.self) {
+      _ = try Tracker(.image, of: unchecked, until: .after(milliseconds: 1))
+    }
+    #expect(error.map { if case .timeout = $0.kind { true } else { false } } == true)
+    try unchecked.detach(until: .after(seconds: 120))
+    let device = try attach(fixture, ["base", "top"])
+    let tracker = try Tracker(.image, of: device, until: .after(seconds: 120))
+    // The header, which an index of 5,200 entries makes six clusters long, and what is mapped.
+    let used = try #require(device.chain.writing?.allocator.usedClusters)
+    #expect(used.setCount > 24)
+    let marks = tracker.marks.takeAll()
+    #expect(marks.runs == used.runs)
+    try tracker.end(until: .after(seconds: 120))
+    try device.close()
+  }
+
+  @Test("whoever waits for a check that is given up is told that the disk is closed")
+  func closed() throws {
+    let fixture = try fixture()
+    let device = try attach(fixture, ["base", "top"], checks: CheckQueue(workerLimit: 0))
+    let kinds = Monitor<[Bool]>([])
+    let waiter = try Thread(name: "waiter") {
+      do throws(DeviceError) { try device.requireChecked(until: .after(seconds: 120)) } catch {
+        let isDetached = if case .detached = error.kind { true } else { false }
+        kinds.update { $0.append(isDetached) }
+      }
+    }
+    device.giveUpCheck()
+    waiter.join()
+    #expect(kinds.withLock { $0 } == [true])
+    try device.detach(until: .after(seconds: 120))
+    // Nor is anything changed while nobody is inside.
+    let late = #expect(throws: DeviceError.self) {
+      _ = try device.whileClosed(until: .after(seconds: 120)) {}
+    }
+    #expect(late.map { if case .detached = $0.kind { true } else { false } } == true)
+  }
+
   @Test("of a disk that is only read all deltas are counted")
   func readonly() throws {
     let fixture = try fixture()

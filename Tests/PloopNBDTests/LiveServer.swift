@@ -75,3 +75,11 @@ func becomes(_ isSo: () throws -> Bool) rethrows -> Bool {
   }
   return true
 }
+
+extension Server {
+  /// - Returns: whether no client of the export is left.
+  func disconnectClients(of name: [UInt8], until deadline: Deadline) -> Bool {
+    endClients(of: name)
+    return waitForClientsLeaving(of: name, until: deadline)
+  }
+}

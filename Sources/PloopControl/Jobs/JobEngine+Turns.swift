@@ -97,7 +97,6 @@ extension JobEngine {
 
   private func run(_ record: JobRecord, _ control: JobControl, _ service: Service) {
     do throws(JobStop) {
-      if let device = record.device { try control.awaitCheck(of: device, service) }
       let work = try failing { () throws(ServiceError) in
         try self.work(record.type, record.parameters, device: record.device)
       }

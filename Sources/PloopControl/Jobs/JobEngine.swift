@@ -140,12 +140,22 @@ final class JobEngine: Sendable {
 
   /// Has every running job end at its next step, and waits for that; each goes on in the next life.
   func stop(until deadline: Deadline) {
+    beginStop()
+    _ = state.wait(until: deadline) { $0.controls.isEmpty && $0.discards == 0 ? true : nil }
+  }
+
+  /// From now on none begins, and those that run are to end.
+  func beginStop() {
     let controls = state.update { state in
       state.isStopping = true
       return Array(state.controls.values)
     }
     controls.forEach { $0.interrupt() }
-    _ = state.wait(until: deadline) { $0.controls.isEmpty && $0.discards == 0 ? true : nil }
+  }
+
+  /// Devices whose jobs run.
+  var heldDevices: Set<String> {
+    state.withLock { state in Set(state.controls.keys.compactMap { state.jobs[$0]?.device }) }
   }
 
   /// Something has changed outside that jobs may wait for.

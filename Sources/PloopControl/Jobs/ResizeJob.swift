@@ -26,14 +26,24 @@ struct ResizeJob: JobWork {
   }
 
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
-    _ = try plan(service)
+    try ofTheSize { () throws(ServiceError) in
+      let controller = try service.controller(device)
+      try service.requireResizable(controller, to: size)
+    }
     return ["size": .number(size)]
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    do throws(ServiceError) {
-      return try service.resizePlan(try service.controller(device), to: size)
-    } catch {
+    try ofTheSize { () throws(ServiceError) in
+      try service.resizePlan(try service.controller(device), to: size)
+    }
+  }
+
+  /// What is wrong with the size is said of the parameter.
+  private func ofTheSize<T>(
+    _ body: () throws(ServiceError) -> T
+  ) throws(ServiceError) -> T {
+    do throws(ServiceError) { return try body() } catch {
       var error = error
       if error.pointer == "/size" { error.pointer = "/params/size" }
       throw error

@@ -374,6 +374,10 @@ extension Service {
     if let holder = controller.now.maintenance?.holder {
       return (disk.filesystem, "\(device) is held by \(holder.words)")
     }
+    // A job that had begun would keep the disk from being detached, and the check from being given up.
+    guard disk.isChecked else {
+      return (disk.filesystem, "the index of \(device) is being checked")
+    }
     return (disk.filesystem, disk.isSuspended ? "\(device) is suspended" : nil)
   }
 }

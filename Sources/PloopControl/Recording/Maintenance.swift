@@ -81,12 +81,12 @@ extension Service {
   }
 
   /// Ends what is done with a device, since the device goes.
-  func endMaintenance(of controller: DeviceController) {
+  func endMaintenance(of controller: DeviceController, until deadline: Deadline) {
     guard let maintenance = controller.now.maintenance else { return }
     switch maintenance {
     case .tracking(let tracker, _):
       // Nothing is in its way, and if it cannot end in time it goes with the device.
-      try? tracker.end(until: .after(seconds: configuration.quiesceSeconds))
+      try? tracker.end(until: deadline)
       waiting.changed([.tracking(controller.id)])
     case .pushBackup(let session): abandon(session, controller)
     }

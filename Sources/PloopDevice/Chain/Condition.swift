@@ -144,17 +144,8 @@ final class Condition: Sendable {
   /// - Returns: false when the deadline has passed before.
   @discardableResult
   func awaitCheck(until deadline: Deadline = .never) -> Bool {
-    waits(for: \.isChecked, until: deadline)
-  }
-
-  /// The same for the count.
-  func awaitCount() { _ = waits(for: \.isCounted, until: .never) }
-
-  private func waits(for step: KeyPath<State, Bool>, until deadline: Deadline) -> Bool {
-    if state.withLock({ $0[keyPath: step] }) { return true }
-    func wait() -> Bool {
-      state.wait(until: deadline) { $0[keyPath: step] ? true : nil } ?? false
-    }
+    if state.withLock({ $0.isChecked }) { return true }
+    func wait() -> Bool { state.wait(until: deadline) { $0.isChecked ? true : nil } ?? false }
     return engine.map { $0.aside(wait) } ?? wait()
   }
 
@@ -172,6 +163,6 @@ final class Condition: Sendable {
   /// - Throws: `.degraded`.
   func requireSound() throws(DeviceError) {
     if let failure { throw DeviceError(.degraded, failure) }
-    if isGivenUp { throw DeviceError(.detached, "the disk is being detached") }
+    if isGivenUp { throw Device.isClosing }
   }
 }

@@ -104,25 +104,26 @@ struct IndexCheck: Sendable {
         writing.allocator.adopt(used: levels[levels.count - 1].used)
       }
       device.condition.endCheck(nil)
-      beginCount(on: device)
+      IndexCheck.beginCount(on: device, filesystems)
     } catch {
       device.condition.endCheck("the check of the index behind the attach has found: \(error)")
     }
   }
 
-  private func beginCount(on device: Device) {
-    device.checks.count(device, on: filesystems) { count(on: device) }
+  /// The files that were checked are not held meanwhile: a change of the chain may have let go of them.
+  private static func beginCount(on device: Device, _ filesystems: Set<UInt64>) {
+    device.checks.count(device, on: filesystems) { count(on: device, filesystems) }
     // It may have been closed a moment ago.
     if device.condition.isCounted { device.checks.remove(device) }
   }
 
-  private func count(on device: Device) {
+  private static func count(on device: Device, _ filesystems: Set<UInt64>) {
     // A disk that is being closed is not read any more: nobody else could take its file away.
     let isWhole = device.map.count {
       !device.condition.isCounted && !device.checks.isAwaited(on: filesystems)
     }
     // What has been counted by now is not counted again.
-    guard isWhole || device.condition.isCounted else { return beginCount(on: device) }
+    guard isWhole || device.condition.isCounted else { return beginCount(on: device, filesystems) }
     device.condition.endCount()
   }
 }

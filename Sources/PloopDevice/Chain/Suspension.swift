@@ -6,12 +6,19 @@ internal import Synchronization
 final class Suspension: Sendable {
   private let lock = Locked(false)
   private let seen = Atomic<Bool>(false)
+  private let closing = Atomic<Bool>(false)
 
   /// Whether it is suspended, or about to be: requests that come now wait.
   var isSuspended: Bool { seen.load(ordering: .acquiring) }
 
   /// From now on it is about to be; the end of ``withLock(_:)`` tells whether it has become so.
   func foretell() { seen.store(true, ordering: .releasing) }
+
+  /// Whether the disk is being closed, or has been: what is changed behind that would be in files of somebody else's.
+  var isClosing: Bool { closing.load(ordering: .acquiring) }
+
+  /// Returns when nobody changes anything under the lock any more who has not seen ``isClosing``.
+  func beginClosing() { lock.withLock { _ in closing.store(true, ordering: .releasing) } }
 
   func withLock<Result, Failure: Error>(
     _ body: (inout Bool) throws(Failure) -> Result

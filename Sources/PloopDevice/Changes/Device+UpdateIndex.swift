@@ -174,7 +174,7 @@ extension Device {
 
   /// A delta below the top.
   func lower(_ level: Int) throws(DeviceError) -> Delta {
-    condition.awaitCheck()
+    try requireChecked(until: .never)
     let chain = self.chain
     guard level >= 0, level <= chain.topLevel else {
       throw DeviceError(.refused(.noSuchDelta), "there is no delta at level \(level)")

@@ -44,6 +44,8 @@ package final class Tracker: Sendable {
     guard let writing = device.chain.writing else {
       throw DeviceError(.readOnly, "the disk is read-only")
     }
+    // What the image has that nobody writes is known behind the check of its index only.
+    try device.requireChecked(until: deadline)
     self.space = space
     self.device = device
     self.writing = writing

@@ -32,7 +32,7 @@ package final class CheckRun {
 
   /// - Throws: what has kept the delta below the top from being made durable.
   package init(of device: Device) throws(DeviceError) {
-    device.condition.awaitCheck()
+    try device.requireChecked(until: .never)
     // What has been the top a moment ago may not have its index in its file yet.
     try device.chain.writing?.index.awaitBelow()
     sources = device.chain.deltas.map(\.source)
