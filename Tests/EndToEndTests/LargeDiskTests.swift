@@ -44,7 +44,7 @@ struct LargeDiskTests {
     #expect(try service.end() == 0)
     for id in ["wide", "fine"] {
       let image = "\(service.images)/\(id)/root.hds"
-      try OpenVZ.run("ploop check -f '\(image)'")
+      try OpenVZ.expectSound(image)
       let check = try Tool.shell("'\(RunningService.program)' image check --json '\(image)'").output
       #expect(check.contains(#""errors":[]"#) && check.hasSuffix(#""verdict":"clean"}"# + "\n"))
     }
