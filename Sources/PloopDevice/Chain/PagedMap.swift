@@ -68,8 +68,29 @@ final class PagedMap: Sendable {
   }
 
   /// The same; nil when it would have to wait, or fails.
+  @inline(__always)
   func runNow(from cluster: UInt64, limit: UInt64) -> Run? {
-    (try? run(from: cluster, limit: limit, mayWait: false)) ?? nil
+    if let run = runInMemory(from: cluster, limit: limit) { return run }
+    return (try? run(from: cluster, limit: limit, mayWait: false)) ?? nil
+  }
+
+  /// The same where all of it lies in pages that are in memory, and is mapped. That is what most requests want, and it
+  /// takes no ``PageReader``, for which references are counted.
+  @inline(__always)
+  private func runInMemory(from cluster: UInt64, limit: UInt64) -> Run? {
+    guard let first = table.word(at: Int(cluster + Geometry.headerSlots)),
+      let place = Place(word: first)
+    else { return nil }
+    var count: UInt64 = 1
+    while count < limit {
+      guard let word = table.word(at: Int(cluster + count + Geometry.headerSlots)) else {
+        return nil
+      }
+      guard word == first + count else { break }
+      count += 1
+    }
+    table.countHit()
+    return Run(place: place, count: count)
   }
 
   private func run(
