@@ -204,8 +204,9 @@ struct HTTPServerTests {
     let clients = try (0..<5).map { _ in try live.client() }
     for client in clients { client.send(Self.get) }
     let statuses = clients.map { $0.reply()?.status }
-    #expect(statuses[..<3].allSatisfy { $0 == 200 })
-    #expect(statuses[3...].allSatisfy { $0 == 429 })
+    // Several threads accept: who of five comes first is not said.
+    #expect(statuses.count { $0 == 200 } == 3, "\(statuses)")
+    #expect(statuses.count { $0 == 429 } == 2, "\(statuses)")
   }
 
   @Test("somebody who may do nothing takes no place from those who may")
