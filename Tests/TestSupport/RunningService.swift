@@ -114,7 +114,10 @@ package final class RunningService: @unchecked Sendable {
       command += " -H 'Content-Type: application/json' --data-binary '\(body)'"
     }
     for header in headers { command += " -H '\(header)'" }
-    let output = try Tool.shell(command, seconds: 100).output
+    let output: String
+    do { output = try Tool.shell(command, seconds: 100).output } catch {
+      throw Tool.Failure(description: "\(error); \(condition)")
+    }
     guard let newline = output.lastIndex(of: "\n"),
       let status = Int(output[output.index(after: newline)...])
     else { throw Tool.Failure(description: "no answer to \(method) \(path): \(output)") }
@@ -161,6 +164,15 @@ package final class RunningService: @unchecked Sendable {
   }
 
   package func signal(_ number: Int32) { child?.signal(number) }
+
+  /// Whether it runs, or with what it has ended, and what it said last: for whoever gets no answer.
+  package var condition: String {
+    let state =
+      child.map { $0.isRunning ? "runs" : "has ended with \((try? $0.wait(seconds: 1)) ?? -1)" }
+      ?? "was never started"
+    let said = (try? Tool.shell("tail -n 12 '\(logFile)'", check: false).output) ?? ""
+    return "the service \(state), and said:\n\(said)"
+  }
 
   /// Ends it as a crash of the process does.
   package func kill() { child?.end() }

@@ -32,12 +32,15 @@ extension Suite {
   }
 
   private func makeDisks(_ service: RunningService) throws {
-    try Tool.shell(
+    let made = try Tool.shell(
       """
       seq 1 \(settings.devices) | xargs -P 4 -I N curl -sS -f -o /dev/null --unix-socket '\(service.httpSocket)' \
         -H 'Content-Type: application/json' http://localhost/v1/devices \
         -d '{"id":"dN","create":{"directory":"dN","size":67108864,"cluster_size":1048576},"export":{"name":"dN"}}'
-      """, seconds: 600)
+      """, check: false, seconds: 600)
+    guard made.status == 0 else {
+      throw BenchFailure("disks were not made: \(made.output); \(service.condition)")
+    }
   }
 
   // MARK: Requests per second
