@@ -112,4 +112,20 @@ struct UncheckedDiskTests {
     #expect(try isClosed("a"))
     try fixture.stop()
   }
+
+  @Test(
+    "what a job would do is not known before, and whoever asks is told so at once",
+    arguments: [CompactJob.type, CheckJob.type])
+  func plan(type: String) async throws {
+    try await begin(["a"], unchecked: ["a"])
+    let code = try await fixture.code {
+      _ = try await $0.planJob(JobRequest(type: type, device: "a"))
+    }
+    #expect(code == "drain-timeout")
+    // It waits for the check as others do, and keeps nobody from the device.
+    _ = try await fixture.service.addJob(JobRequest(type: type, device: "a"), keeping: nil)
+    try await fixture.service.detach("a", mode: .hard, ifRevision: nil)
+    #expect(try isClosed("a"))
+    try fixture.stop()
+  }
 }

@@ -61,7 +61,8 @@ struct CheckJob: QueuedWork {
   }
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
-    let begun = try begin(service)
+    // Nobody waits for a plan.
+    let begun = try begin(service, until: .after(milliseconds: 0))
     defer { withExtendedLifetime(begun) {} }
     return JobPlan(clusters: 0, bytes: begun.run.totalBytes, requiredBytes: 0)
   }
@@ -94,12 +95,14 @@ struct CheckJob: QueuedWork {
     var locks: [DescriptorLock] = []
   }
 
-  private func begin(_ service: Service) throws(ServiceError) -> Begun {
+  private func begin(
+    _ service: Service, until deadline: Deadline = .never
+  ) throws(ServiceError) -> Begun {
     switch subject {
     case .device(let id):
       let controller = try service.controller(id)
       let disk = try controller.device()
-      let run = try converting { () throws(DeviceError) in try CheckRun(of: disk) }
+      let run = try converting { () throws(DeviceError) in try CheckRun(of: disk, until: deadline) }
       return Begun(run: run, files: controller.now.record?.deltas.map(\.path) ?? [])
     case .images(let images):
       let open = try service.open(images)

@@ -34,7 +34,7 @@ struct CompactJob: JobWork {
   }
 
   func pinned(_ service: Service) throws(ServiceError) -> [String: JobValue] {
-    _ = try plan(service)
+    _ = try service.writable(try service.controller(device))
     return ["what": .list(CompactJob.phases.filter { isWanted($0) }.map(JobValue.text))]
   }
 
@@ -44,7 +44,11 @@ struct CompactJob: JobWork {
 
   func plan(_ service: Service) throws(ServiceError) -> JobPlan {
     let (disk, _) = try service.writable(try service.controller(device))
-    let outlook = try converting { () throws(DeviceError) in try Compaction.outlook(of: disk) }
+    let outlook = try converting { () throws(DeviceError) in
+      // What is free is known behind it, and nobody waits for a plan.
+      try disk.requireChecked(until: .after(milliseconds: 0))
+      return try Compaction.outlook(of: disk)
+    }
     let mapped = disk.levels().last?.mappedClusters ?? 0
     var clusters: UInt64 = 0
     if parts.contains(.zeroes) { clusters += mapped }

@@ -30,9 +30,10 @@ package final class CheckRun {
     if isLocking { sources.forEach { ImageLock.release($0.file) } }
   }
 
-  /// - Throws: what has kept the delta below the top from being made durable.
-  package init(of device: Device) throws(DeviceError) {
-    try device.requireChecked(until: .never)
+  /// - Parameter deadline: how long the check of the index that comes with an attach is waited for.
+  /// - Throws: `.timeout`; what has kept the delta below the top from being made durable.
+  package init(of device: Device, until deadline: Deadline = .never) throws(DeviceError) {
+    try device.requireChecked(until: deadline)
     // What has been the top a moment ago may not have its index in its file yet.
     try device.chain.writing?.index.awaitBelow()
     sources = device.chain.deltas.map(\.source)
