@@ -34,6 +34,8 @@ actor DeviceController {
   nonisolated let throttle: RequestThrottle
   private nonisolated let executor: ThreadExecutor
   private nonisolated let facts: Locked<Facts>
+  /// Whether an operation is at work.
+  private nonisolated let isTaken = Monitor(false)
 
   nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
@@ -49,8 +51,24 @@ actor DeviceController {
   func run<Result: Sendable>(
     _ body: @Sendable () throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
-    try body()
+    _ = takeTurn(until: .never)
+    defer { giveTurnBack() }
+    return try body()
   }
+
+  /// Takes the place of an operation on a thread that need not be the controller's, which other devices may keep busy:
+  /// when the service ends.
+  ///
+  /// - Returns: false when an operation is still at work then.
+  nonisolated func takeTurn(until deadline: Deadline) -> Bool {
+    isTaken.wait(until: deadline) { isTaken -> Bool? in
+      guard !isTaken else { return nil }
+      isTaken = true
+      return true
+    } ?? false
+  }
+
+  nonisolated func giveTurnBack() { isTaken.hand { $0 = false } }
 
   /// The same for a thread that may wait, as those of jobs may.
   nonisolated func runAndWait<Result: Sendable>(
@@ -86,6 +104,12 @@ actor DeviceController {
     case .attached, .detaching: true
     case .attaching, .failed: false
     }
+  }
+
+  /// Its disk, unless it is coming or going.
+  nonisolated var attachedDevice: Device? {
+    guard case .attached(let device) = now.phase else { return nil }
+    return device
   }
 
   nonisolated func hold(_ maintenance: Maintenance?) {

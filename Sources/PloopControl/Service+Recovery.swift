@@ -183,33 +183,31 @@ extension Service {
     // Whatever hangs leaves a half of the time for what comes behind it.
     jobs.stop(until: deadline.half)
     stopTimers()
-    let attached = controllers.compactMap { controller -> (DeviceController, Device)? in
-      guard case .attached(let device) = controller.now.phase else { return nil }
-      return (controller, device)
-    }
     // Requests that wait for somebody who has a disk would keep their connections from ending.
     let patience = deadline.half
-    for controller in controllers { endMaintenance(of: controller, until: patience) }
+    let ends = Errand(with: controllers.filter { $0.now.maintenance != nil }, on: engine) {
+      [self] in endMaintenance(atLastOf: $0, until: patience)
+    }
+    _ = ends.wait(until: patience)
     // What is turned away from now on gets no answer: who comes back asks again.
     server.beginStop()
     // Of disks that have been attached meanwhile.
     giveUpChecks(of: controllers)
     // Requests that wait at a suspended disk would keep their connections from ending.
-    let suspended = beginClosing(attached.filter { $0.1.isSuspended }, until: deadline)
+    let suspended = controllers.filter { $0.attachedDevice?.isSuspended == true }
+    let others = Set(controllers.map(\.id)).subtracting(suspended.map(\.id))
+    let first = beginClosing(suspended, until: deadline)
     server.stop(until: deadline.half)
-    let others = beginClosing(attached.filter { !$0.1.isSuspended }, until: deadline)
-    closeAllSnapshots(until: deadline)
-    let outcomes = [suspended, others].map { left in
-      left.wait(until: deadline) { $0.count == 0 ? $0.failed == 0 : nil }
-    }
-    return outcomes.allSatisfy { $0 == true }
+    let second = beginClosing(
+      controllers.filter { others.contains($0.id) }, until: deadline)
+    return [first, second].map { $0.wait(until: deadline) }.allSatisfy { $0 }
   }
 
   /// Writes that wait for the check of an index would keep their connections from ending, and jobs themselves: they are
   /// turned away, the ones without an answer, and the jobs are begun again by the next run.
   private func giveUpChecks(of controllers: [DeviceController]) {
     let unchecked = controllers.compactMap { controller -> Device? in
-      guard case .attached(let device) = controller.now.phase, !device.isChecked else { return nil }
+      guard let device = controller.attachedDevice, !device.isChecked else { return nil }
       return device
     }
     guard !unchecked.isEmpty else { return }
@@ -217,48 +215,43 @@ extension Service {
     unchecked.forEach { $0.giveUpCheck() }
   }
 
-  private struct Closing {
-    var waiting: ArraySlice<(DeviceController, Device)>
-    var count: Int
-    var failed = 0
-  }
-
-  /// How many disks are closed at once: on threads of their own, since those of the engine may all wait for one disk.
-  private static let closersLimit = 32
-
-  private func beginClosing(
-    _ devices: [(DeviceController, Device)], until deadline: Deadline
-  ) -> Monitor<Closing> {
-    let left = Monitor(Closing(waiting: devices[...], count: devices.count))
-    for _ in 0..<min(devices.count, Service.closersLimit) {
-      do throws(IOError) {
-        try Thread(name: "closer") { [self] in closeAll(of: left, until: deadline) }.detach()
-      } catch {
-        engine.submit { [self] in closeAll(of: left, until: deadline) }
-      }
-    }
-    return left
-  }
-
-  private func closeAll(of left: Monitor<Closing>, until deadline: Deadline) {
-    while let (controller, device) = left.withLock({ $0.waiting.popFirst() }) {
-      let closed = close(controller, device, until: deadline)
-      left.update { left in
-        left.count -= 1
-        if !closed { left.failed += 1 }
-      }
+  private func beginClosing(_ controllers: [DeviceController], until deadline: Deadline) -> Errand {
+    Errand(with: controllers, on: engine) { [self] controller in
+      defer { closeSnapshots(of: controller.id, until: deadline) }
+      return close(controller, until: deadline)
     }
   }
 
-  private func close(
-    _ controller: DeviceController, _ device: Device, until deadline: Deadline
+  /// - Returns: false where an operation of the device has not ended in time.
+  private func endMaintenance(
+    atLastOf controller: DeviceController, until deadline: Deadline
   ) -> Bool {
-    guard case .attached = controller.now.phase, var record = controller.now.record else {
+    guard controller.takeTurn(until: deadline) else { return false }
+    defer { controller.giveTurnBack() }
+    endMaintenance(of: controller, until: deadline)
+    return true
+  }
+
+  /// Closes a device's disk, if it has one, as no operation of the device is at work.
+  ///
+  /// - Returns: false for a disk that is left with its in-use mark and a record that says so.
+  private func close(_ controller: DeviceController, until deadline: Deadline) -> Bool {
+    // First of all: whatever keeps the disk from being closed, what was acknowledged is durable.
+    controller.attachedDevice?.flushIfDirty()
+    guard controller.takeTurn(until: deadline) else {
+      log.error(
+        "a disk was not closed",
+        metadata: [
+          "device": "\(controller.id)", "reason": "an operation of it has not ended in time",
+        ])
+      return false
+    }
+    defer { controller.giveTurnBack() }
+    guard let device = controller.attachedDevice, var record = controller.now.record else {
       return true
     }
     guard !jobs.heldDevices.contains(controller.id) else {
       // It may be about to write to the image, which the next run repairs.
-      device.flushIfDirty()
       log.error(
         "a disk was not closed",
         metadata: ["device": "\(controller.id)", "reason": "a job of it has not ended in time"])

@@ -21,8 +21,8 @@ struct SnapshotDoors: Sendable {
 
   mutating func take(_ export: String) -> Device? { opened.removeValue(forKey: export)?.device }
 
-  mutating func takeAll(of owner: String? = nil) -> [Device] {
-    let taken = opened.filter { owner == nil || $0.value.owner == owner }
+  mutating func takeAll(of owner: String) -> [Device] {
+    let taken = opened.filter { $0.value.owner == owner }
     for name in taken.keys { opened[name] = nil }
     return taken.values.map(\.device)
   }
@@ -138,18 +138,14 @@ extension Service {
 
   /// Closes what is behind a device's doors to snapshots; no client is inside. Their files stay its
   /// own until it is forgotten.
-  func closeSnapshots(of device: String) {
-    close(state.withLock { $0.snapshotDoors.takeAll(of: device) }, until: .never)
+  func closeSnapshots(of device: String, until deadline: Deadline = .never) {
+    close(state.withLock { $0.snapshotDoors.takeAll(of: device) }, until: deadline)
   }
 
   /// The same of one door that there is no longer.
   func closeSnapshot(behind export: String, of device: String) {
     close(state.withLock { $0.snapshotDoors.take(export) }.map { [$0] } ?? [], until: .never)
     state.withLock { $0.files.release(.export(export, of: device)) }
-  }
-
-  func closeAllSnapshots(until deadline: Deadline) {
-    close(state.withLock { $0.snapshotDoors.takeAll() }, until: deadline)
   }
 
   private func close(_ devices: [Device], until deadline: Deadline) {

@@ -9,8 +9,7 @@ extension Device {
   ///   error leaves the disk closed and its image marked as in use, to be repaired at the next
   ///   attach; so does a disk that was degraded before, without an error.
   package func detach(until deadline: Deadline) throws(DeviceError) {
-    try quiesce(until: deadline)
-    suspension.beginClosing()
+    try beginClosing(until: deadline)
     let isUnchecked = condition.giveUpCheck()
     checks.remove(self)
     let chain = self.chain
@@ -32,11 +31,18 @@ extension Device {
       // Nobody is inside: every freed cluster's readers have left.
       writing.allocator.reap()
       try close(writing, with: bitmapsInImage(writing))
-      for writing in unclosed.withLock({ $0 }) where chain.has(writing) { try close(writing) }
+      try closeUnclosed(chain)
       closeCheckpoints()
     } catch {
       condition.degrade("closing failed: \(error)")
       throw error
+    }
+  }
+
+  /// Closes what snapshots have made lower deltas, as far as that is left to do; what is being done is waited for.
+  private func closeUnclosed(_ chain: DeltaChain) throws(DeviceError) {
+    try freezing.withLock { _ throws(DeviceError) in
+      for writing in unclosed.withLock({ $0 }) where chain.has(writing) { try close(writing) }
     }
   }
 

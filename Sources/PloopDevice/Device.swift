@@ -28,6 +28,8 @@ package final class Device: Sendable {
   let descriptorLocks: Locked<[DescriptorLock]>
   /// Lower deltas that could not be closed when they became that.
   let unclosed = Locked<[Writing]>([])
+  /// Held while those are closed.
+  let freezing = Locked(())
   /// Who hears of changes; replaced while the gate is closed.
   let recorders: Replaceable<RecorderList>
   /// Why the syncs of lower deltas failed, of those that did: they are read, and not written any more.
@@ -121,6 +123,11 @@ package final class Device: Sendable {
     try halt(until: deadline) { () throws(DeviceError) in }
   }
 
+  /// Suspends for good: nobody resumes the disk any more, or changes anything of it.
+  func beginClosing(until deadline: Deadline) throws(DeviceError) {
+    try halt(until: deadline, forGood: true) { () throws(DeviceError) in }
+  }
+
   /// Makes durable what a disk holds that was suspended without that.
   package func settle() throws(DeviceError) {
     condition.awaitCheck()
@@ -130,12 +137,17 @@ package final class Device: Sendable {
     }
   }
 
-  /// - Parameter body: what is done when everybody has left, before the disk counts as suspended.
+  /// - Parameters:
+  ///   - forGood: whether the disk is being closed from then on.
+  ///   - body: what is done when everybody has left, before the disk counts as suspended.
   private func halt(
-    until deadline: Deadline, _ body: () throws(DeviceError) -> Void
+    until deadline: Deadline, forGood: Bool = false, _ body: () throws(DeviceError) -> Void
   ) throws(DeviceError) {
     try suspension.withLock { isSuspended throws(DeviceError) in
-      guard !isSuspended else { return }
+      guard !isSuspended else {
+        if forGood { suspension.close() }
+        return
+      }
       suspension.foretell()
       guard gate.close(until: deadline) else { throw Device.inFlight }
       do throws(DeviceError) { try body() } catch {
@@ -143,6 +155,7 @@ package final class Device: Sendable {
         throw error
       }
       isSuspended = true
+      if forGood { suspension.close() }
     }
   }
 
@@ -165,7 +178,7 @@ package final class Device: Sendable {
 
   package func resume() {
     suspension.withLock { isSuspended in
-      guard isSuspended else { return }
+      guard isSuspended, !suspension.isClosing else { return }
       isSuspended = false
       gate.open()
     }

@@ -48,6 +48,19 @@ struct WaitingTests {
     try device.close()
   }
 
+  @Test("a disk that has been closed is resumed by nobody, and changed by nobody")
+  func closedForGood() throws {
+    let fixture = try DiskFixture()
+    let device = try shredded(fixture, clusters: 2)
+    try device.suspend(until: .after(seconds: 120))
+    try device.detach(until: .after(seconds: 120))
+    device.resume()
+    #expect(device.isSuspended && device.gate.isClosed)
+    #expect(throws: DeviceError.self) {
+      try device.whileClosed(until: .after(seconds: 120)) {}
+    }
+  }
+
   @Test("a cold read that would wait for a thread is not begun inside the gate")
   func noRings() throws {
     let fixture = try DiskFixture()

@@ -88,7 +88,7 @@ extension Service {
       // Nothing is in its way, and if it cannot end in time it goes with the device.
       try? tracker.end(until: deadline)
       waiting.changed([.tracking(controller.id)])
-    case .pushBackup(let session): abandon(session, controller)
+    case .pushBackup(let session): abandon(session, controller, until: deadline)
     }
     controller.hold(nil)
     log.info(

@@ -209,7 +209,9 @@ extension Service {
       if isComplete { try Service.requireComplete(session) }
       var info = PushBackupInfo(session)
       info.state = isComplete ? .complete : .aborted
-      try self.end(session, controller, isComplete: isComplete)
+      try self.end(
+        session, controller, isComplete: isComplete,
+        until: .after(seconds: self.configuration.quiesceSeconds))
       return info
     }
     log.info(
@@ -230,9 +232,9 @@ extension Service {
   }
 
   private func end(
-    _ session: PushBackupSession, _ controller: DeviceController, isComplete: Bool
+    _ session: PushBackupSession, _ controller: DeviceController, isComplete: Bool,
+    until deadline: Deadline
   ) throws(ServiceError) {
-    let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
     defer { waiting.changed([.pushBackup(controller.id)]) }
     try converting { () throws(DeviceError) in try session.backup.stop(until: deadline) }
     if let export = session.export {
@@ -243,7 +245,7 @@ extension Service {
     if !isComplete, let name = controller.now.record?.pushBackupCheckpoint,
       let device = try? controller.device()
     {
-      dropCheckpoint(name, device, controller.id)
+      dropCheckpoint(name, device, controller.id, until: deadline)
     }
     let uuid = session.backup.uuid
     let event: EventType? =
@@ -256,10 +258,14 @@ extension Service {
   }
 
   /// Removes the checkpoint of a backup that has failed: the next one has to copy what this was to.
-  func dropCheckpoint(_ name: String, _ device: Device, _ id: String) {
+  ///
+  /// - Parameter deadline: how long that may take; as long as it takes to drain, where nobody says so.
+  func dropCheckpoint(
+    _ name: String, _ device: Device, _ id: String, until deadline: Deadline? = nil
+  ) {
     do throws(DeviceError) {
       try device.removeCheckpoint(
-        name, until: .after(seconds: configuration.quiesceSeconds))
+        name, until: deadline ?? .after(seconds: configuration.quiesceSeconds))
     } catch {
       log.error(
         "the checkpoint of a failed backup was not removed",
@@ -268,9 +274,11 @@ extension Service {
   }
 
   /// The device goes, and its backup with it.
-  func abandon(_ session: PushBackupSession, _ controller: DeviceController) {
+  func abandon(
+    _ session: PushBackupSession, _ controller: DeviceController, until deadline: Deadline
+  ) {
     do throws(ServiceError) {
-      try end(session, controller, isComplete: false)
+      try end(session, controller, isComplete: false, until: deadline)
     } catch {
       // Nobody waits for it any more; the next start tells that it has failed.
       session.backup.fail("the device goes")

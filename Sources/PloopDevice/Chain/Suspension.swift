@@ -17,8 +17,8 @@ final class Suspension: Sendable {
   /// Whether the disk is being closed, or has been: what is changed behind that would be in files of somebody else's.
   var isClosing: Bool { closing.load(ordering: .acquiring) }
 
-  /// Returns when nobody changes anything under the lock any more who has not seen ``isClosing``.
-  func beginClosing() { lock.withLock { _ in closing.store(true, ordering: .releasing) } }
+  /// From now on it is. Called with the lock held: nobody who has not seen ``isClosing`` changes anything under it.
+  func close() { closing.store(true, ordering: .releasing) }
 
   func withLock<Result, Failure: Error>(
     _ body: (inout Bool) throws(Failure) -> Result

@@ -123,11 +123,15 @@ extension Device {
 
   /// Closes what snapshots have made lower deltas. Requests go on.
   func closeFrozen() {
-    let left = unclosed.withLock { unclosed in
-      defer { unclosed = [] }
-      return unclosed
+    freezing.withLock { _ in
+      // A detach closes them itself.
+      guard !suspension.isClosing else { return }
+      let left = unclosed.withLock { unclosed in
+        defer { unclosed = [] }
+        return unclosed
+      }
+      for writing in left where chain.has(writing) { freeze(writing) }
     }
-    for writing in left where chain.has(writing) { freeze(writing) }
   }
 
   /// A delta has gone, or somebody else writes and closes it from now on.

@@ -50,6 +50,7 @@ extension Device {
         recorder.abandon(draft)
         throw error
       }
+      // Behind a closing that has begun meanwhile it waits for this lock (``closeCheckpoints()``).
       try recorder.commit(
         draft, .open, chain: try stamps(chain.deltas.map(\.file)), checkpoints: checkpoints)
       recorder.finish(draft)
@@ -137,6 +138,7 @@ extension Device {
   ) throws(DeviceError) {
     try checkpointing.withLock { _ throws(DeviceError) in
       let rest = try choose(checkpoints)
+      guard !suspension.isClosing else { throw Device.isClosing }
       guard let recorder, !isReadOnly else {
         throw DeviceError(.readOnly, "the disk is read-only")
       }
