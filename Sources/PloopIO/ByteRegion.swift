@@ -77,7 +77,11 @@ package struct ByteRegion: @unchecked Sendable {
     }
   }
 
+  // Numbers are read and written by the thousand, an index page at a time: a call for each, which no optimizer sees
+  // into from another module, costs more than all that is done with it.
+
   /// Reads a little-endian number at any alignment.
+  @inlinable @inline(__always)
   package func littleEndian<Number: FixedWidthInteger & BitwiseCopyable>(
     at offset: Int, as type: Number.Type
   ) -> Number {
@@ -86,6 +90,7 @@ package struct ByteRegion: @unchecked Sendable {
   }
 
   /// Writes a little-endian number at any alignment.
+  @inlinable @inline(__always)
   package func setLittleEndian<Number: FixedWidthInteger & BitwiseCopyable>(
     _ value: Number, at offset: Int
   ) {
@@ -94,6 +99,7 @@ package struct ByteRegion: @unchecked Sendable {
   }
 
   /// Reads a big-endian number at any alignment, as the network has them.
+  @inlinable @inline(__always)
   package func bigEndian<Number: FixedWidthInteger & BitwiseCopyable>(
     at offset: Int, as type: Number.Type
   ) -> Number {
@@ -102,6 +108,7 @@ package struct ByteRegion: @unchecked Sendable {
   }
 
   /// Writes a big-endian number at any alignment.
+  @inlinable @inline(__always)
   package func setBigEndian<Number: FixedWidthInteger & BitwiseCopyable>(
     _ value: Number, at offset: Int
   ) {

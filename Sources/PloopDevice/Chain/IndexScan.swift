@@ -40,7 +40,8 @@ package struct IndexScan {
     run: (IndexRun) throws(DeviceError) -> Void,
     fault: (IndexFault) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    let buffer = AlignedBuffer(count: Int(min(UInt64(IndexScan.chunkBytes), geometry.headerBytes)))
+    let buffer = AlignedBuffer(
+      unfilled: Int(min(UInt64(IndexScan.chunkBytes), geometry.headerBytes)))
     var written = WrittenRanges(file, endingAt: geometry.headerBytes)
     var start: UInt64 = 0
     while let range = try converting({ () throws(IOError) in try written.next(from: start) }) {
@@ -96,7 +97,12 @@ package struct IndexScan {
         }
       }
     }
-    for slot in slots.clamped(to: max(disk.upperBound, slots.lowerBound)..<UInt64.max) {
+    let tail = slots.clamped(to: max(disk.upperBound, slots.lowerBound)..<UInt64.max)
+    guard !tail.isEmpty else { return }
+    let rest = chunk.slice(Int(tail.lowerBound - slots.lowerBound) * 4, tail.count * 4)
+    // Of a small disk that is most of the first cluster, and nothing is ever in it.
+    guard !rest.isZero else { return }
+    for slot in tail {
       let entry = chunk.littleEndian(at: Int(slot - slots.lowerBound) * 4, as: UInt32.self)
       guard entry != 0 else { continue }
       let cluster = slot - Geometry.headerSlots
