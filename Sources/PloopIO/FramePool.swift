@@ -81,7 +81,7 @@ package final class FramePool: @unchecked Sendable {
   /// cost more than the page.
   private static let fewOwnFrames = 8
   let state = Locked(State())
-  /// Pages that were missed a short while ago, by their hashes.
+  /// Pages that were missed a short while ago, by their hashes, and how often.
   private let missed: AtomicCounters
   private let missedCount: Int
   let hasRoom: Atomic<Bool>
@@ -98,15 +98,25 @@ package final class FramePool: @unchecked Sendable {
 
   // MARK: Who may have a page
 
-  /// Whether a page that was not there is worth a frame: as long as there is room, or when it has been missed
-  /// before, not long ago. A page that is looked at once does not drive out one that is used.
+  /// To load a page costs about as much as to look this many of its words up in the files.
+  private static let missesWorthLoading: UInt64 = 4
+
+  /// Whether a page that was not there is worth a frame: as long as there is room, or when its misses have cost about
+  /// as much as it does, with none of another page in their place meanwhile. A page that is looked at once does not
+  /// drive out one that is used, nor do pages that are all looked at seldom drive out each other.
   func isWorthLoading(_ page: Int, of owner: ObjectIdentifier) -> Bool {
     if hasRoom.load(ordering: .relaxed) { return true }
     guard budgetFrames > 0 else { return false }
     var hash = UInt64(bitPattern: Int64(page)) &+ UInt64(UInt(bitPattern: owner.hashValue)) &* 31
     hash = (hash ^ hash >> 31) &* 0x9E37_79B9_7F4A_7C15
     let place = Int(hash >> 32) % missedCount
-    return missed.exchange(hash | 1, at: place) == hash | 1
+    // The page's hash, and in the lowest bits how often it has been missed.
+    let mark = hash & ~(FramePool.missesWorthLoading - 1)
+    let before = missed[place]
+    let misses = before & ~(FramePool.missesWorthLoading - 1) == mark ? before - mark : 0
+    guard misses + 1 < FramePool.missesWorthLoading else { return true }
+    _ = missed.exchange(mark | (misses + 1), at: place)
+    return false
   }
 
   /// Whether a disk has so many pages that are not in its file that it is to write them now: more than a few, and its

@@ -14,7 +14,8 @@ struct SuiteTests {
     settings.peers = [.ploopd, .qemu, .qcow2, .nbdkit, .null]
     settings.rows = [
       "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
-      "snapshot", "recording", "check", "clone", "compact", "attach", "index-cache",
+      "snapshot", "recording", "check", "clone", "compact", "attach", "return",
+      "index-cache",
       "backup", "backup-guest", "increment",
       "api-get", "api-list", "api-slow-peers", "api-beside-io",
     ]
@@ -25,7 +26,7 @@ struct SuiteTests {
       report.rows.map(\.id) == [
         "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
         "merge-guest", "snapshot", "recording", "check", "clone", "compact", "attach",
-        "index-cache", "backup",
+        "return", "index-cache", "backup",
         "backup-guest", "backup-guest-p99", "increment",
         "api-get", "api-list", "api-slow-peers", "api-beside-io",
       ])

@@ -31,7 +31,7 @@ extension Suite {
     if wants("api-beside-io") { try besideIORow() }
   }
 
-  private func makeDisks(_ service: RunningService) throws {
+  func makeDisks(_ service: RunningService) throws {
     let made = try Tool.shell(
       """
       seq 1 \(settings.devices) | xargs -P 4 -I N curl -sS -f -o /dev/null --unix-socket '\(service.httpSocket)' \

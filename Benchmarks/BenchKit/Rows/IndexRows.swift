@@ -3,11 +3,12 @@ internal import TestSupport
 
 /// Disks with indexes that are larger than the memory for them: how fast they are there, and how fast they are read.
 extension Suite {
-  static let indexRowIDs = ["attach", "index-cache"]
+  static let indexRowIDs = ["attach", "return", "index-cache"]
 
   func indexRows() throws {
     guard settings.base == nil else { return }
     if wants("attach") { try attachRow() }
+    if wants("return") { try returnRow() }
     if wants("index-cache") { try indexCacheRow() }
   }
 
@@ -52,6 +53,29 @@ extension Suite {
       return Report.Sample(value: milliseconds)
     }
     for file in Set(files.values) { try servers.remove(file) }
+  }
+
+  /// How soon the service is there again with all of its disks, however it has ended.
+  private func returnRow() throws {
+    enum End: String, CaseIterable { case stopped, killed }
+    let service = try RunningService(
+      in: "\(servers.folder)/\(servers.newName("return"))", program: settings.program,
+      logLevel: "notice")
+    try makeDisks(service)
+    try measure(
+      "return", "start of the service with \(settings.devices) idle disks", unit: "ms", [],
+      of: End.allCases, name: \.rawValue
+    ) { end, _ in
+      if end == .killed {
+        service.kill()
+      } else {
+        guard try service.end() == 0 else { throw BenchFailure("no clean end") }
+      }
+      let start = monotonicNanoseconds()
+      try service.start()
+      return Report.Sample(value: Double(monotonicNanoseconds() - start) / 1e6)
+    }
+    _ = try service.end()
   }
 
   /// 4 KiB at random all over a disk whose index is ten times the budget, against a budget that has room for all of
