@@ -194,5 +194,19 @@ struct TopFlipTests {
     let changed = try fixture.folder.bytes(of: "disk", limit: 1 << 20)
     #expect(try !saved.putBack(into: source))
     #expect(try fixture.folder.bytes(of: "disk", limit: 1 << 20) == changed)
+
+    // A copy that is cut short says nothing of what is behind its end, nor does half an entry.
+    try fixture.folder.replace("disk", with: before)
+    let again = try fixture.folder.open("disk", writable: true)
+    try again.write(zero, at: (Geometry.headerSlots + 117) * 4)
+    let lacking = try fixture.folder.bytes(of: "disk", limit: 1 << 20)
+    let copy = try fixture.folder.open("saved", writable: true)
+    for bytes in [4096, 4094, 66, 2, 0] as [UInt64] {
+      try copy.truncate(to: bytes)
+      #expect(
+        try !saved.putBack(
+          into: DeltaSource(file: again, folder: fixture.folder, name: "disk")), "\(bytes)")
+    }
+    #expect(try fixture.folder.bytes(of: "disk", limit: 1 << 20) == lacking)
   }
 }

@@ -42,10 +42,13 @@ struct SavedIndex {
 
   /// Puts entries back that were taken out since, durably. The header is left as it is.
   ///
-  /// - Returns: false where an entry is neither as it was nor zero: somebody else has written the image
-  ///   since, and nothing is changed.
+  /// - Returns: false where an entry is neither as it was nor zero, or the copy is none of such an index: somebody
+  ///   else has written one of them since, and nothing is changed.
   func putBack(into image: DeltaSource) throws(DeviceError) -> Bool {
     let copy = try converting { () throws(IOError) in try folder.open(name, writable: false) }
+    let bytes = try converting { () throws(IOError) in try copy.size() }
+    let geometry = try ImageHeader.geometry(of: image.name, in: image.folder)
+    guard bytes == geometry.headerBytes else { return false }
     var lacking = false
     let isOurs = try compare(copy, image.file) { _, _ in lacking = true }
     guard isOurs, lacking else { return isOurs }
