@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage soak contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -46,6 +46,12 @@ index-cache: ## all tests and crash states with next to nothing of the indexes i
 kills: ## 200 kills in the middle of changes of a chain
 	swift build --build-tests
 	PLOOPD_KILLS=200 swift test --skip-build --disable-xctest --filter "ChainKillTests|BackupKillTests|BackupPhaseTests|ClonePhaseTests"
+
+asan: ## the tests of files, formats, disks and NBD under AddressSanitizer
+	scripts/sanitize address
+
+tsan: ## the same under ThreadSanitizer
+	scripts/sanitize thread
 
 damage: ## 10,000 images damaged at random; the seed is printed, and PLOOPD_SEED=N gives it back
 	swift build --build-tests

@@ -179,3 +179,14 @@ if Context.environment["PLOOPD_FUZZ"] != nil {
     .executableTarget(
       name: "fuzz", dependencies: ["FuzzKit"], path: "Fuzz/Driver", swiftSettings: settings))
 }
+
+// A build with a sanitizer takes its time: it has only what scripts/sanitize tests, and what that needs.
+if Context.environment["PLOOPD_SANITIZE"] != nil {
+  let sanitized: Set = [
+    "CLinux", "CGnuTLS", "CNBD", "PloopIO", "PloopTLS", "PloopFormat", "PloopDevice", "PloopNBD",
+    "PloopBackup", "TestSupport", "PloopIOTests", "PloopFormatTests", "PloopDeviceTests",
+    "PloopNBDTests",
+  ]
+  package.targets.removeAll { !sanitized.contains($0.name) }
+  package.products = []
+}

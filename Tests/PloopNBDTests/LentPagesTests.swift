@@ -122,7 +122,7 @@ struct LentPagesTests {
     // What the other one has read comes back; of the deaf one nothing does.
     #expect(
       lender.disk.loans.wait(until: .after(seconds: 20)) { $0[2] == nil ? true : nil } == true)
-    #expect(lender.disk.loans.withLock { $0 } == [1: 2])
+    #expect(lender.disk.loans.withLock { $0 == [1: 2] })
     for _ in 1...2 { #expect(lender.holds(try joined(deaf.answer(), from: 0), at: 0)) }
     #expect(lender.isWhole())
   }
@@ -217,7 +217,7 @@ struct LentPagesTests {
     client.send(RawClient.request(0, offset: 0, length: 256 << 10) + RawClient.request(2))
     #expect(
       becomes { lender.lent == 1 && lender.live.server.clients(of: Array("disk".utf8)).isEmpty })
-    #expect(lender.disk.loans.withLock { $0 } == [1: 1])
+    #expect(lender.disk.loans.withLock { $0 == [1: 1] })
     #expect(lender.holds(try joined(client.answer(), from: 0), at: 0))
     #expect(lender.isWhole())
   }
