@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan soak contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan lock-order soak contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -52,6 +52,12 @@ asan: ## the tests of files, formats, disks and NBD under AddressSanitizer
 
 tsan: ## the same under ThreadSanitizer
 	scripts/sanitize thread
+
+lock-order: ## which locks the tests of files, disks and NBD take within which, beside docs/locking.md
+	swift build --build-tests
+	: > .build/lock-nestings
+	PLOOPD_LOCK_NESTINGS=.build/lock-nestings swift test --skip-build --disable-xctest --filter '^Ploop(IO|Device|NBD)Tests\.'
+	scripts/check-lock-order .build/lock-nestings
 
 damage: ## 10,000 images damaged at random; the seed is printed, and PLOOPD_SEED=N gives it back
 	swift build --build-tests
