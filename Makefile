@@ -29,6 +29,8 @@ build:
 crash: ## what power loss can leave of every operation: at least 100,000 states
 	swift build -c release --product crash-enumeration
 	.build/release/crash-enumeration
+	swift build --build-tests
+	PLOOPD_STATE_SAMPLES=20 swift test --skip-build --disable-xctest --filter StateCrashTests
 
 faults: ## every fault at every system call of every operation
 	swift build -c release --product crash-enumeration

@@ -103,6 +103,9 @@ let package = Package(
       name: "CrashKit",
       dependencies: ["PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "TestSupport"],
       path: "Tests/CrashKit", swiftSettings: settings),
+    // What SQLite does to its files, for states of the database.
+    .target(
+      name: "CSQLiteTrace", path: "Tests/CSQLiteTrace", linkerSettings: [.linkedLibrary("sqlite3")]),
     .executableTarget(
       name: "crash-enumeration", dependencies: ["CrashKit", "PloopIO"], path: "Tests/CrashRunner",
       swiftSettings: settings),
@@ -148,7 +151,8 @@ let package = Package(
     .testTarget(
       name: "PloopControlTests",
       dependencies: [
-        "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD",
+        "CSQLiteTrace", "CrashKit", "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat",
+        "PloopIO", "PloopNBD",
         "TestSupport", grdb, logging,
       ],
       swiftSettings: settings),

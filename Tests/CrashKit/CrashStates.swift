@@ -79,6 +79,13 @@ package struct CrashStates {
     }
   }
 
+  /// The state in which nothing is lost.
+  var latest: [UInt8] {
+    var bytes = durable
+    for (_, event) in pending { CrashStates.perform(event, on: &bytes) }
+    return bytes
+  }
+
   /// One state, chosen at random.
   func sample(using random: inout some RandomNumberGenerator) -> [UInt8] {
     let (blocks, lengths) = versions()

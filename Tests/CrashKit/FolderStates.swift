@@ -1,4 +1,4 @@
-internal import PloopIO
+package import PloopIO
 
 /// Everything that a power failure can leave of a whole folder: which names mean which files, and
 /// what is in each of them.
@@ -6,7 +6,7 @@ internal import PloopIO
 /// Names that were made, moved or removed since the folder's last sync may be seen as before or as
 /// after, in the order in which it was done, or on some file systems in any; each file's bytes as
 /// ``CrashStates`` has them.
-struct FolderStates {
+package struct FolderStates {
   private let folder: String
   private let blockBytes: Int
   /// By the number of their creation.
@@ -30,7 +30,7 @@ struct FolderStates {
   }
 
   /// - Parameter initial: durable files by name.
-  init(_ folder: ImageFolder, initial: [String: [UInt8]], blockBytes: Int) {
+  package init(_ folder: ImageFolder, initial: [String: [UInt8]], blockBytes: Int) {
     self.folder = folder.path
     self.blockBytes = blockBytes
     let sorted = initial.sorted { $0.key < $1.key }
@@ -51,7 +51,7 @@ struct FolderStates {
     return names
   }
 
-  mutating func apply(_ event: IOTrace.Event, at position: Int) {
+  package mutating func apply(_ event: IOTrace.Event, at position: Int) {
     switch event {
     case .create(let path):
       let number = files.count
@@ -73,7 +73,7 @@ struct FolderStates {
   }
 
   /// Has a folder hold a state and nothing else.
-  static func lay(_ state: [String: [UInt8]], in folder: ImageFolder) throws {
+  package static func lay(_ state: [String: [UInt8]], in folder: ImageFolder) throws {
     for name in try folder.names() { try folder.unlink(name) }
     for (name, bytes) in state {
       let file = try folder.create(name)
@@ -85,7 +85,7 @@ struct FolderStates {
   /// One state, chosen at random: the content of each file by its name.
   ///
   /// - Parameter inOrder: whether names become durable in the order in which they were changed.
-  func sample(
+  package func sample(
     inOrder: Bool, using random: inout some RandomNumberGenerator
   ) -> [String: [UInt8]] {
     let count = Int.random(in: 0...changes.count, using: &random)
@@ -94,4 +94,6 @@ struct FolderStates {
     let names = names(Set(chosen).contains)
     return names.mapValues { files[$0].sample(using: &random) }
   }
+  /// What the folder holds where nothing is lost.
+  package var latest: [String: [UInt8]] { names.mapValues { files[$0].latest } }
 }

@@ -17,12 +17,16 @@ final class ServiceFixture {
 
   var images: String { "\(folder.path)/images" }
 
+  var state: String { "\(folder.path)/state" }
+
+  /// - Parameter watch: called with the state folder before the service has it.
   init(
     registry: JobRegistry = .standard,
     configuration: Service.Configuration = Service.Configuration(),
     log: Logger = Logger(label: "test") { _ in
       SwiftLogNoOpLogHandler()
-    }
+    },
+    watching watch: (_ state: String) throws -> Void = { _ in }
   ) throws {
     folder = try TemporaryFolder()
     self.registry = registry
@@ -30,7 +34,8 @@ final class ServiceFixture {
     var configuration = configuration
     if let bytes = IndexBudget.bytes { configuration.indexCacheBytes = bytes }
     self.configuration = configuration
-    try Tool.shell("mkdir -p '\(folder.path)/images' '\(folder.path)/state'")
+    try Tool.shell("mkdir -p '\(images)' '\(state)'")
+    try watch(state)
     try start()
   }
 
@@ -58,7 +63,7 @@ final class ServiceFixture {
 
   private func start() throws(ServiceError) {
     let service = try Service(
-      roots: Roots([("main", images)]), store: Store(path: "\(folder.path)/state"),
+      roots: Roots([("main", images)]), store: Store(path: state),
       engine: IOEngine(threadLimit: 4), log: log, configuration: configuration,
       registry: registry)
     try service.recover()
