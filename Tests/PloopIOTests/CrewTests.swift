@@ -60,7 +60,10 @@ struct CrewTests {
     for _ in 0..<50 { engine.submit { done.withLock { $0 += 1 } } }
     // The only thread waits, so the first piece is the caller's, and the second one its helper's.
     Crew.work(off: [0, 1], width: 2, on: engine) { (piece: Int) in
-      if piece == 1 { before.withLock { $0 = done.withLock { $0 } } }
+      if piece == 1 {
+        let count = done.withLock { $0 }
+        before.withLock { $0 = count }
+      }
       inside.update { $0 += 1 }
       gate.update { $0 = true }
       _ = inside.wait { $0 == 2 ? true : nil }
