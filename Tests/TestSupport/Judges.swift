@@ -79,7 +79,7 @@ package enum OpenVZ {
       before=$(sha256sum < '\(path)')
       \(padding) ploop check -f -S -c '\(path)' || exit
       [ "$before" = "$(sha256sum < '\(path)')" ] || { echo the content changed; exit 99; }
-      """)
+      """, seconds: 600)
   }
 
   /// `ploop merge`, newest first, into the last.
