@@ -59,3 +59,11 @@ package func monotonicNanoseconds() -> UInt64 {
   clock_gettime(CLOCK_MONOTONIC, &now)
   return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
 }
+
+/// Nanoseconds since the machine was started, the time in which it slept among them: what another machine may have
+/// waited for is over here, too. Nobody sets this clock.
+package func bootNanoseconds() -> UInt64 {
+  var now = timespec()
+  clock_gettime(CLOCK_BOOTTIME, &now)
+  return UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec)
+}

@@ -30,7 +30,7 @@ package struct HTTPClient: Sendable {
 
   let address: PeerAddress
   /// Until there is a connection, and for all of a request; 0 for as long as it takes.
-  var connectSeconds = 10
+  package var connectSeconds = 10
   package var seconds = 30
   /// As ``SocketAddress/isLinkLocal``.
   package var allowsLinkLocal = false
@@ -51,14 +51,17 @@ package struct HTTPClient: Sendable {
 
   /// Asks for what comes bit by bit.
   ///
-  /// - Parameter receive: is given each piece of a success as it comes; false ends it. The bytes are libcurl's own, which
-  ///   has them for as long as the call lasts: nobody copies what goes to a file.
+  /// - Parameters:
+  ///   - body: what is asked for, where that is more than a path.
+  ///   - receive: is given each piece of a success as it comes; false ends it. The bytes are libcurl's own, which has
+  ///     them for as long as the call lasts: nobody copies what goes to a file.
   /// - Returns: when either side has ended it; the body is what an answer says that is no success.
   package func stream(
-    _ path: String, headers: [String], _ receive: (UnsafeRawBufferPointer) -> Bool
+    _ path: String, headers: [String] = [], posting body: [UInt8]? = nil,
+    _ receive: (UnsafeRawBufferPointer) -> Bool
   ) throws(PeerError) -> Reply {
     try withoutActuallyEscaping(receive) { receive throws(PeerError) in
-      try ask("GET", path, nil, headers, Receiver(receive))
+      try ask(body == nil ? "GET" : "POST", path, body, headers, Receiver(receive))
     }
   }
 
