@@ -18,6 +18,10 @@ package protocol Export: AnyObject, Sendable {
   /// How fast its clients may go; nil for one that is never limited.
   var throttle: RequestThrottle? { get }
 
+  /// Whether what has been done may be answered: asked before anything is sent, and behind all that it answers. False
+  /// once the disk may be somebody else's; the client gets no answer then, and has to come again.
+  var mayAnswer: Bool { get }
+
   /// Keeps `work` for as long as every request would have to wait, and calls it then: a disk that
   /// admits nobody must not take the engine's threads from all others. It must not wait itself.
   ///
@@ -123,6 +127,8 @@ extension Export {
   }
 
   package var throttle: RequestThrottle? { nil }
+
+  package var mayAnswer: Bool { true }
 
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { false }
 

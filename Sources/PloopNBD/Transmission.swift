@@ -52,6 +52,8 @@ struct Transmission<Directory: ExportDirectory> {
   private var inputEnded = false
   /// Whether the client was found to have hung up while its next request waited for its turn.
   private var hasHungUp = false
+  /// Whether the disk may be somebody else's by now: nothing is answered any more.
+  private var isFenced = false
   /// Requests that nobody has been told of yet.
   private var taken: UInt64 = 0
   private let throttle: RequestThrottle?
@@ -94,6 +96,7 @@ struct Transmission<Directory: ExportDirectory> {
       // 2 one call for all the reads that need the disk, one send for all replies
       lane.submit()
       let hasReleased = flush()
+      if isFenced { return }
       // What the input still holds comes before what the socket holds.
       if halt == .busy && hasRoom || halt == .memory && hasReleased { continue }
       if connection.isEnding, hasHadItsTime { return }
@@ -235,7 +238,12 @@ struct Transmission<Directory: ExportDirectory> {
 
   /// - Returns: whether memory is free again by it.
   private mutating func flush() -> Bool {
-    if !output.isEmpty { traffic.sends.wrappingAdd(1, ordering: .relaxed) }
+    guard !output.isEmpty else { return false }
+    guard door.mayAnswer else {
+      isFenced = true
+      return false
+    }
+    traffic.sends.wrappingAdd(1, ordering: .relaxed)
     let released = output.flush(to: stream, counting: traffic.sent)
     guard released > 0 else { return false }
     account.give(released)
@@ -273,7 +281,7 @@ struct Transmission<Directory: ExportDirectory> {
     collect()
     _ = flush()
     let deadline = Deadline.after(seconds: connection.limits.farewellSeconds)
-    while !output.isEmpty, !deadline.hasPassed {
+    while !output.isEmpty, !isFenced, !deadline.hasPassed {
       stream.wait(.writable, with: mailbox.bell, until: deadline)
       _ = flush()
     }

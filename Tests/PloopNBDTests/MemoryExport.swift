@@ -27,6 +27,9 @@ final class MemoryExport: Export {
   let lends = Locked(true)
   /// Whether what is lent cannot be read.
   let isBroken = Locked(false)
+  /// Whether what has been done may be answered.
+  let isOurs = Locked(true)
+  var mayAnswer: Bool { isOurs.withLock { $0 } }
   /// How many loans there have been.
   let lentCount = Locked(0)
   /// A file with what is lent, of which pieces of so many bytes lie behind each other.
