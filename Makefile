@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan lock-order soak contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan lock-order soak fleet contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -70,6 +70,11 @@ soak: ## disks under guests, operations and mishaps for SOAK seconds (600); PLOO
 	scripts/install-packages test
 	swift build -c release --product ploopd
 	scripts/soak
+
+fleet: ## three services that have disks together, by three etcd, with 500 devices; PLOOPD_SEED=N repeats the choices of one
+	scripts/install-packages test
+	swift build -c release --product ploopd
+	FLEET_DEVICES=500 scripts/test-fleet
 
 contract: ## the long examination of the service by its contract; PLOOPD_SEED=N gives one back
 	scripts/install-packages test

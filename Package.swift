@@ -55,10 +55,13 @@ let package = Package(
       swiftSettings: settings),
     .target(name: "PloopPeer", dependencies: ["CCurl", "PloopIO"], swiftSettings: settings),
     .target(
+      name: "PloopEtcd", dependencies: ["PloopIO", "PloopJSON", "PloopPeer"],
+      swiftSettings: settings),
+    .target(
       name: "PloopControl",
       dependencies: [
-        "PloopBackup", "PloopDevice", "PloopFormat", "PloopIO", "PloopNBD", "PloopPeer", grdb,
-        logging,
+        "PloopBackup", "PloopDevice", "PloopEtcd", "PloopFormat", "PloopIO", "PloopJSON",
+        "PloopNBD", "PloopPeer", grdb, logging,
       ],
       swiftSettings: settings),
     .target(
@@ -81,8 +84,9 @@ let package = Package(
     .executableTarget(
       name: "ploopd",
       dependencies: [
-        "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO", "PloopJSON",
-        "PloopNBD", "PloopTLS", "PloopTerminal", argumentParser, logging, yams,
+        "PloopControl", "PloopDevice", "PloopEtcd", "PloopFormat", "PloopHTTP", "PloopIO",
+        "PloopJSON", "PloopNBD", "PloopPeer", "PloopTLS", "PloopTerminal", argumentParser, logging,
+        yams,
       ],
       swiftSettings: settings),
 
@@ -151,8 +155,8 @@ let package = Package(
     .testTarget(
       name: "PloopControlTests",
       dependencies: [
-        "CSQLiteTrace", "CrashKit", "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat",
-        "PloopIO", "PloopNBD",
+        "CSQLiteTrace", "CrashKit", "PloopBackup", "PloopControl", "PloopDevice", "PloopEtcd",
+        "PloopFormat", "PloopIO", "PloopNBD", "PloopPeer",
         "TestSupport", grdb, logging,
       ],
       swiftSettings: settings),

@@ -20,7 +20,7 @@ struct PloopctlCommand: ParsableCommand {
       DeviceGroup.self, SnapshotGroup.self, ExportGroup.self, RunGroup.self, JobGroup.self,
       QueueGroup.self, TargetGroup.self, BackupGroup.self, ImageGroup.self, DeltaGroup.self,
       CheckpointGroup.self, TrackingGroup.self, PushBackupGroup.self, EventCommand.self,
-      ServiceGroup.self, APICommand.self,
+      NodeGroup.self, ServiceGroup.self, APICommand.self,
     ])
 
   /// Does what the command line says, and ends the process.

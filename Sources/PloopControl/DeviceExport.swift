@@ -13,24 +13,32 @@ package final class DeviceExport: Export {
   package let throttle: RequestThrottle?
   /// Shows the disk as it was when this began; every read has to ask it.
   let frozen: PushBackup?
+  /// Behind its end the disk may be another node's; nil where there is no other.
+  private let lease: Lease?
 
-  init(_ backup: PushBackup, of device: Device, summary: String) {
+  init(_ backup: PushBackup, of device: Device, summary: String, lease: Lease?) {
     self.device = device
     self.summary = summary
     throttle = nil
+    self.lease = lease
     frozen = backup
     size = device.geometry.sizeBytes
     isReadOnly = true
   }
 
-  init(_ device: Device, readonly: Bool, summary: String, throttle: RequestThrottle?) {
+  init(
+    _ device: Device, readonly: Bool, summary: String, throttle: RequestThrottle?, lease: Lease?
+  ) {
     self.device = device
     self.summary = summary
     self.throttle = throttle
+    self.lease = lease
     frozen = nil
     size = device.geometry.sizeBytes
     isReadOnly = readonly || device.isReadOnly
   }
+
+  package var mayAnswer: Bool { lease?.isHeld ?? true }
 
   package func keep(_ work: @escaping @Sendable () -> Void) -> Bool { device.keep(work) }
 

@@ -1,11 +1,11 @@
 /// What things may be called: names that need no quoting in a path, a URI or a shell.
-enum Names {
+package enum Names {
   static let lengthLimit = 63
   static let labelLimit = 64
   static let labelLengthLimit = 255
 
   /// `^[a-z0-9][a-z0-9._-]{0,62}$`
-  static func isValid(_ name: String) -> Bool {
+  package static func isValid(_ name: String) -> Bool {
     let bytes = Array(name.utf8)
     guard let first = bytes.first, bytes.count <= lengthLimit, isAlphanumeric(first) else {
       return false

@@ -40,6 +40,15 @@ extension Service {
     _ request: AttachRequest, _ controller: DeviceController,
     keeping keeper: AnswerKeeper<DeviceInfo>?
   ) throws(ServiceError) -> DeviceInfo {
+    try claiming(request.id) { () throws(ServiceError) in
+      try openOurs(request, controller, keeping: keeper)
+    }
+  }
+
+  private func openOurs(
+    _ request: AttachRequest, _ controller: DeviceController,
+    keeping keeper: AnswerKeeper<DeviceInfo>?
+  ) throws(ServiceError) -> DeviceInfo {
     var export: DeviceRecord.Export?
     if let name = request.exportName {
       let new = DeviceRecord.Export(

@@ -159,7 +159,11 @@ extension Service {
       var locks = chain.locks
       if let folder = sources.last?.folder, let top = files.last?.location {
         // Another one than the chain's own, where the top lies beside a descriptor of its own.
-        if let lock = try lock(in: folder, readonly: options.readonly) { locks.append(lock) }
+        if mayDescribe(top, beside: folder, chain),
+          let lock = try lock(in: folder, readonly: options.readonly)
+        {
+          locks.append(lock)
+        }
         if !options.readonly, !mayHaveChildren { try requireNoChildren(of: top, beside: folder) }
       }
       options.descriptorLocks = locks
@@ -186,6 +190,20 @@ extension Service {
     guard let location = chain.descriptor else { return nil }
     return DescriptorFile(
       in: try roots.folder(of: location, pointer: "/descriptor"), name: location.name)
+  }
+
+  /// Whether the descriptor beside a top is one by which it is changed: that of a chain that was taken over from an owner
+  /// who still has it is not (docs/fleet.md, "Taking over").
+  private func mayDescribe(
+    _ top: Roots.Location, beside folder: ImageFolder, _ chain: ChainPlan
+  ) -> Bool {
+    let location = top.sibling(Descriptor.fileName)
+    guard let own = chain.descriptor, own != location,
+      let descriptor = try? read(location, in: folder)
+    else { return true }
+    return descriptor.shots.contains {
+      (try? roots.resolve($0.file, from: location, pointer: "")) == top
+    }
   }
 
   /// A file that the descriptor beside it has below another delta is not written, whoever lists it.

@@ -108,7 +108,14 @@ extension Service {
       of: chain.file, device: device,
       request: key.map {
         ChainIntent.Request(key: $0.text, route: $0.route, fingerprint: $0.fingerprint)
-      }, helpers: .engine(engine))
+      }, helpers: .engine(engine), isOurs: isOurs(device))
+  }
+
+  /// Tells whether a device is still ours, where others may have it; nil for whatever has no device.
+  func isOurs(_ device: String?) -> @Sendable () -> Bool {
+    guard let fleet, let device else { return { true } }
+    let lease = fleet.lease(of: device)
+    return { lease.isHeld }
   }
 
   /// Writes down what a change has made of the device, and then removes what nobody needs any more.

@@ -58,6 +58,7 @@ extension Service {
       throw error
     }
     do throws(ServiceError) {
+      try fleet?.release(controller.id, leaving: nil)
       try store.write { transaction throws(ServiceError) in
         let revision = try transaction.nextRevision()
         try transaction.remove(controller.id)
@@ -96,7 +97,7 @@ extension Service {
     log.info("an incoming disk was removed", metadata: ["image": "\(image.path)"])
   }
 
-  private func close(
+  func close(
     _ device: Device, _ controller: DeviceController, _ mode: DetachMode
   ) throws(ServiceError) {
     let doors = table.entries(of: controller.id).map(\.record.name)

@@ -109,7 +109,8 @@ extension Service {
       disk = try openSnapshot(guid, for: export.name, of: controller)
     }
     return DeviceExport(
-      disk, readonly: export.readonly, summary: export.summary, throttle: controller.throttle)
+      disk, readonly: export.readonly, summary: export.summary, throttle: controller.throttle,
+      lease: fleet?.lease(of: controller.id))
   }
 
   /// Gives an export its revision and its place in a record that is being committed.

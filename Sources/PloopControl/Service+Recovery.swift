@@ -27,9 +27,14 @@ extension Service {
     for detail in damaged {
       log.error("a part of the state is damaged", metadata: ["reason": "\(detail)"])
     }
-    let returning = records.filter { record in
-      record.autostart || record.handedOverBy.map(open.contains) == true
-    }
+    // Who has a disk of a fleet, the fleet says: what was written down here may be another node's by now.
+    if fleet != nil { try joinFleet(records) }
+    let returning =
+      fleet != nil
+      ? []
+      : records.filter { record in
+        record.autostart || record.handedOverBy.map(open.contains) == true
+      }
     let back = Set(returning.map(\.id))
     let controllers = state.update { state in
       state.damages = damaged
@@ -41,7 +46,7 @@ extension Service {
       return returning.map { (add($0.id, record: $0, to: &state), $0) }
     }
     // What was closed and is not to come back is forgotten.
-    let forgotten = records.filter { !back.contains($0.id) && !$0.isAttached }
+    let forgotten = fleet != nil ? [] : records.filter { !back.contains($0.id) && !$0.isAttached }
     if !forgotten.isEmpty {
       try store.write { transaction throws(ServiceError) in
         for record in forgotten { try transaction.remove(record.id) }
@@ -69,10 +74,15 @@ extension Service {
     state.update { state in
       if case .recovering = state.stage { state.stage = .serving }
     }
-    do throws(IOError) { try jobs.start(self) } catch { throw ServiceError(error) }
+    do throws(IOError) {
+      try jobs.start(self)
+      try fleet?.start(self, in: store.folder)
+    } catch { throw ServiceError(error) }
   }
 
-  private func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
+  /// Opens a disk that this service has had, or that another node has had, and serves it; one that cannot be opened is
+  /// kept, failed, with the reason.
+  func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
     do throws(ServiceError) {
       for export in record.exports { try table.reserve(export, device: record.id) }
       let chain = try plan(record)
@@ -98,7 +108,13 @@ extension Service {
         suspensions.follow(record)
         tellChanged(record.id, record.exports)
       } catch {
-        try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
+        let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+        // Of what may be another node's nothing is written, not even that it is closed.
+        if fleet != nil {
+          try? device.abandon(until: deadline)
+        } else {
+          try? device.detach(until: deadline)
+        }
         throw error
       }
       openDoors(to: device, controller)
@@ -176,6 +192,7 @@ extension Service {
   ///   is repaired safely by the next run.
   package func stop(until deadline: Deadline) -> Bool {
     refuseChanges()
+    fleet?.settle(until: deadline.half)
     let controllers = state.withLock { Array($0.devices.values) }
     // Before checks are given up: none may begin on a disk that is not checked any more.
     jobs.beginStop()
@@ -200,7 +217,9 @@ extension Service {
     server.stop(until: deadline.half)
     let second = beginClosing(
       controllers.filter { others.contains($0.id) }, until: deadline)
-    return [first, second].map { $0.wait(until: deadline) }.allSatisfy { $0 }
+    let isClean = [first, second].map { $0.wait(until: deadline) }.allSatisfy { $0 }
+    fleet?.end(releasing: isClean, in: store.folder)
+    return isClean
   }
 
   /// Writes that wait for the check of an index would keep their connections from ending, and jobs themselves: they are
@@ -269,7 +288,9 @@ extension Service {
     record.isAttached = isDegraded
     do throws(ServiceError) {
       let isAwaited = record.handedOverBy.map(jobs.isOpen) == true
-      if record.autostart || isDegraded || isAwaited {
+      let isKept = record.autostart || isDegraded || isAwaited
+      try fleet?.release(record.id, leaving: isKept ? record : nil)
+      if isKept {
         try store.save(record)
       } else {
         try store.remove(record.id)

@@ -201,7 +201,7 @@ extension Service {
         export.name,
         DeviceExport(
           device, readonly: export.readonly, summary: export.summary,
-          throttle: controller.throttle))
+          throttle: controller.throttle, lease: fleet?.lease(of: controller.id)))
     }
   }
 

@@ -28,6 +28,8 @@ package final class Service: ServiceAPI {
 
     /// From how long on an operation of a disk is told of as slow; 0 for never.
     package var slowOperationMilliseconds = 1_000
+    /// What this node has together with others; nil for a host of its own.
+    package var fleet: Fleet?
 
     package init() {}
   }
@@ -66,6 +68,8 @@ package final class Service: ServiceAPI {
   let engine: IOEngine
   /// What of the disks' indexes is in memory.
   let indexCache: FramePool
+  /// Nil where nobody else may have our disks.
+  let fleet: Fleet?
   let table = ExportTable()
   let descriptorLocks = DescriptorLocks()
   let tellings = Tellings()
@@ -117,6 +121,7 @@ package final class Service: ServiceAPI {
     self.engine = engine
     self.log = log
     self.configuration = configuration
+    fleet = configuration.fleet
     slowOperations = SlowOperations(from: configuration.slowOperationMilliseconds, log: log) {
       (work) in engine.submit { engine.aside(work) }
     }
@@ -132,7 +137,8 @@ package final class Service: ServiceAPI {
       waiting = try WaitingRoom(limit: configuration.limits.maxWatchers)
       tell = transients.teller(waking: waiting)
       jobs = JobEngine(
-        store: store, log: log, registry: registry, openLimit: configuration.limits.maxJobs
+        store: store, log: log, registry: registry, fleet: configuration.fleet,
+        openLimit: configuration.limits.maxJobs
       ) { [waiting] id in
         waiting.changed([.service, .job(id)])
       } progressed: { [tell] job in
@@ -273,8 +279,15 @@ package final class Service: ServiceAPI {
     }
   }
 
+  /// - Throws: `not-ready`, `shutting-down`; `fleet-unreachable` where others may have our disks by now.
   func requireServing() throws(ServiceError) {
     try Service.requireServing(state.withLock { $0.stage })
+    try fleet?.requireLease()
+  }
+
+  var isStopping: Bool {
+    guard case .stopping = state.withLock({ $0.stage }) else { return false }
+    return true
   }
 
   static func require(_ wanted: UInt64?, is revision: UInt64) throws(ServiceError) {
@@ -304,6 +317,8 @@ package final class Service: ServiceAPI {
       record.revision = try transaction.nextRevision()
       record.updatedAt = wallClockSeconds()
       let result = try more(&record, transaction)
+      // First: what others know is never older than what this node comes back with.
+      try publish(record, of: controller, entering: phase)
       try transaction.save(record)
       try transaction.note(event, record.id, device: record.id, at: record.revision)
       return (record, result)

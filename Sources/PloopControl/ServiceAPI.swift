@@ -111,6 +111,13 @@ package protocol ServiceAPI: Sendable {
   func backup(_ id: String, on target: String) async throws(ServiceError) -> BackupInfo
   /// - Parameter cascading: whether what builds on it goes with it.
   func removeBackup(_ id: String, on target: String, cascading: Bool) async throws(ServiceError)
+  /// Those of the fleet, in the order of their names; none of a host of its own.
+  func nodes() async -> [NodeInfo]
+  func move(_ id: String, to node: String, ifRevision: UInt64?)
+    async throws(ServiceError) -> DeviceMoved
+  /// - Returns: that another node has it, and which; nil for what is here, or nowhere.
+  func elsewhere(device: String) -> ServiceError?
+  func elsewhere(export: String) -> ServiceError?
   func exports(after: String?, limit: Int) async -> Page<ExportInfo>
   func export(_ name: String) async throws(ServiceError) -> ExportInfo
   func addExport(_ request: ExportRequest, keeping keeper: AnswerKeeper<ExportInfo>?)

@@ -154,4 +154,10 @@ extension ServiceError.Code {
   package static let repairPlanOutdated = Self("repair-plan-outdated")
   package static let rangeInvalid = Self("range-invalid")
   package static let drainTimeout = Self("drain-timeout")
+  package static let deviceOwnedElsewhere = Self("device-owned-elsewhere")
+  package static let fleetUnreachable = Self("fleet-unreachable")
+  package static let fleetNotConfigured = Self("fleet-not-configured")
+  package static let nodeNotFound = Self("node-not-found")
+  package static let nodeUnsuitable = Self("node-unsuitable")
+  package static let takeoverUndecided = Self("takeover-undecided")
 }

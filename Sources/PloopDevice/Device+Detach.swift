@@ -39,6 +39,14 @@ extension Device {
     }
   }
 
+  /// Closes the disk without writing anything: it may be somebody else's by now. Its image stays marked as in use.
+  ///
+  /// - Throws: `.timeout` when requests do not end in time; nothing is written any more then, either.
+  package func abandon(until deadline: Deadline) throws(DeviceError) {
+    condition.degrade("the disk was given up: it may be another node's")
+    try detach(until: deadline)
+  }
+
   /// Closes what snapshots have made lower deltas, as far as that is left to do; what is being done is waited for.
   private func closeUnclosed(_ chain: DeltaChain) throws(DeviceError) {
     try freezing.withLock { _ throws(DeviceError) in

@@ -119,7 +119,7 @@ package struct Router: Sendable {
   package static let routes: [Route] =
     serviceRoutes + diagnosticsRoutes + eventRoutes + deviceRoutes + snapshotRoutes + chainRoutes
     + trackingRoutes + checkpointRoutes + pushBackupRoutes + exportRoutes + dataRoutes + jobRoutes
-    + targetRoutes + imageRoutes + dashboardRoutes + contractRoutes
+    + targetRoutes + imageRoutes + fleetRoutes + dashboardRoutes + contractRoutes
   private static let index = RouteIndex(routes)
 
   private let service: any ServiceAPI
@@ -193,6 +193,7 @@ package struct Router: Sendable {
     if !problem.allowed.isEmpty {
       reply = reply.with("Allow", problem.allowed.joined(separator: ", "))
     }
+    if let location = problem.location { reply = reply.with("Location", location) }
     if let size = problem.sizeBytes { reply = reply.with("Content-Range", "bytes */\(size)") }
     if problem.status == 429 {
       reply = reply.with("Retry-After", String(problem.retrySeconds ?? 1))
@@ -235,6 +236,7 @@ package struct Router: Sendable {
       throw problem
     }
     let caller = try admit(request, to: route, arguments)
+    try sendOn(request, route, arguments)
     var seen: Set<String> = []
     for (name, _) in target.query {
       guard
@@ -311,6 +313,25 @@ package struct Router: Sendable {
   }
 
   /// Lets those through who may use a route.
+  /// What another node of the fleet has is answered there.
+  private func sendOn(
+    _ request: HTTPRequest, _ route: Route, _ arguments: [String]
+  ) throws(Problem) {
+    guard let name = arguments.first else { return }
+    let found: ServiceError? =
+      if route.template.hasPrefix("/v1/devices/{id}") {
+        service.elsewhere(device: name)
+      } else if route.template.hasPrefix("/v1/exports/{name}") {
+        service.elsewhere(export: name)
+      } else { nil }
+    guard let found else { return }
+    var problem = Problem(found)
+    if case .text(let endpoint)? = found.facts["endpoint"] {
+      problem.location = endpoint + request.target
+    }
+    throw problem
+  }
+
   private func admit(
     _ request: HTTPRequest, to route: Route, _ arguments: [String]
   ) throws(Problem) -> Caller {

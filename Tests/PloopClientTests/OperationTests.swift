@@ -108,6 +108,7 @@ struct OperationTests {
     ("backups list nas --device vm1", .listBackups), ("backups show nas 1", .getBackup),
     ("backups delete nas 1 --cascade", .removeBackup),
     ("images list --state orphaned", .listImages),
+    ("nodes list", .listNodes), ("devices move vm1 --to host-b", .moveDevice),
     ("queue show", .getQueue), ("queue set --pause --slots 3 --bps 100M", .changeQueue),
     ("jobs list --state running --type merge", .listJobs), ("jobs show 1", .getJob),
     ("jobs wait 1", .getJob), ("jobs log 1 --after 3 --wait 5", .getJobLog),

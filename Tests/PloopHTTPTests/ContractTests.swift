@@ -162,6 +162,14 @@ struct ContractTests {
     ("changeDevice", "/v1/devices/vm1?dry_run=true", #"{"autostart":true}"#, 422),
     ("detachDevice", "/v1/devices/vm1?mode=hard", "", 204),
     ("detachDevice", "/v1/devices/none", "", 404),
+    ("listNodes", "/v1/nodes", "", 200), ("listNodes", "/v1/nodes?limit=1", "", 400),
+    ("moveDevice", "/v1/devices/vm1/move", #"{"to":"host-b"}"#, 200),
+    ("moveDevice", "/v1/devices/vm1/move", #"{"to":"host-z"}"#, 404),
+    ("moveDevice", "/v1/devices/vm1/move", "{}", 400),
+    ("moveDevice", "/v1/devices/none/move", #"{"to":"host-b"}"#, 404),
+    ("getDevice", "/v1/devices/elsewhere", "", 307),
+    ("getExportData", "/v1/exports/elsewhere/data", "", 307),
+    ("moveDevice", "/v1/devices/elsewhere/move", #"{"to":"host-b"}"#, 307),
     ("listDeltas", "/v1/devices/vm1/deltas", "", 200),
     ("addDelta", "/v1/devices/vm1/deltas", #"{"path":"a","format":"raw","at":"newest"}"#, 201),
     ("addDelta", "/v1/devices/vm1/deltas", #"{"path":"a","at":"oldest"}"#, 400),
@@ -444,7 +452,7 @@ struct ContractTests {
         count += 1
       }
     }
-    #expect(count == 67)
+    #expect(count == 68)
   }
 
   @Test("bodies that the router refuses as wrong do not fit the schema either")

@@ -459,6 +459,38 @@ final class FakeService: ServiceAPI {
     return Sample.statistics(id)
   }
 
+  func nodes() async -> [NodeInfo] {
+    [
+      NodeInfo(
+        node: Self.node, devices: 2, isSelf: true, isHeld: false, trouble: "etcd does not answer")
+    ]
+  }
+
+  static let node = FleetNode(
+    name: "host-b", endpoint: "http://192.0.2.2:7447", version: "0.1.0", labels: ["zone": "a"],
+    capacity: 100, since: 1_790_000_000)
+
+  func move(
+    _ id: String, to node: String, ifRevision: UInt64?
+  ) async throws(ServiceError) -> DeviceMoved {
+    _ = try await device(id)
+    guard node == Self.node.name else {
+      throw ServiceError(.nodeNotFound, "there is no node \(node)", errno: "ENOENT")
+    }
+    return DeviceMoved(device: id, node: Self.node, state: .online, milliseconds: 12)
+  }
+
+  func elsewhere(device: String) -> ServiceError? {
+    device != "elsewhere"
+      ? nil
+      : ServiceError(
+        .deviceOwnedElsewhere, "the node host-b has it",
+        holder: ServiceError.Holder(kind: "node", id: "host-b"),
+        facts: ["endpoint": .text(Self.node.endpoint)])
+  }
+
+  func elsewhere(export: String) -> ServiceError? { elsewhere(device: export) }
+
   func exports(after: String?, limit: Int) async -> Page<ExportInfo> {
     let found = state.withLock { $0.exports.values.sorted { $0.name < $1.name } }
       .filter { $0.name > after ?? "" }

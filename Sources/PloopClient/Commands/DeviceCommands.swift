@@ -7,7 +7,8 @@ struct DeviceGroup: ParsableCommand {
     commandName: "devices", abstract: "Disks that the service hosts.",
     subcommands: [
       DeviceList.self, DeviceShow.self, DeviceCreate.self, DeviceAttach.self, DeviceDetach.self,
-      DeviceSet.self, DeviceSuspend.self, DeviceResume.self, DeviceMap.self, DeviceStatistics.self,
+      DeviceMove.self, DeviceSet.self, DeviceSuspend.self, DeviceResume.self, DeviceMap.self,
+      DeviceStatistics.self,
     ])
 }
 

@@ -12,6 +12,7 @@ enum Operation: String, CaseIterable, Sendable {
   case getQueue, changeQueue, listImages
   case listTargets, addTarget, getTarget, changeTarget, removeTarget
   case listBackups, getBackup, removeBackup
+  case listNodes, moveDevice
   case listExports, addExport, getExport, removeExport, getExportData, listExtents
 
   /// Method and path; `{}` is where a name goes.
@@ -69,6 +70,8 @@ enum Operation: String, CaseIterable, Sendable {
     case .getQueue: ("GET", "/v1/queue")
     case .changeQueue: ("PATCH", "/v1/queue")
     case .listImages: ("GET", "/v1/images")
+    case .listNodes: ("GET", "/v1/nodes")
+    case .moveDevice: ("POST", "/v1/devices/{}/move")
     case .listTargets: ("GET", "/v1/targets")
     case .addTarget: ("POST", "/v1/targets")
     case .getTarget: ("GET", "/v1/targets/{}")

@@ -54,11 +54,15 @@ final class JobControl: Sendable {
   /// What it has together with others: the queue's, and its target's.
   private let sharedThrottles: [Locked<JobThrottle>]
   private let note: @Sendable (Note) -> Void
+  private let mayGoOn: @Sendable () -> Bool
 
+  /// - Parameter mayGoOn: whether its disk is still ours.
   init(
     _ record: JobRecord, queue: Locked<JobThrottle>, target: Locked<JobThrottle>? = nil,
+    mayGoOn: @escaping @Sendable () -> Bool = { true },
     note: @escaping @Sendable (Note) -> Void
   ) {
+    self.mayGoOn = mayGoOn
     id = record.id
     hasProgressedBefore = record.interruptions > 0 && record.progress.totalClusters > 0
     let now = monotonicNanoseconds()
@@ -145,7 +149,7 @@ final class JobControl: Sendable {
       let turn: Turn = state.withLock { state in
         // What was wanted for good comes before what is only put off.
         if state.isEnding { return .cancelled }
-        if state.isInterrupted { return .interrupted }
+        if state.isInterrupted || !mayGoOn() { return .interrupted }
         if state.isHeld { return .held }
         if state.isPaused { return .paused }
         let now = monotonicNanoseconds()
@@ -224,9 +228,8 @@ final class JobControl: Sendable {
   /// - Returns: false, with nothing committed, when anything else is wanted of the job first.
   func commitAtOnce() -> Bool {
     state.withLock { state in
-      guard !state.isCancelled, !state.isInterrupted, !state.isHeld, !state.isPaused else {
-        return false
-      }
+      guard !state.isCancelled, !state.isInterrupted, !state.isHeld, !state.isPaused, mayGoOn()
+      else { return false }
       state.isCommitted = true
       return true
     }

@@ -1,3 +1,4 @@
+internal import Logging
 internal import PloopIO
 
 // Jobs whose device goes, or is about to be suspended.
@@ -44,6 +45,60 @@ extension JobEngine {
       return state.controls.values.first { state.jobs[$0.id]?.device == device }
     }
     control?.hold(false)
+  }
+
+  // MARK: Devices of a fleet
+
+  /// Takes up the jobs of a device that another node has had, as those of an earlier life.
+  func adopt(_ jobs: [JobRecord]) {
+    for var job in jobs where !isOpen(job.id) && !job.state.isFinal {
+      if job.state.isActive {
+        job.warn(JobRecord.interruption)
+        job.comeBack()
+      }
+      do throws(ServiceError) {
+        let saved = try store.write { [job] transaction throws(ServiceError) in
+          var job = job
+          job.revision = try transaction.nextRevision()
+          try transaction.save(job)
+          try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
+          return job
+        } show: { saved in
+          state.update { state in
+            if !saved.state.isFinal { state.jobs[saved.id] = saved }
+            state.changes += 1
+          }
+        }
+        changed(saved.id)
+      } catch {
+        log.error(
+          "a job of another node cannot be taken up",
+          metadata: ["job": "\(job.id)", "reason": "\(error.detail)"])
+      }
+    }
+  }
+
+  /// Forgets the jobs of a device that is another node's: they go on there. None of them runs any more.
+  func dismiss(device: String) {
+    let jobs = state.withLock { state in
+      state.jobs.values.filter { $0.device == device && state.controls[$0.id] == nil }.map(\.id)
+    }
+    guard !jobs.isEmpty else { return }
+    do throws(ServiceError) {
+      try store.write { transaction throws(ServiceError) in
+        for id in jobs { try transaction.removeJob(id) }
+      } show: {
+        state.update { state in
+          for id in jobs { state.jobs[id] = nil }
+          state.changes += 1
+        }
+      }
+      jobs.forEach(changed)
+    } catch {
+      log.error(
+        "jobs of a device that is another node's cannot be forgotten",
+        metadata: ["device": "\(device)", "reason": "\(error.detail)"])
+    }
   }
 
   /// Jobs that are not over.

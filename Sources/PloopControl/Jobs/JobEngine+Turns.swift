@@ -5,6 +5,7 @@ internal import PloopIO
 
 extension JobEngine {
   func dispatch(_ service: Service) {
+    guard service.fleet?.isHeld ?? true else { return }
     let (jobs, leaving) = state.withLock { (Array($0.jobs.values), $0.leaving) }
     let entries = jobs.map { record in
       var entry = JobSchedule.Entry(record: record)
@@ -58,9 +59,9 @@ extension JobEngine {
         !state.settings.isPaused, record.device.map({ !state.leaving.contains($0) }) ?? true
       else { return nil }
       let target = record.target.flatMap { service.targets.entry($0)?.throttle }
-      let control = JobControl(record, queue: throttle, target: target) { [weak self] note in
-        self?.take(note, id)
-      }
+      let control = JobControl(
+        record, queue: throttle, target: target, mayGoOn: service.isOurs(record.device)
+      ) { [weak self] note in self?.take(note, id) }
       state.controls[id] = control
       return control
     }

@@ -41,6 +41,8 @@ final class JobEngine: Sendable {
   let state = Monitor(State())
   let throttle: Locked<JobThrottle>
   let registry: JobRegistry
+  /// Knows of jobs what another node needs that gets their devices; nil where there is no other.
+  private let fleet: Fleet?
   let changed: @Sendable (_ job: String) -> Void
   let progressed: @Sendable (JobRecord) -> Void
   /// How many have ended, and how.
@@ -54,13 +56,14 @@ final class JobEngine: Sendable {
   ///   - changed: told, with its id, about each job that has changed.
   ///   - progressed: told about each job that has come further, once that is durable.
   init(
-    store: Store, log: Logger, registry: JobRegistry, openLimit: Int,
+    store: Store, log: Logger, registry: JobRegistry, fleet: Fleet? = nil, openLimit: Int,
     changed: @escaping @Sendable (_ job: String) -> Void,
     progressed: @escaping @Sendable (JobRecord) -> Void
   ) {
     self.store = store
     self.log = log
     self.registry = registry
+    self.fleet = fleet
     self.openLimit = openLimit
     self.changed = changed
     self.progressed = progressed
@@ -197,6 +200,7 @@ final class JobEngine: Sendable {
       }
     }
     if job.state.isFinal {
+      fleet?.end(job)
       count(job)
     }
     if isEvent { changed(id) }
@@ -258,6 +262,7 @@ final class JobEngine: Sendable {
         try transaction.save(job)
         try transaction.note(.jobCreated, job.id, device: job.device, at: job.revision)
         try more(job, transaction)
+        try fleet?.keep(job)
         return job
       } show: { saved in
         state.update { state in

@@ -137,7 +137,10 @@ extension Service {
       name: name, readonly: true, sharedWriters: false, summary: summary,
       revision: controller.now.record?.revision ?? 0, access: try backupAccess(controller))
     try table.reserve(record, device: controller.id)
-    table.open(record, DeviceExport(session.backup, of: device, summary: summary))
+    table.open(
+      record,
+      DeviceExport(
+        session.backup, of: device, summary: summary, lease: fleet?.lease(of: controller.id)))
   }
 
   /// The same bytes are behind the backup's door as behind the device's, so it is not for more than these are.

@@ -28,16 +28,20 @@ package struct ChainChange: Sendable {
   private let device: String
   private let request: ChainIntent.Request?
   let helpers: Helpers
+  private let isOurs: @Sendable () -> Bool
 
-  /// - Parameter helpers: do what can be done at the same time.
+  /// - Parameters:
+  ///   - helpers: do what can be done at the same time.
+  ///   - isOurs: whether the disk is still ours; asked once the intent can be seen by whoever gets it next.
   package init(
     of file: DescriptorFile, device: String, request: ChainIntent.Request? = nil,
-    helpers: Helpers
+    helpers: Helpers, isOurs: @escaping @Sendable () -> Bool = { true }
   ) {
     self.file = file
     self.device = device
     self.request = request
     self.helpers = helpers
+    self.isOurs = isOurs
   }
 
   /// What there is once an earlier change has been ended.
@@ -191,12 +195,21 @@ package struct ChainChange: Sendable {
       request: request)
   }
 
+  private func begin(_ intent: ChainIntent) throws(DeviceError) {
+    try IntentFile(beside: file).begin(intent)
+    // Who has it by now sees the intent, or will not look at this descriptor any more (docs/fleet.md, "Taking over").
+    guard isOurs() else {
+      throw DeviceError(
+        .degraded, "the disk may be another node's by now: nothing of it is changed")
+    }
+  }
+
   /// Makes the intent durable and does what it says; it ends with an error if nothing is left of it.
   func making<Result>(
     _ intent: ChainIntent, _ body: () throws(DeviceError) -> Result,
     keepIf mustKeep: () -> Bool = { false }
   ) throws(DeviceError) -> Result {
-    try IntentFile(beside: file).begin(intent)
+    try begin(intent)
     do throws(DeviceError) { return try body() } catch {
       if !mustKeep() { _ = try? ChainChange.settle(file) }
       throw error
@@ -208,7 +221,7 @@ package struct ChainChange: Sendable {
     by changed: Descriptor, _ intent: ChainIntent,
     _ prepare: () throws(DeviceError) -> Void = {}
   ) throws(DeviceError) -> Made {
-    try IntentFile(beside: file).begin(intent)
+    try begin(intent)
     do throws(DeviceError) {
       try prepare()
       try file.replace(with: changed)

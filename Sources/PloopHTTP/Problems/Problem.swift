@@ -7,6 +7,8 @@ package struct Problem: Error, Sendable {
   package var allowed: [String] = []
   /// After which it may be tried again, where somebody may.
   package var retrySeconds: Int?
+  /// Where it is answered instead.
+  var location: String?
   /// Of what a range was asked for that it does not have.
   var sizeBytes: UInt64?
   /// What is somebody else's is said not to be there.

@@ -6,6 +6,21 @@ extension ProblemCatalogue {
       cause: "The id is taken.",
       remedy: "choose another id, or detach it first"),
     Entry(
+      "fleet-not-configured", 409, "No fleet",
+      cause: "The service is a host of its own: it was begun without `etcd`.",
+      remedy: "move the disk by a job of type migrate, or make the hosts a fleet"),
+    Entry(
+      "node-unsuitable", 409, "The node cannot take the device",
+      cause: "The node has the device already, has no room, or other labels than the device wants.",
+      remedy: "choose another node"),
+    Entry(
+      "takeover-undecided", 409, "Whether the owner before is gone is not known",
+      cause: """
+        The chain was being changed by an owner that may still write to lower deltas, and locks do not tell whether \
+        it is gone (only as the reason of a device that failed).
+        """,
+      remedy: "see that the node before has ended, then detach the device and attach it again"),
+    Entry(
       "tracking-active", 409, "The device is tracked already",
       cause: "The device is tracked already.",
       remedy: "DELETE its tracking first"),

@@ -6,6 +6,14 @@ extension ProblemCatalogue {
       cause: "No route has this path; a slash at the end makes another path.",
       remedy: "see openapi.yaml"),
     Entry(
+      "device-owned-elsewhere", 307, "Another node has the device",
+      cause: "Another node of the fleet, the `holder`, has the device; `Location` is its address.",
+      remedy: "follow `Location`"),
+    Entry(
+      "node-not-found", 404, "No such node",
+      cause: "No node of the fleet has this name, or it has no lease.",
+      remedy: "GET /v1/nodes lists them"),
+    Entry(
       "device-not-found", 404, "No such device",
       cause: "No device has this id.",
       remedy: "GET /v1/devices lists them"),

@@ -26,6 +26,10 @@ extension ProblemCatalogue {
       cause: "Devices are still being brought back.",
       remedy: "wait for /readyz"),
     Entry(
+      "fleet-unreachable", 503, "This node has no lease",
+      cause: "etcd does not answer, or this node's lease is over: others may have its devices.",
+      remedy: "wait until etcd answers; GET /v1/nodes says what is wrong"),
+    Entry(
       "drain-timeout", 503, "Requests did not end in time",
       cause: "Requests in flight did not end in time; nothing was changed.",
       remedy: "try again; nothing was changed"),

@@ -94,6 +94,43 @@ struct ServeCommand: ParsableCommand {
   var indexCacheSize: String?
   @Option(
     help: ArgumentHelp(
+      "Serve disks together with other hosts, which agree by this etcd on who has which.",
+      valueName: "url,url"))
+  var etcd: String?
+  @Option(
+    help: ArgumentHelp(
+      "A folder with ca-cert.pem, client-cert.pem and client-key.pem, for an etcd of https://.",
+      valueName: "dir"))
+  var etcdCertificates: String?
+  @Option(
+    help: ArgumentHelp(
+      "What this host is called in the fleet; otherwise the host's name.", valueName: "name"))
+  var node: String?
+  @Option(
+    help: ArgumentHelp(
+      "Where others find this host's API; otherwise where it listens.", valueName: "url"))
+  var nodeEndpoint: String?
+  @Option(
+    help: ArgumentHelp(
+      "A label of this host: devices with the label node.NAME go to hosts with the same value.",
+      valueName: "name=value"))
+  var nodeLabel: [String] = []
+  @Option(
+    help: ArgumentHelp("How many devices this host takes at most.", valueName: "count"))
+  var nodeCapacity: String?
+  @Option(
+    help: ArgumentHelp(
+      "How long this host may say nothing before others have its devices; 15 otherwise.",
+      valueName: "seconds"))
+  var leaseSeconds: String?
+  @Flag(
+    inversion: .prefixedNo,
+    help:
+      "Locks on files of the roots hold between hosts, as on NFSv4: whoever has lost his locks is gone."
+  )
+  var sharedLocks: Bool?
+  @Option(
+    help: ArgumentHelp(
       "trace, debug, info, notice, warning, error or critical.", valueName: "level"))
   var logLevel: String?
   @Option(
@@ -169,6 +206,23 @@ struct ServeCommand: ParsableCommand {
     if let indexCacheSize {
       settings.indexCacheBytes = try Settings.bytes(indexCacheSize, "--index-cache-size")
     }
+    if let etcd { settings.fleetPart.etcd = try Settings.urls(etcd, "--etcd") }
+    if let etcdCertificates { settings.fleetPart.certificates = etcdCertificates }
+    if let node { settings.fleetPart.node = node }
+    if let nodeEndpoint { settings.fleetPart.endpoint = nodeEndpoint }
+    for text in nodeLabel {
+      let (name, value) = try Settings.label(text, "--node-label")
+      settings.fleetPart.labels[name] = value
+    }
+    if let nodeCapacity {
+      settings.fleetPart.capacity = try Settings.number(
+        nodeCapacity, in: 0...1_000_000, "--node-capacity")
+    }
+    if let leaseSeconds {
+      settings.fleetPart.leaseSeconds = try Settings.number(
+        leaseSeconds, in: Settings.FleetPart.leaseRange, "--lease-seconds")
+    }
+    if let sharedLocks { settings.fleetPart.hasSharedLocks = sharedLocks }
     if let logLevel { settings.logLevel = try Settings.level(logLevel, "--log-level") }
     if let slowOperationMs {
       settings.slowOperationMilliseconds = try Settings.milliseconds(
@@ -178,6 +232,7 @@ struct ServeCommand: ParsableCommand {
     let options = [
       config, stateDir, httpSocket, httpListen, httpAuth, httpAdminGroup, httpReadGroup, nbdSocket,
       nbdListen, httpTlsCertificates, auditLog, nbdTls, nbdSocketTls, nbdTlsCertificates, nbdTlsPsk,
+      etcd,
     ]
     if options.contains(where: { $0 != nil }) || !root.isEmpty { settings.isEmbedded = false }
     try settings.check()

@@ -35,6 +35,7 @@ extension ServiceProcess {
     for case (let address?, let name) in addresses where address.host != Settings.vsock {
       look { () throws(Settings.Fault) in try requireOwn(address.host, name) }
     }
+    look { () throws(Settings.Fault) in _ = try settings.fleet(host: Self.hostName(), log: log) }
     look { () throws(Settings.Fault) in _ = try identity() }
     look { () throws(Settings.Fault) in try loadNBDIdentity() }
     return faults

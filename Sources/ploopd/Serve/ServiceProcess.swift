@@ -13,7 +13,7 @@ struct ServiceProcess {
 
   let settings: Settings
   private let handedOver: HandedOverSockets
-  private let log: Logger
+  let log: Logger
   private let tail = LogTail()
   /// As what the service shows itself to NBD clients that come from now on.
   private let nbdIdentity = Locked<TLSIdentity?>(nil)
@@ -37,6 +37,7 @@ struct ServiceProcess {
     // Before anything is served: what cannot be begun later would leave it behind.
     let keeper = try MemoryKeeper()
     defer { keeper.stop() }
+    let fleet = try settings.fleet(host: ServiceProcess.hostName(), log: log)
     let engine = IOEngine()
     let service: Service
     do {
@@ -44,6 +45,7 @@ struct ServiceProcess {
       configuration.node = ServiceProcess.hostName()
       configuration.slowOperationMilliseconds = settings.slowOperationMilliseconds
       if let bytes = settings.indexCacheBytes { configuration.indexCacheBytes = bytes }
+      configuration.fleet = fleet
       service = try Service(
         roots: Roots(settings.roots), store: Store(path: settings.stateFolder), engine: engine,
         log: log, configuration: configuration)
@@ -238,7 +240,7 @@ struct ServiceProcess {
     ServiceNotification.send("READY=1\nSTATUS=serving")
   }
 
-  private static func hostName() -> String {
+  static func hostName() -> String {
     var name = [CChar](repeating: 0, count: 256)
     guard gethostname(&name, name.count - 1) == 0 else { return "" }
     return String(

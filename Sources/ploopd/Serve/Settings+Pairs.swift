@@ -1,4 +1,5 @@
 internal import Logging
+internal import PloopControl
 internal import PloopHTTP
 internal import PloopNBD
 
@@ -22,6 +23,22 @@ extension Settings {
       ("nbd-tls-certificates", nbdCertificates ?? Settings.none),
       ("nbd-tls-psk", nbdKeys ?? Settings.none),
       ("nbd-tls-verify-peer", nbdVerifiesClients ? "true" : "false"),
+      (
+        "index-cache-size",
+        indexCacheBytes.map { "\($0)" } ?? "\(Service.Configuration().indexCacheBytes)"
+      ),
+      ("etcd", fleetPart.etcd.isEmpty ? Settings.none : fleetPart.etcd.joined(separator: ",")),
+      ("etcd-certificates", fleetPart.certificates ?? Settings.none),
+      ("node", fleetPart.node ?? Settings.none),
+      ("node-endpoint", fleetPart.endpoint ?? Settings.none),
+      (
+        "node-label",
+        fleetPart.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }
+          .joined(separator: ",")
+      ),
+      ("node-capacity", "\(fleetPart.capacity ?? ServiceLimits().maxDevices)"),
+      ("lease-seconds", "\(fleetPart.leaseSeconds)"),
+      ("shared-locks", fleetPart.hasSharedLocks ? "true" : "false"),
       ("log-level", logLevel.rawValue), ("log-json", logJSON ? "true" : "false"),
       ("slow-operation-ms", "\(slowOperationMilliseconds)"),
     ]

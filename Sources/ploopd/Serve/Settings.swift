@@ -51,6 +51,7 @@ struct Settings {
   var nbdVerifiesPeers: Bool?
   /// Memory for the indexes of all disks together; nil for the default.
   var indexCacheBytes: Int?
+  var fleetPart = FleetPart()
   var logLevel = Logger.Level.info
   var logJSON = false
   /// From how long on an operation of a disk is logged as slow; 0 for never.

@@ -80,6 +80,25 @@ extension Settings {
     case "nbd-tls-verify-peer": nbdVerifiesPeers = try Settings.flag(value, name)
     case "index-cache-size":
       indexCacheBytes = try Settings.bytes(try Settings.text(value, name), name)
+    case "etcd": fleetPart.etcd = try Settings.urls(try Settings.text(value, name), name)
+    case "etcd-certificates": fleetPart.certificates = try Settings.text(value, name)
+    case "node": fleetPart.node = try Settings.text(value, name)
+    case "node-endpoint": fleetPart.endpoint = try Settings.text(value, name)
+    case "node-label":
+      guard case .mapping(let mapping) = value else {
+        throw Fault(description: "node-label: names and values are expected")
+      }
+      fleetPart.labels = [:]
+      for (key, text) in mapping {
+        fleetPart.labels[try Settings.text(key, name)] = try Settings.text(text, name)
+      }
+    case "node-capacity":
+      fleetPart.capacity = try Settings.number(
+        try Settings.text(value, name), in: 0...1_000_000, name)
+    case "lease-seconds":
+      fleetPart.leaseSeconds = try Settings.number(
+        try Settings.text(value, name), in: FleetPart.leaseRange, name)
+    case "shared-locks": fleetPart.hasSharedLocks = try Settings.flag(value, name)
     case "log-level": logLevel = try Settings.level(try Settings.text(value, name), name)
     case "slow-operation-ms":
       slowOperationMilliseconds = try Settings.milliseconds(try Settings.text(value, name), name)

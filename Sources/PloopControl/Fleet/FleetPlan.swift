@@ -1,0 +1,78 @@
+/// What a node has to do next about who has which device: decided from values alone.
+struct FleetPlan {
+  enum Action: Equatable {
+    /// The device is somebody else's, or may be: nothing is written to it any more.
+    case abandon(String)
+    /// It is this node's, which does not serve it yet.
+    case take(String, Ownership)
+    /// Nobody has it, and this node is the one that should.
+    case acquire(String)
+  }
+
+  /// How long a node waits for each one that comes before it to take a device.
+  static let turnNanoseconds: UInt64 = 3_000_000_000
+  /// So many devices come at the same time.
+  static let actionLimit = 16
+
+  let node: FleetNode
+  /// Of this node; nil while it has none.
+  let lease: UInt64?
+  let view: FleetView
+  /// What this node takes for its own.
+  let claims: [String: Ownership]
+  /// Devices about which something is being done.
+  let busy: Set<String>
+  /// From which revision on a view knows what this node has done with a device itself.
+  var settledAt: [String: UInt64] = [:]
+  /// By ``bootNanoseconds()``.
+  let now: UInt64
+
+  /// - Parameter unownedSince: since when a device has been seen to be nobody's; kept from one look to the next.
+  func actions(_ unownedSince: inout [String: UInt64]) -> [Action] {
+    var actions = lost.map(Action.abandon)
+    guard let lease else {
+      unownedSince = [:]
+      return actions
+    }
+    var room = FleetPlan.actionLimit - busy.count
+    for (device, owner) in view.owners.sorted(by: { $0.key < $1.key })
+    where owner.lease == lease && claims[device] == nil && isKnown(device) && room > 0 {
+      actions.append(.take(device, owner))
+      room -= 1
+    }
+    let loads = view.loads
+    var unowned: [String: UInt64] = [:]
+    var load = loads[node.name, default: 0]
+    for (name, device) in view.devices.sorted(by: { $0.key < $1.key })
+    where device.autostart && view.owners[name] == nil && claims[name] == nil {
+      let since = unownedSince[name] ?? now
+      unowned[name] = since
+      guard room > 0, load < node.capacity, isKnown(name) else { continue }
+      let ranking = Placement.ranking(
+        of: name, wanting: device.wanted, among: view.nodes.values, loads: loads)
+      guard let place = ranking.firstIndex(where: { $0.name == node.name }),
+        now - since >= UInt64(place) * FleetPlan.turnNanoseconds
+      else { continue }
+      actions.append(.acquire(name))
+      room -= 1
+      load += 1
+    }
+    unownedSince = unowned
+    return actions
+  }
+
+  /// Whether the view is of now, as far as this node's own doing goes.
+  private func isKnown(_ device: String) -> Bool {
+    !busy.contains(device) && view.revision >= settledAt[device] ?? 0
+  }
+
+  /// What was claimed under a lease that is over, or is another's by what the view knows.
+  private var lost: [String] {
+    claims.filter { device, claim in
+      guard !busy.contains(device) else { return false }
+      guard claim.lease == lease else { return true }
+      guard view.revision >= claim.epoch else { return false }
+      return view.owners[device]?.epoch != claim.epoch
+    }.keys.sorted()
+  }
+}
