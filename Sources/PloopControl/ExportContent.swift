@@ -117,9 +117,14 @@ struct DoorContent: ExportContent {
       door.perform(on: engine, for: party) {
         waiting.end()
         guard question.isOpen else { return }
-        do throws(NBDError) { question.close(with: .success(try work())) } catch {
-          question.close(with: .failure(error))
-        }
+        do throws(NBDError) {
+          let answer = try work()
+          // Behind what it answers, as replies to NBD clients are (docs/fleet.md, "The fence").
+          guard door.mayAnswer else {
+            throw NBDError(.shuttingDown, "another node may have the disk by now")
+          }
+          question.close(with: .success(answer))
+        } catch { question.close(with: .failure(error)) }
       }
     }
     do throws(NBDError) { return try result.get() } catch {

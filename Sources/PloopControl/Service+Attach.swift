@@ -54,6 +54,7 @@ extension Service {
       let new = DeviceRecord.Export(
         name: name, readonly: request.readonly, sharedWriters: false, summary: "", revision: 0,
         access: request.exportAccess)
+      try fleet?.requireFree(export: name, for: request.id)
       try table.reserve(new, device: request.id)
       export = new
     }
@@ -137,7 +138,12 @@ extension Service {
         return info
       }
     } catch {
-      try? device.detach(until: .after(seconds: configuration.quiesceSeconds))
+      let deadline = Deadline.after(seconds: configuration.quiesceSeconds)
+      if isOurs(request.id)() {
+        try? device.detach(until: deadline)
+      } else {
+        try? device.abandon(until: deadline)
+      }
       throw error
     }
     state.withLock { state in

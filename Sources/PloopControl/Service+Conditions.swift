@@ -10,14 +10,14 @@ extension Service {
     of id: String, _ facts: DeviceController.Facts, _ state: DeviceState, _ device: Device?
   ) -> [DeviceInfo.Condition] {
     [
-      Service.readyCondition(facts, state, device), Service.suspendedCondition(facts.record),
+      readyCondition(of: id, facts, state, device), Service.suspendedCondition(facts.record),
       Service.notesCondition(facts), spaceCondition(of: id, device),
       handOverCondition(facts.record),
     ].compactMap(\.self)
   }
 
-  private static func readyCondition(
-    _ facts: DeviceController.Facts, _ state: DeviceState, _ device: Device?
+  private func readyCondition(
+    of id: String, _ facts: DeviceController.Facts, _ state: DeviceState, _ device: Device?
   ) -> DeviceInfo.Condition {
     let (reason, message): (String, String) =
       switch facts.phase {
@@ -31,6 +31,8 @@ extension Service {
             "Degraded",
             "\(device.failure ?? ""); reads go on, writes and flushes fail; detach it and attach it with safe repair"
           )
+        case .suspended where !isOurs(id)():
+          ("NoLease", "this node has no lease, so another one may serve the device")
         case .suspended:
           (
             "Suspended",

@@ -79,6 +79,7 @@ extension Service {
       readonly: request.readonly || device.isReadOnly || request.snapshot != nil,
       sharedWriters: request.sharedWriters, summary: request.summary, revision: 0,
       snapshot: request.snapshot?.description, access: request.access)
+    try fleet?.requireFree(export: export.name, for: controller.id)
     try table.reserve(export, device: controller.id)
     do throws(ServiceError) {
       let door = try self.door(export, to: device, controller)

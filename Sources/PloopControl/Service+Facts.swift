@@ -76,7 +76,7 @@ extension Service {
       let facts = controller.now
       guard let record = facts.record,
         labels.allSatisfy({ record.labels[$0.key] == $0.value }),
-        wanted.map({ $0 == Service.state(of: facts) }) ?? true
+        wanted.map({ $0 == self.state(of: controller.id, facts) }) ?? true
       else { continue }
       // One more than asked for tells whether there is a next page.
       guard items.count < limit else {
@@ -89,6 +89,12 @@ extension Service {
 
   package func device(_ id: String) async throws(ServiceError) -> DeviceInfo {
     info(of: try controller(id))
+  }
+
+  /// A device whose node has no lease serves nobody, as one that is suspended.
+  private func state(of id: String, _ facts: DeviceController.Facts) -> DeviceState {
+    let state = Service.state(of: facts)
+    return state == .online && !isOurs(id)() ? .suspended : state
   }
 
   static func state(of facts: DeviceController.Facts) -> DeviceState {
@@ -107,7 +113,7 @@ extension Service {
 
   func info(of id: String, _ facts: DeviceController.Facts) -> DeviceInfo {
     let record = facts.record
-    let state = Service.state(of: facts)
+    let state = self.state(of: id, facts)
     var device: Device?
     switch facts.phase {
     case .attached(let open), .detaching(let open): device = open

@@ -14,7 +14,7 @@ extension Service {
   /// is kept, failed, with the reason, and keeps nobody else from coming back. One that was handed over comes back
   /// whatever `autostart` says, until the other side has been told: nobody else is to get it meanwhile.
   package func recover() throws(ServiceError) {
-    let (records, damaged, intents, known, open) = try store.read {
+    var (records, damaged, intents, known, open) = try store.read {
       transaction throws(ServiceError) in
       let (records, damaged) = try transaction.records()
       let (targets, more) = try transaction.targets()
@@ -27,32 +27,34 @@ extension Service {
     for detail in damaged {
       log.error("a part of the state is damaged", metadata: ["reason": "\(detail)"])
     }
+    let comesBack = { [open] (record: DeviceRecord) in
+      record.autostart || record.handedOverBy.map(open.contains) == true
+    }
     // Who has a disk of a fleet, the fleet says: what was written down here may be another node's by now.
-    if fleet != nil { try joinFleet(records) }
-    let returning =
-      fleet != nil
-      ? []
-      : records.filter { record in
-        record.autostart || record.handedOverBy.map(open.contains) == true
-      }
+    if fleet != nil, try joinFleet(records.filter(comesBack)) { (records, intents) = ([], []) }
+    let returning = fleet == nil ? records.filter(comesBack) : []
     let back = Set(returning.map(\.id))
     let controllers = state.update { state in
       state.damages = damaged
       for intent in intents { state.unfinished[intent.id] = intent }
       state.stage = .recovering(back, of: returning.count)
-      for record in records where !back.contains(record.id) && record.isAttached {
+      for record in records where !comesBack(record) && record.isAttached {
         state.unclosed[record.id] = record
       }
       return returning.map { (add($0.id, record: $0, to: &state), $0) }
     }
     // What was closed and is not to come back is forgotten.
-    let forgotten = fleet != nil ? [] : records.filter { !back.contains($0.id) && !$0.isAttached }
+    let forgotten = records.filter { !comesBack($0) && !$0.isAttached }
     if !forgotten.isEmpty {
       try store.write { transaction throws(ServiceError) in
         for record in forgotten { try transaction.remove(record.id) }
       }
     }
-    try jobs.load { isHandedOver($0, by: $1) }
+    try jobs.load {
+      isHandedOver($0, by: $1)
+    } isElsewhere: { [jobs, hasJoined = fleet != nil && hasJoined] in
+      hasJoined && $0.device != nil && jobs.hasDevice($0)
+    }
     // Of a target that cannot be read nobody knows the place.
     if damaged.isEmpty { RecordPruning(in: store.folder, roots, log).prune(known, jobs.open) }
     for (controller, record) in controllers {
@@ -82,7 +84,10 @@ extension Service {
 
   /// Opens a disk that this service has had, or that another node has had, and serves it; one that cannot be opened is
   /// kept, failed, with the reason.
-  func bringBack(_ controller: DeviceController, _ record: DeviceRecord) {
+  ///
+  /// - Returns: false for a device of a fleet that cannot be told to it: it is not kept, and is to be tried again.
+  @discardableResult
+  func bringBack(_ controller: DeviceController, _ record: DeviceRecord) -> Bool {
     do throws(ServiceError) {
       for export in record.exports { try table.reserve(export, device: record.id) }
       let chain = try plan(record)
@@ -101,7 +106,7 @@ extension Service {
       lookAtNotes(chain, of: record.id)
       do throws(ServiceError) {
         try commitReturn(of: controller, record, chain, device)
-      } catch  where isKnown && record.failure == nil {
+      } catch  where fleet == nil && isKnown && record.failure == nil {
         // Nothing of what could not be written is news: it keeps nobody from their disk.
         log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
         controller.enter(.attached(device))
@@ -120,12 +125,21 @@ extension Service {
       openDoors(to: device, controller)
       log.info(
         "back", metadata: ["device": "\(record.id)", "repairs": "\(device.repairs.count)"])
+      return true
     } catch {
+      guard error.code != .fleetUnreachable else {
+        log.warning(
+          "a device was not taken",
+          metadata: ["device": "\(record.id)", "reason": "\(error.detail)"])
+        forget(record.id)
+        return false
+      }
       keepAway(from: record)
       fail(controller, error)
       log.error(
         "a device did not come back",
         metadata: ["device": "\(record.id)", "reason": "\(error.detail)"])
+      return true
     }
   }
 
@@ -192,7 +206,7 @@ extension Service {
   ///   is repaired safely by the next run.
   package func stop(until deadline: Deadline) -> Bool {
     refuseChanges()
-    fleet?.settle(until: deadline.half)
+    let isSettled = fleet?.settle(until: deadline.half) ?? true
     let controllers = state.withLock { Array($0.devices.values) }
     // Before checks are given up: none may begin on a disk that is not checked any more.
     jobs.beginStop()
@@ -218,7 +232,7 @@ extension Service {
     let second = beginClosing(
       controllers.filter { others.contains($0.id) }, until: deadline)
     let isClean = [first, second].map { $0.wait(until: deadline) }.allSatisfy { $0 }
-    fleet?.end(releasing: isClean, in: store.folder)
+    fleet?.end(releasing: isClean && isSettled, in: store.folder)
     return isClean
   }
 
@@ -255,6 +269,7 @@ extension Service {
   ///
   /// - Returns: false for a disk that is left with its in-use mark and a record that says so.
   private func close(_ controller: DeviceController, until deadline: Deadline) -> Bool {
+    guard isOurs(controller.id)() else { return abandon(controller.id) }
     // First of all: whatever keeps the disk from being closed, what was acknowledged is durable.
     controller.attachedDevice?.flushIfDirty()
     guard controller.takeTurn(until: deadline) else {
@@ -290,7 +305,7 @@ extension Service {
       let isAwaited = record.handedOverBy.map(jobs.isOpen) == true
       let isKept = record.autostart || isDegraded || isAwaited
       try fleet?.release(record.id, leaving: isKept ? record : nil)
-      if isKept {
+      if isKept, fleet == nil {
         try store.save(record)
       } else {
         try store.remove(record.id)

@@ -237,7 +237,9 @@ package final class Service: ServiceAPI {
 
   private func attached() -> [(id: String, device: Device)] {
     state.withLock { Array($0.devices.values) }.compactMap { controller in
-      guard case .attached(let device) = controller.now.phase else { return nil }
+      guard case .attached(let device) = controller.now.phase, isOurs(controller.id)() else {
+        return nil
+      }
       if device.failure != nil, device.failure != controller.now.record?.failure {
         // As any change of a device: when those before it have ended, and not on the timer's thread.
         Task { [weak self] in await self?.noteFailure(controller) }

@@ -29,9 +29,7 @@ package struct EtcdError: Error, Sendable {
 /// The gateway leaves out whatever is false, zero or empty, and writes 64-bit numbers as strings; keys and values are
 /// base64. A member that does not answer is passed over: the next one is asked, and is asked first from then on.
 package final class EtcdClient: Sendable {
-  /// Seconds for a connection, and for an answer: a member that has lost its leader says nothing for longer.
   private static let connectSeconds = 1
-  private static let answerSeconds = 3
   private static let replyLimitBytes = 256 << 20
   fileprivate static let limits = JSONParser.Limits(depth: 32, items: 10_000_000)
   /// gRPC's code for what may pass: no leader, no majority, a member that ends.
@@ -43,11 +41,14 @@ package final class EtcdClient: Sendable {
   /// - Parameters:
   ///   - addresses: of its members' client interfaces; at least one.
   ///   - identity: as what they are shown who asks.
-  package init(_ addresses: [PeerAddress], as identity: HTTPClient.Identity = .init()) {
+  ///   - answerSeconds: how long each is waited for: one that has lost its leader says nothing for longer.
+  package init(
+    _ addresses: [PeerAddress], as identity: HTTPClient.Identity = .init(), answerSeconds: Int = 3
+  ) {
     members = addresses.map { address in
       var client = HTTPClient(address: address)
       client.connectSeconds = EtcdClient.connectSeconds
-      client.seconds = EtcdClient.answerSeconds
+      client.seconds = answerSeconds
       client.replyLimitBytes = EtcdClient.replyLimitBytes
       client.identity = identity
       return client

@@ -236,7 +236,7 @@ package struct Router: Sendable {
       throw problem
     }
     let caller = try admit(request, to: route, arguments)
-    try sendOn(request, route, arguments)
+    try sendOn(request, route, arguments, caller)
     var seen: Set<String> = []
     for (name, _) in target.query {
       guard
@@ -313,9 +313,9 @@ package struct Router: Sendable {
   }
 
   /// Lets those through who may use a route.
-  /// What another node of the fleet has is answered there.
+  /// What another node of the fleet has is answered there; to who may not use it, it is not there at all.
   private func sendOn(
-    _ request: HTTPRequest, _ route: Route, _ arguments: [String]
+    _ request: HTTPRequest, _ route: Route, _ arguments: [String], _ caller: Caller
   ) throws(Problem) {
     guard let name = arguments.first else { return }
     let found: ServiceError? =
@@ -323,12 +323,15 @@ package struct Router: Sendable {
         service.elsewhere(device: name)
       } else if route.template.hasPrefix("/v1/exports/{name}") {
         service.elsewhere(export: name)
-      } else { nil }
-    guard let found else { return }
+      } else {
+        nil
+      }
+    guard let found, case .text(let device)? = found.facts["device"],
+      caller.mayUse(device: device), case .text(let endpoint)? = found.facts["endpoint"],
+      let path = request.target.firstRange(of: "/v1/")
+    else { return }
     var problem = Problem(found)
-    if case .text(let endpoint)? = found.facts["endpoint"] {
-      problem.location = endpoint + request.target
-    }
+    problem.location = endpoint + request.target[path.lowerBound...]
     throw problem
   }
 

@@ -1,3 +1,4 @@
 internal import ArgumentParser
+internal import PloopTerminal
 
-PloopdCommand.main()
+PloopdCommand.main(CommandWords.own)

@@ -32,9 +32,9 @@ def eventually(what, seconds, condition):
 
 
 class Member:
-    def __init__(self, name, folder, client, peer):
+    def __init__(self, name, folder, client, peer, host):
         self.name, self.folder = name, f'{folder}/{name}'
-        self.url, self.peer = f'http://127.0.0.1:{client}', f'http://127.0.0.1:{peer}'
+        self.url, self.peer = f'http://{host}:{client}', f'http://127.0.0.1:{peer}'
         self.process = None
 
     def start(self, cluster):
@@ -68,10 +68,10 @@ class Member:
 
 
 class Etcd:
-    def __init__(self, folder, count=3):
+    def __init__(self, folder, count=3, host='127.0.0.1'):
         ports = free_ports(2 * count)
         self.members = [
-            Member(f'etcd{number}', folder, ports[2 * number], ports[2 * number + 1]) for number in range(count)]
+            Member(f'etcd{number}', folder, ports[2 * number], ports[2 * number + 1], host) for number in range(count)]
         self.cluster = ','.join(f'{member.name}={member.peer}' for member in self.members)
 
     @property

@@ -6,6 +6,7 @@ etcd loses its leader or ends. Guests that know what they wrote are at the disks
 Ends with 0, or with 1 and what was wrong; the folder is left then.
 """
 import contextlib
+import glob
 import os
 import random
 import re
@@ -19,6 +20,7 @@ import time
 import nbd
 
 from etcd import Etcd, OwnerHistory, eventually
+from network import BRIDGE, Network
 from nodes import Door, Gone, Hosts
 from guest import Guest, pattern
 
@@ -85,10 +87,10 @@ class Guests:
 
 
 @contextlib.contextmanager
-def fleet(count=3, seconds=4, options=()):
+def fleet(count=3, seconds=5, options=(), network=None):
     folder = tempfile.mkdtemp(prefix='ploopd-fleet-')
-    etcd = Etcd(folder)
-    hosts = Hosts(PROGRAM, folder, etcd, count, seconds, options)
+    etcd = Etcd(folder, host=BRIDGE if network else '127.0.0.1')
+    hosts = Hosts(PROGRAM, folder, etcd, count, seconds, options, *([network.inside] if network else []))
     try:
         etcd.start()
         hosts.start()
@@ -169,6 +171,7 @@ def test_kill():
                 guests.progress('vm1')
                 # He who comes back has it no more.
                 hosts.nodes[0].start()
+                eventually('he is in the fleet', 30, lambda: hosts.knows_all(hosts.nodes[0]))
                 assert hosts.server('vm1') is node
                 guests.progress('vm1')
                 guests.compare()
@@ -181,12 +184,15 @@ def test_restart():
     with fleet(seconds=20) as (hosts, _):
         hosts.make('vm1', hosts.nodes[0])
         with Guests(hosts, ['vm1']) as guests:
-            guests.progress('vm1')
-            hosts.nodes[0].kill()
-            hosts.nodes[0].start()
-            node, seconds = served_again(hosts, 'vm1', 15)
-            tell(f'  back: served by {node.name} after {seconds:.1f} s')
-            assert node is hosts.nodes[0]
+            for _ in range(3):
+                guests.progress('vm1')
+                hosts.nodes[0].kill()
+                hosts.nodes[0].start()
+                node, seconds = served_again(hosts, 'vm1', 15)
+                tell(f'  back: served by {node.name} after {seconds:.1f} s')
+                assert node is hosts.nodes[0]
+                # By itself it knows that nobody else has had it: nothing is copied.
+                assert node.devices()['vm1']['deltas'][-1]['path'] == 'main:vm1/root.hds'
             guests.progress('vm1')
             guests.compare()
 
@@ -289,6 +295,112 @@ def lets_in(node, device):
     except nbd.Error:
         return False
     return True
+
+
+def test_partition():
+    """A node that is cut off from etcd stops answering clients that reach it still, and has nothing to say when it is back."""
+    network = Network(Hosts.NAMES[:3])
+    try:
+        with fleet(network=network) as (hosts, _):
+            owner = hosts.nodes[0]
+            hosts.make('vm1', owner)
+            with Guests(hosts, ['vm1']) as guests:
+                guests.progress('vm1')
+                for _ in range(2):
+                    network.cut(owner.name)
+                    eventually('it serves nobody', hosts.seconds + 1, lambda: not lets_in(owner, 'vm1'))
+                    others = [node for node in hosts.nodes if node is not owner]
+                    node = eventually('another one serves it', hosts.seconds + TAKEOVER_SECONDS, lambda: next(
+                        (node for node in others if lets_in(node, 'vm1')), None))
+                    # Its guest is at the other one by now: what it has is compared with what it may have.
+                    guests.progress('vm1')
+                    network.cut(owner.name, False)
+                    eventually('it has given it up', 30, lambda: 'vm1' not in owner.devices())
+                    guests.progress('vm1')
+                    owner = node
+                guests.compare()
+    finally:
+        network.close()
+
+
+def test_clock():
+    """The clock of an owner is set by a day, there and back: its lease does not know, and neither do its guests."""
+    library = next(path for path in glob.glob('/usr/lib/*/faketime/libfaketimeMT.so.1'))
+    with fleet(seconds=6) as (hosts, _):
+        owner = hosts.nodes[0]
+        owner.end()
+        setting = f'{owner.folder}/clock'
+        set_clock(setting, '+0')
+        owner.environment = {
+            'LD_PRELOAD': library, 'FAKETIME_TIMESTAMP_FILE': setting, 'FAKETIME_NO_CACHE': '1',
+            'FAKETIME_DONT_FAKE_MONOTONIC': '1', 'FAKETIME_FORCE_MONOTONIC_FIX': '0'}
+        owner.start()
+        eventually('it is in the fleet', 30, lambda: hosts.knows_all(owner))
+        hosts.make('vm1', owner)
+        with Guests(hosts, ['vm1']) as guests:
+            guests.progress('vm1')
+            for step in ('+1d', '-1d', '+0'):
+                set_clock(setting, step)
+                began = time.monotonic()
+                # Longer than the lease: each renewal has to have met the other time.
+                while time.monotonic() - began < hosts.seconds + 2:
+                    guests.progress('vm1')
+            assert hosts.server('vm1') is owner
+            assert guests.guests['vm1'].losses == 0, 'the guest was disconnected'
+            guests.compare()
+
+
+def set_clock(path, text):
+    with open(f'{path}.new', 'w') as file:
+        file.write(f'{text}\n')
+    os.replace(f'{path}.new', path)
+
+
+def test_upgrade():
+    """One node after the other is ended and begun anew under guests: they see that they are disconnected, and nothing else."""
+    devices = ['vm1', 'vm2', 'vm3']
+    with fleet() as (hosts, _):
+        for device, node in zip(devices, hosts.nodes):
+            hosts.make(device, node)
+        with Guests(hosts, devices) as guests:
+            for device in devices:
+                guests.progress(device)
+            for node in hosts.nodes:
+                node.end()
+                start = time.monotonic()
+                eventually('all are served', 20, lambda: all(hosts.server(device) for device in devices))
+                tell(f'  without {node.name}: all are served after {time.monotonic() - start:.1f} s')
+                for device in devices:
+                    guests.progress(device)
+                node.start()
+                eventually(f'{node.name} is back', 30, lambda node=node: hosts.knows_all(node))
+            guests.compare()
+
+
+def fio(node, device, *options):
+    return [
+        'fio', '--name=x', '--ioengine=nbd', f'--uri=nbd+unix:///{device}?socket={node.nbd_path}', '--bs=16k',
+        '--size=12m', '--verify=crc32c', '--iodepth=8', '--output-format=terse', *options]
+
+
+def test_fio():
+    """An owner is killed under fio; what fio has written and flushed before it finds again at the next owner."""
+    with fleet() as (hosts, _):
+        owner = hosts.nodes[0]
+        hosts.make('vm1', owner)
+        subprocess.run(fio(owner, 'vm1', '--rw=randwrite', '--do_verify=0', '--end_fsync=1'), check=True, capture_output=True)
+        # Beyond what was flushed, so that it is known what has to be there.
+        under_way = subprocess.Popen(
+            fio(owner, 'vm1', '--rw=randwrite', '--offset=12m', '--size=4m', '--time_based', '--runtime=600', '--do_verify=0'),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client = eventually('fio is at work', 30, lambda: any(
+            client['requests'] > 100 for export in owner.call('GET', '/v1/exports')['items'] for client in export['clients']))
+        assert client
+        owner.kill()
+        assert under_way.wait(60) != 0, 'fio has not noticed'
+        node, seconds = served_again(hosts, 'vm1', hosts.seconds + TAKEOVER_SECONDS)
+        tell(f'  killed under fio: served by {node.name} after {seconds:.1f} s')
+        subprocess.run(fio(node, 'vm1', '--rw=randread', '--verify_only'), check=True, capture_output=True)
 
 
 def test_placement():

@@ -70,13 +70,15 @@ class Node(Daemon):
 
 
 class Hosts:
-    def __init__(self, program, folder, etcd, count=3, seconds=4, options=()):
+    NAMES = [f'host-{letter}' for letter in 'abcdefgh']
+
+    def __init__(self, program, folder, etcd, count=3, seconds=5, options=(), inside=lambda name: ()):
         self.images = f'{folder}/images'
         os.makedirs(self.images, exist_ok=True)
         self.seconds = seconds
         self.nodes = [
-            Node(program, folder, self.images, f'host-{"abcdefgh"[number]}', etcd.urls, seconds, options)
-            for number in range(count)]
+            Node(program, folder, self.images, name, etcd.urls, seconds, options, inside(name))
+            for name in self.NAMES[:count]]
 
     def start(self):
         for node in self.nodes:

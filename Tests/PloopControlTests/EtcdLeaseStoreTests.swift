@@ -111,12 +111,15 @@ struct EtcdLeaseStoreTests {
     var job = JobRecord(
       id: "01J", type: "compact", device: "vm1", parameters: ["x": .number(1)], phases: ["a"],
       priority: 5, after: [], limits: JobLimits(), labels: [:], createdAt: 1)
-    try store.keep(job, of: "vm1")
+    #expect(try store.keep(job, of: "vm1", at: epoch))
     #expect(try store.jobs(of: "vm1") == [job])
-    try store.remove(job: "01J", of: "vm1")
+    #expect(try !store.keep(job, of: "vm1", at: epoch - 1), "another owner's")
+    #expect(try !store.remove(job: "01J", of: "vm1", at: epoch - 1))
+    #expect(try store.jobs(of: "vm1") == [job])
+    #expect(try store.remove(job: "01J", of: "vm1", at: epoch))
     #expect(try store.jobs(of: "vm1") == [])
     job.id = "01K"
-    try store.keep(job, of: "vm1")
+    #expect(try store.keep(job, of: "vm1", at: epoch))
     #expect(
       try store.release("vm1", Ownership(node: "a", lease: lease, epoch: epoch), leaving: nil)
         != nil)

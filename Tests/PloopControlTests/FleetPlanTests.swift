@@ -22,11 +22,12 @@ struct FleetPlanTests {
   }
 
   static func device(
-    _ id: String, labels: [String: String] = [:], autostart: Bool = true
+    _ id: String, labels: [String: String] = [:], autostart: Bool = true,
+    _ state: FleetEntry.State = .serving
   ) -> FleetDevice {
     FleetDevice(
       FleetEntry(
-        record: record(id, labels: labels, autostart: autostart), state: .serving, node: "a",
+        record: record(id, labels: labels, autostart: autostart), state: state, node: "a",
         epoch: 1))
   }
 
@@ -121,8 +122,11 @@ struct FleetPlanTests {
     #expect(try Self.actions(of: "a", view, busy: ["vm1"]) == [])
     #expect(try Self.actions(of: "a", view, settledAt: ["vm1": 11]) == [], "the view is old")
     #expect(try Self.actions(of: "a", view, lease: .some(nil)) == [], "no lease")
-    view.apply([.device("vm1", Self.device("vm1", autostart: false))], at: 11)
+    view.apply([.device("vm1", Self.device("vm1", autostart: false, .closed))], at: 11)
     #expect(try Self.actions(of: "a", view) == [])
+    // Its owner has gone without a word: it was being served.
+    view.apply([.device("vm1", Self.device("vm1", autostart: false))], at: 12)
+    #expect(try Self.actions(of: "a", view) == [.acquire("vm1")])
     view = Self.view([Self.node("a", capacity: 0)], ["vm1"])
     #expect(try Self.actions(of: "a", view) == [], "no room")
   }

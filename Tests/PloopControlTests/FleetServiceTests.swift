@@ -15,21 +15,23 @@ struct FleetServiceTests {
     let folder: TemporaryFolder
     let leases = MemoryLeases()
     private(set) var services: [String: Service] = [:]
+    private var settings: [String: FleetSettings] = [:]
 
     var images: String { "\(folder.path)/images" }
 
     init(
-      _ names: [String] = ["a", "b"], hasSharedLocks: Bool = false,
+      _ names: [String] = ["a", "b"], hasSharedLocks: Bool = false, leaseSeconds: Int = 60,
       _ change: (String, inout FleetSettings) -> Void = { _, _ in }
     ) throws {
       folder = try TemporaryFolder()
       try Tool.shell("mkdir -p '\(images)'")
       for name in names {
         var settings = FleetSettings(node: FleetPlanTests.node(name))
-        settings.leaseSeconds = 4
+        settings.leaseSeconds = leaseSeconds
         settings.hasSharedLocks = hasSharedLocks
         change(name, &settings)
-        try start(name, settings)
+        self.settings[name] = settings
+        try start(name)
       }
       for service in services.values {
         let fleet = try #require(service.fleet)
@@ -39,7 +41,34 @@ struct FleetServiceTests {
 
     deinit { for service in services.values { _ = service.stop(until: .after(seconds: 20)) } }
 
-    private func start(_ name: String, _ settings: FleetSettings) throws {
+    func stop(_ name: String) throws {
+      #expect(try self[name].stop(until: .after(seconds: 60)))
+      services[name] = nil
+    }
+
+    /// The state of a service that was stopped, once it has let go of it.
+    func freedStore(of name: String) throws -> Store {
+      var store: Store?
+      try Self.becomes("the state is free") {
+        store = try? Store(path: "\(folder.path)/\(name)")
+        return store != nil
+      }
+      return try #require(store)
+    }
+
+    /// With the state of its life before, if there was one; whoever had that lets go of it in his own time.
+    func start(_ name: String) throws {
+      let settings = try #require(settings[name])
+      let deadline = Deadline.after(seconds: 60)
+      while true {
+        do { return try begin(name, settings) } catch let error as ServiceError {
+          guard error.code == .imageInUse, !deadline.hasPassed else { throw error }
+          poll(nil, 0, 20)
+        }
+      }
+    }
+
+    private func begin(_ name: String, _ settings: FleetSettings) throws {
       let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
       var configuration = Service.Configuration()
       if let bytes = IndexBudget.bytes { configuration.indexCacheBytes = bytes }
@@ -75,6 +104,13 @@ struct FleetServiceTests {
       _ = try await self[name].attach(request, keeping: nil)
     }
 
+    /// A node hears nothing any more, and its own time is over as well.
+    func silence(_ name: String) throws {
+      leases.cut(off: name)
+      leases.expire(name)
+      try #require(try self[name].fleet?.state.withLock { $0.lease }).void()
+    }
+
     func state(of id: String, at name: String) throws -> DeviceState? {
       let controller = try self[name].state.withLock { $0.devices[id] }
       return controller.map { Service.state(of: $0.now) }
@@ -107,7 +143,7 @@ struct FleetServiceTests {
     #expect(b.elsewhere(export: "vm1")?.holder?.id == "a")
     #expect(try hosts["a"].elsewhere(device: "vm1") == nil)
     #expect(
-      try await Self.code { try await hosts.make("vm1", on: "b") } == "device-owned-elsewhere")
+      try await Self.code { try await hosts.make("vm1", on: "b") } == "device-exists")
     #expect(try hosts.state(of: "vm1", at: "b") == nil)
     // What is forgotten is free again.
     try await hosts["a"].detach("vm1", mode: .hard, ifRevision: nil)
@@ -130,6 +166,7 @@ struct FleetServiceTests {
     let job = try await a.addJob(JobRequest(type: "compact", device: "vm1"), keeping: nil)
     let moved = try await a.move("vm1", to: "b", ifRevision: nil)
     #expect(moved.state == .online && moved.node.name == "b")
+    try Hosts.becomes("it is there") { try hosts.state(of: "vm1", at: "b") == .online }
     #expect(try hosts.state(of: "vm1", at: "a") == nil)
     #expect(try hosts.read("vm1", at: "b") == 7)
     let b = try hosts["b"]
@@ -138,6 +175,7 @@ struct FleetServiceTests {
     #expect(try await Self.code { _ = try await a.job(job.record.id) } == "job-not-found")
     // And back again.
     #expect(try await b.move("vm1", to: "a", ifRevision: nil).state == .online)
+    try Hosts.becomes("it is there") { try hosts.state(of: "vm1", at: "a") == .online }
     #expect(try hosts.read("vm1", at: "a") == 7)
   }
 
@@ -173,7 +211,7 @@ struct FleetServiceTests {
 
   @Test("who is cut off for a moment serves again; changes are refused meanwhile")
   func outage() async throws {
-    let hosts = try Hosts(["a"])
+    let hosts = try Hosts(["a"], leaseSeconds: 6)
     try await hosts.make("vm1", on: "a")
     let a = try hosts["a"]
     let fleet = try #require(a.fleet)
@@ -207,8 +245,7 @@ struct FleetServiceTests {
     let door = try #require(try hosts["a"].table.entry("vm1")?.door)
     let old = "\(hosts.images)/vm1/root.hds"
     // Silent, and his lease runs out; his locks are held as before.
-    hosts.leases.cut(off: "a")
-    hosts.leases.expire("a")
+    try hosts.silence("a")
     try Hosts.becomes("b serves it") { try hosts.state(of: "vm1", at: "b") == .online }
     #expect(try hosts.read("vm1", at: "b") == 7)
     let top = try #require(try hosts["b"].controller("vm1").now.record?.deltas.last?.path)
@@ -223,6 +260,7 @@ struct FleetServiceTests {
     #expect(try hosts.read("vm1", at: "b") == 8)
     // A move from here on is one like any other.
     #expect(try await hosts["b"].move("vm1", to: "a", ifRevision: nil).state == .online)
+    try Hosts.becomes("it is there") { try hosts.state(of: "vm1", at: "a") == .online }
     #expect(try hosts.read("vm1", at: "a") == 8)
   }
 
@@ -249,13 +287,54 @@ struct FleetServiceTests {
     let folder = try ImageFolder(path: "\(hosts.images)/vm1")
     try IntentFile(beside: DescriptorFile(in: folder)).begin(
       ChainIntent(.merge, device: "vm1", snapshot: .random(), files: []))
-    hosts.leases.cut(off: "a")
-    hosts.leases.expire("a")
+    try hosts.silence("a")
     try Hosts.becomes("b has it") { try hosts.state(of: "vm1", at: "b") == .failed }
-    guard case .failed(let error) = try hosts["b"].controller("vm1").now.phase else { return }
+    guard case .failed(let error) = try hosts["b"].controller("vm1").now.phase else {
+      throw Tool.Failure(description: "it has not failed")
+    }
     #expect(error.code == .takeoverUndecided)
     #expect(try folder.names().allSatisfy { !$0.contains(".e") })
     #expect(hosts.leases.state.withLock { $0.entries["vm1"]?.state } == .failed)
+  }
+
+  @Test("who comes back believes the fleet, and not what he has written down himself")
+  func comingBack() async throws {
+    let hosts = try Hosts()
+    try await hosts.make("vm1", on: "a")
+    try await hosts.make("vm2", on: "a")
+    try hosts.stop("a")
+    for id in ["vm1", "vm2"] {
+      try Hosts.becomes("b serves \(id)") { try hosts.state(of: id, at: "b") == .online }
+    }
+    try await hosts["b"].detach("vm1", mode: .hard, ifRevision: nil)
+    try hosts.start("a")
+    let fleet = try #require(try hosts["a"].fleet)
+    try Hosts.becomes("a knows b") { fleet.view.node(having: "vm2")?.name == "b" }
+    #expect(try hosts.state(of: "vm1", at: "a") == nil)
+    #expect(hosts.leases.state.withLock { $0.entries.keys.sorted() } == ["vm2"])
+  }
+
+  @Test("a host that had disks for itself brings them in, once")
+  func joining() async throws {
+    let hosts = try Hosts(["a"])
+    // As before it was in a fleet: a record, and no word of it outside.
+    try await hosts.make("vm1", on: "a")
+    let record = try #require(try hosts["a"].controller("vm1").now.record)
+    try hosts.stop("a")
+    hosts.leases.state.update { state in
+      let gone = state.keep(nil, of: "vm1")
+      state.change([gone])
+    }
+    do {
+      let store = try hosts.freedStore(of: "a")
+      try store.save(record)
+      try store.folder.unlink("fleet.joined")
+    }
+    try hosts.start("a")
+    try Hosts.becomes("it is served") { try hosts.state(of: "vm1", at: "a") == .online }
+    let a = try hosts["a"]
+    try Hosts.becomes("it has joined") { a.hasJoined }
+    #expect(hosts.leases.state.withLock { $0.entries["vm1"]?.record.uuid } == record.uuid)
   }
 
   @Test("who ends in order has his disks be served by the others at once")

@@ -151,15 +151,23 @@ struct MemoryLeaseStore: LeaseStore {
     try asking { $0.entries[device] }
   }
 
-  func keep(_ job: JobRecord, of device: String) throws(LeaseError) {
+  func keep(
+    _ job: JobRecord, of device: String, at epoch: UInt64
+  ) throws(LeaseError) -> Bool {
     try asking { state in
+      guard state.view.owners[device]?.epoch == epoch else { return false }
       state.jobs[device, default: []].removeAll { $0.id == job.id }
       state.jobs[device, default: []].append(job)
+      return true
     }
   }
 
-  func remove(job: String, of device: String) throws(LeaseError) {
-    try asking { $0.jobs[device, default: []].removeAll { $0.id == job } }
+  func remove(job: String, of device: String, at epoch: UInt64) throws(LeaseError) -> Bool {
+    try asking { state in
+      guard state.view.owners[device]?.epoch == epoch else { return false }
+      state.jobs[device, default: []].removeAll { $0.id == job }
+      return true
+    }
   }
 
   func jobs(of device: String) throws(LeaseError) -> [JobRecord] {
@@ -169,7 +177,7 @@ struct MemoryLeaseStore: LeaseStore {
   func list() throws(LeaseError) -> FleetView {
     try asking { state in
       var view = state.view
-      view.revision = state.revision
+      view.apply([], at: state.revision)
       return view
     }
   }

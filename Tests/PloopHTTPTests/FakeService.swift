@@ -486,7 +486,7 @@ final class FakeService: ServiceAPI {
       : ServiceError(
         .deviceOwnedElsewhere, "the node host-b has it",
         holder: ServiceError.Holder(kind: "node", id: "host-b"),
-        facts: ["endpoint": .text(Self.node.endpoint)])
+        facts: ["device": .text(device), "endpoint": .text(Self.node.endpoint)])
   }
 
   func elsewhere(export: String) -> ServiceError? { elsewhere(device: export) }

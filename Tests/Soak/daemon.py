@@ -42,7 +42,7 @@ class Daemon:
             '--root', f'servers={folder}/servers',
             '--http-socket', self.api_path, '--http-listen', 'none', '--nbd-socket', self.nbd_path,
             '--nbd-listen', 'none', '--log-level', 'notice']
-        self.process = None
+        self.process, self.environment = None, {}
         # Where it says that it is ready, as a supervisor has it (man 3 sd_notify).
         self.news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.news.bind(f'{folder}/notify')
@@ -57,7 +57,8 @@ class Daemon:
         with self.lock:
             log = open(f'{self.folder}/log', 'ab')
             self.process = subprocess.Popen(
-                self.arguments, stdout=log, stderr=log, env={**os.environ, 'NOTIFY_SOCKET': f'{self.folder}/notify'})
+                self.arguments, stdout=log, stderr=log, env={
+                    **os.environ, 'NOTIFY_SOCKET': f'{self.folder}/notify', **self.environment})
             log.close()
             self.starts += 1
             self.await_ready()

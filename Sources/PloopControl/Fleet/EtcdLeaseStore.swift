@@ -130,25 +130,31 @@ struct EtcdLeaseStore: LeaseStore {
 
   // MARK: Jobs
 
-  func keep(_ job: JobRecord, of device: String) throws(LeaseError) {
+  func keep(
+    _ job: JobRecord, of device: String, at epoch: UInt64
+  ) throws(LeaseError) -> Bool {
     let bytes = try Self.bytes(of: job)
-    try asking { () throws(EtcdError) in
-      _ = try client.transact(
-        if: [.exists(Self.devices + device)],
-        [.put("\(Self.jobs)\(device)/\(job.id)", bytes, lease: 0)])
+    return try asking { () throws(EtcdError) in
+      try client.transact(
+        if: [.written(Self.owners + device, at: epoch)],
+        [.put("\(Self.jobs)\(device)/\(job.id)", bytes, lease: 0)]
+      ).isDone
     }
   }
 
-  func remove(job: String, of device: String) throws(LeaseError) {
+  func remove(job: String, of device: String, at epoch: UInt64) throws(LeaseError) -> Bool {
     try asking { () throws(EtcdError) in
-      _ = try client.transact(if: [], [.delete("\(Self.jobs)\(device)/\(job)")])
+      try client.transact(
+        if: [.written(Self.owners + device, at: epoch)],
+        [.delete("\(Self.jobs)\(device)/\(job)")]
+      ).isDone
     }
   }
 
   func jobs(of device: String) throws(LeaseError) -> [JobRecord] {
     try asking { () throws(EtcdError) in
-      try client.values(under: "\(Self.jobs)\(device)/").values.map {
-        (value) throws(EtcdError) in try Self.value(of: value)
+      try client.values(under: "\(Self.jobs)\(device)/").values.compactMap {
+        try? Self.value(of: $0)
       }
     }
   }
@@ -158,7 +164,7 @@ struct EtcdLeaseStore: LeaseStore {
   func list() throws(LeaseError) -> FleetView {
     try asking { () throws(EtcdError) in
       let (values, revision) = try client.values(under: Self.prefix)
-      var view = FleetView()
+      var view = FleetView(revision: revision)
       view.apply(values.compactMap { Self.change($0.key, $0) }, at: revision)
       return view
     }

@@ -34,6 +34,9 @@ package final class Fleet: Sendable {
     /// Devices that this node has given away, and the revision from which on a view knows that.
     var settledAt: [String: UInt64] = [:]
     var unownedSince: [String: UInt64] = [:]
+    /// Devices of which something did not succeed: how often, and from when on it is tried again.
+    var delays: [String: (count: Int, until: UInt64)] = [:]
+    var isSettlingIn = false
     /// What this node had for itself before it was in a fleet, and what the fleet may not know yet.
     var brought: [String: DeviceRecord] = [:]
     var isFenced = false
@@ -46,6 +49,7 @@ package final class Fleet: Sendable {
   /// How long one call watches: a member that has gone without a word is noticed then.
   private static let watchSeconds = 20
   private static let leaseFile = "fleet.lease"
+  private static let longestDelaySeconds: UInt64 = 30
 
   package let settings: FleetSettings
   let store: any LeaseStore
@@ -226,29 +230,57 @@ package final class Fleet: Sendable {
   /// Brings devices into the fleet that it does not know yet.
   func bring(_ records: [DeviceRecord]) {
     state.withLock { state in
-      for record in records where record.autostart { state.brought[record.id] = record }
+      for record in records { state.brought[record.id] = record }
     }
   }
 
-  /// What the fleet knows already it knows better.
-  private func settleIn() {
-    let (view, lease, brought) = state.withLock { ($0.view, $0.lease, $0.brought) }
-    guard let view, let lease, lease.isHeld else { return }
-    for (id, record) in brought {
-      do throws(LeaseError) {
-        if view.devices[id] == nil,
-          let epoch = try store.acquire(id, for: node.name, under: lease.id)
-        {
-          let entry = FleetEntry(
-            record: record, state: record.isAttached ? .serving : .closed, node: node.name,
-            epoch: epoch)
-          guard try store.keep(entry, of: id) else { continue }
+  /// What is brought is told, one after the other, and is the fleet's from then on.
+  private func settleIn(_ service: Service) {
+    let brought = state.withLock { state -> [String: DeviceRecord]? in
+      guard state.view != nil, state.lease?.isHeld == true, !state.isSettlingIn,
+        !state.brought.isEmpty
+      else { return nil }
+      state.isSettlingIn = true
+      return state.brought
+    }
+    guard let brought else { return }
+    service.engine.submit { [self] in
+      service.engine.aside {
+        for (id, record) in brought.sorted(by: { $0.key < $1.key }) {
+          guard isTold(record, service) else { break }
+          state.withLock { $0.brought[id] = nil }
         }
-        state.withLock { $0.brought[id] = nil }
-      } catch {
-        complain(error.detail)
-        return
+        if state.withLock({ $0.brought.isEmpty }) { service.hasJoinedFleet() }
+        state.withLock { $0.isSettlingIn = false }
       }
+    }
+  }
+
+  /// - Returns: false when etcd does not answer.
+  private func isTold(_ record: DeviceRecord, _ service: Service) -> Bool {
+    do throws(LeaseError) {
+      guard let lease = state.withLock({ $0.lease }) else { return false }
+      if let known = try store.entry(of: record.id) {
+        if known.record.uuid == record.uuid {
+          service.forgetRecord(record.id)
+        } else {
+          log.error(
+            "a device of this node is not in the fleet, which has another one of its id",
+            metadata: ["device": "\(record.id)", "uuid": "\(record.uuid)"])
+        }
+        return true
+      }
+      guard let epoch = try store.acquire(record.id, for: node.name, under: lease.id) else {
+        return true
+      }
+      let entry = FleetEntry(
+        record: record, state: record.isAttached ? .serving : .closed, node: node.name,
+        epoch: epoch)
+      if try store.keep(entry, of: record.id) { service.forgetRecord(record.id) }
+      return true
+    } catch {
+      complain(error.detail)
+      return false
     }
   }
 
@@ -256,13 +288,15 @@ package final class Fleet: Sendable {
   private func act(_ service: Service) {
     let seen = state.withLock { $0.changes }
     keepFence(service)
-    settleIn()
+    settleIn(service)
     let actions = state.withLock { state -> [FleetPlan.Action] in
       guard let view = state.view, !service.isStopping else { return [] }
       let isHeld = state.lease?.isHeld == true
+      let now = bootNanoseconds()
+      let resting = state.delays.filter { $0.value.until > now }.keys
       let plan = FleetPlan(
         node: node, lease: isHeld ? state.lease?.id : nil, view: view, claims: state.claims,
-        busy: state.busy, settledAt: state.settledAt, now: bootNanoseconds())
+        busy: state.busy.union(resting), settledAt: state.settledAt, now: now)
       state.settledAt = state.settledAt.filter { $0.value > view.revision }
       // A lease that may come back is no reason to abandon anything.
       let actions = plan.actions(&state.unownedSince).filter { action in
@@ -295,50 +329,63 @@ package final class Fleet: Sendable {
   private func begin(_ action: FleetPlan.Action, _ service: Service) {
     service.engine.submit { [self] in
       service.engine.aside {
-        carryOut(action, service)
+        let isDone = carryOut(action, service)
         state.update { state in
           state.busy.remove(action.device)
+          if isDone {
+            state.delays[action.device] = nil
+          } else {
+            let count = min(state.delays[action.device]?.count ?? 0, 5)
+            let seconds = min(Fleet.longestDelaySeconds, 1 << UInt64(count))
+            state.delays[action.device] = (count + 1, bootNanoseconds() + seconds * 1_000_000_000)
+          }
           state.changes += 1
         }
       }
     }
   }
 
-  private func carryOut(_ action: FleetPlan.Action, _ service: Service) {
-    switch action {
-    case .abandon(let device):
-      guard service.abandon(device) else { return }
-      state.withLock { $0.claims[device] = nil }
-    case .take(let device, let ownership): take(device, ownership, service)
-    case .acquire(let device):
-      do throws(LeaseError) {
+  /// - Returns: false for what is to be tried again, and not at once.
+  private func carryOut(_ action: FleetPlan.Action, _ service: Service) -> Bool {
+    do throws(LeaseError) {
+      switch action {
+      case .abandon(let device):
+        guard service.abandon(device) else { return false }
+        state.withLock { $0.claims[device] = nil }
+        return true
+      case .take(let device, let ownership): return try take(device, ownership, service)
+      case .acquire(let device):
         guard let lease = state.withLock({ $0.lease }),
           let epoch = try store.acquire(device, for: node.name, under: lease.id)
-        else { return }
-        take(device, Ownership(node: node.name, lease: lease.id, epoch: epoch), service)
-      } catch {
-        log.warning(
-          "a device was not taken", metadata: ["device": "\(device)", "reason": "\(error.detail)"])
+        else { return true }
+        return try take(
+          device, Ownership(node: node.name, lease: lease.id, epoch: epoch), service)
       }
+    } catch {
+      log.warning(
+        "a device was not taken",
+        metadata: ["device": "\(action.device)", "reason": "\(error.detail)"])
+      return false
     }
   }
 
-  private func take(_ device: String, _ ownership: Ownership, _ service: Service) {
-    do throws(LeaseError) {
-      // What was heard may be old: an image is touched by who has it now.
-      guard try store.owner(of: device) == ownership else { return }
-      guard let entry = try store.entry(of: device) else {
-        // Of an attach that has come to nothing.
-        _ = try store.release(device, ownership, leaving: nil)
-        return
-      }
-      let jobs = try store.jobs(of: device)
-      state.withLock { $0.claims[device] = ownership }
-      service.take(device, entry, ownership, jobs)
-    } catch {
-      log.warning(
-        "a device was not taken", metadata: ["device": "\(device)", "reason": "\(error.detail)"])
+  private func take(
+    _ device: String, _ ownership: Ownership, _ service: Service
+  ) throws(LeaseError) -> Bool {
+    // What was heard may be old: an image is touched by who has it now.
+    guard try store.owner(of: device) == ownership else { return true }
+    guard let entry = try store.entry(of: device) else {
+      // Of an attach that has come to nothing.
+      _ = try store.release(device, ownership, leaving: nil)
+      return true
     }
+    let jobs = try store.jobs(of: device)
+    state.withLock { $0.claims[device] = ownership }
+    guard service.take(device, entry, ownership, jobs) else {
+      state.withLock { $0.claims[device] = nil }
+      return false
+    }
+    return true
   }
 
   // MARK: For the service
@@ -348,7 +395,7 @@ package final class Fleet: Sendable {
 
   /// Makes a device this node's, for one that is about to come into being.
   ///
-  /// - Throws: `device-owned-elsewhere`, `device-exists`, `fleet-unreachable`.
+  /// - Throws: `device-exists`, `fleet-unreachable`.
   func claim(_ device: String) throws(ServiceError) {
     let id = try requireLease()
     let isFree = state.withLock { state in
@@ -362,18 +409,17 @@ package final class Fleet: Sendable {
     try asking { () throws(LeaseError) in
       guard let epoch = try store.acquire(device, for: node.name, under: id) else { return false }
       let ownership = Ownership(node: node.name, lease: id, epoch: epoch)
-      if let entry = try store.entry(of: device), entry.record.autostart {
+      if let entry = try store.entry(of: device) {
+        // Somebody's who has gone: it is taken over as it is.
         _ = try store.release(device, ownership, leaving: entry)
         return false
       }
       state.withLock { $0.claims[device] = ownership }
       return true
     } orElse: {
-      guard let other = view.node(having: device) else {
-        return ServiceError(
-          .deviceExists, "the device \(device) is in the fleet already", errno: "EEXIST")
-      }
-      return Fleet.elsewhere(device, other)
+      ServiceError(
+        .deviceExists, "the device \(device) is in the fleet already", errno: "EEXIST",
+        holder: view.owners[device].map { ServiceError.Holder(kind: "node", id: $0.node) })
     }
   }
 
@@ -381,12 +427,12 @@ package final class Fleet: Sendable {
     ServiceError(
       .deviceOwnedElsewhere, "the node \(node.name) has the device \(device)",
       holder: ServiceError.Holder(kind: "node", id: node.name),
-      facts: ["endpoint": .text(node.endpoint)])
+      facts: ["device": .text(device), "endpoint": .text(node.endpoint)])
   }
 
   /// Tells the fleet what a device is now.
   ///
-  /// - Throws: `device-owned-elsewhere` for one that this node has no more, `fleet-unreachable`.
+  /// - Throws: `fleet-unreachable`, also for one that this node has no more.
   func publish(
     _ record: DeviceRecord, as entryState: FleetEntry.State, reason: String? = nil
   ) throws(ServiceError) {
@@ -401,11 +447,22 @@ package final class Fleet: Sendable {
   }
 
   private func lost(_ device: String) -> ServiceError {
-    view.node(having: device).map { Fleet.elsewhere(device, $0) }
-      ?? ServiceError(
-        .deviceOwnedElsewhere, "the device \(device) is this node's no more",
-        remedy: "ask GET /v1/nodes who has it")
+    ServiceError(
+      .fleetUnreachable, "the device \(device) is this node's no more",
+      remedy: "ask again, and follow to the node that has it")
   }
+
+  /// Whether no other device of the fleet has an export of this name, as far as is known here.
+  func requireFree(export name: String, for device: String) throws(ServiceError) {
+    let other = view.devices.first { $0.key != device && $0.value.exports.contains(name) }?.key
+    guard let other else { return }
+    throw ServiceError(
+      .exportExists, "the export \(name) exists, for the device \(other) of the fleet",
+      errno: "EEXIST", holder: .init(kind: "device", id: other))
+  }
+
+  /// Nobody knows whose a device is by now: it is forgotten here, and taken again if it is this node's.
+  func drop(_ device: String) { state.withLock { $0.claims[device] = nil } }
 
   /// Gives a device up.
   ///
@@ -468,8 +525,10 @@ package final class Fleet: Sendable {
   }
 
   /// Waits until nothing is being taken or given up; call it when nothing begins any more.
-  func settle(until deadline: Deadline) {
-    _ = state.wait(until: deadline) { $0.busy.isEmpty ? true : nil }
+  ///
+  /// - Returns: false when something still is.
+  func settle(until deadline: Deadline) -> Bool {
+    state.wait(until: deadline) { $0.busy.isEmpty ? true : nil } ?? false
   }
 
   static func noNode(_ name: String) -> ServiceError {
@@ -479,7 +538,8 @@ package final class Fleet: Sendable {
   /// Waits until a device's owner says what has become of it.
   func awaitAnswer(of device: String, _ epoch: UInt64, until deadline: Deadline) -> FleetDevice? {
     state.wait(until: deadline) { state in
-      guard let known = state.view?.devices[device], known.epoch >= epoch else { return nil }
+      guard let known = state.view?.devices[device], known.epoch >= epoch, known.state != .taking
+      else { return nil }
       return known
     }
   }
@@ -499,21 +559,26 @@ package final class Fleet: Sendable {
 
   /// A job that is in the queue, or goes on, goes with its device.
   func keep(_ job: JobRecord) throws(ServiceError) {
-    guard let device = job.device, claim(of: device) != nil else { return }
+    guard let device = job.device, let claim = claim(of: device) else { return }
     try asking { () throws(LeaseError) in
-      try store.keep(job, of: device)
-      return true
+      try store.keep(job, of: device, at: claim.epoch)
     } orElse: {
       lost(device)
     }
   }
 
-  /// A job that is over.
-  func end(_ job: JobRecord) {
-    guard let device = job.device, claim(of: device) != nil else { return }
-    do throws(LeaseError) { try store.remove(job: job.id, of: device) } catch {
+  /// What has become of a job: another node goes on from there, or does it again where that was not heard.
+  func note(_ job: JobRecord) {
+    guard let device = job.device, let claim = claim(of: device) else { return }
+    do throws(LeaseError) {
+      if job.state.isFinal {
+        _ = try store.remove(job: job.id, of: device, at: claim.epoch)
+      } else {
+        _ = try store.keep(job, of: device, at: claim.epoch)
+      }
+    } catch {
       log.warning(
-        "the fleet does not know that a job is over; another node would do it again",
+        "the fleet does not know what has become of a job",
         metadata: ["job": "\(job.id)", "reason": "\(error.detail)"])
     }
   }

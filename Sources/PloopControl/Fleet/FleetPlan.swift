@@ -35,23 +35,23 @@ struct FleetPlan {
       return actions
     }
     var room = FleetPlan.actionLimit - busy.count
-    for (device, owner) in view.owners.sorted(by: { $0.key < $1.key })
-    where owner.lease == lease && claims[device] == nil && isKnown(device) && room > 0 {
+    for device in view.devices(under: lease).sorted()
+    where claims[device] == nil && isKnown(device) && room > 0 {
+      guard let owner = view.owners[device] else { continue }
       actions.append(.take(device, owner))
       room -= 1
     }
-    let loads = view.loads
     var unowned: [String: UInt64] = [:]
-    var load = loads[node.name, default: 0]
-    for (name, device) in view.devices.sorted(by: { $0.key < $1.key })
-    where device.autostart && view.owners[name] == nil && claims[name] == nil {
+    var load = view.loads[node.name, default: 0]
+    for name in view.unowned.sorted() where claims[name] == nil {
+      guard let device = view.devices[name] else { continue }
       let since = unownedSince[name] ?? now
       unowned[name] = since
       guard room > 0, load < node.capacity, isKnown(name) else { continue }
       let ranking = Placement.ranking(
-        of: name, wanting: device.wanted, among: view.nodes.values, loads: loads)
+        of: name, wanting: device.wanted, among: view.nodes.values, loads: view.loads)
       guard let place = ranking.firstIndex(where: { $0.name == node.name }),
-        now - since >= UInt64(place) * FleetPlan.turnNanoseconds
+        now - min(since, now) >= UInt64(clamping: place) * FleetPlan.turnNanoseconds
       else { continue }
       actions.append(.acquire(name))
       room -= 1

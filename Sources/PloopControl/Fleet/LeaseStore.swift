@@ -33,6 +33,8 @@ struct Ownership: Sendable, Equatable {
 /// What the fleet knows of a device, whoever has it: enough for another node to serve it.
 struct FleetEntry: Codable, Sendable, Equatable {
   enum State: String, Codable, Sendable {
+    /// Its owner has it, and is about to open its image.
+    case taking
     case serving
     /// Its image was closed by its last owner.
     case closed
@@ -52,7 +54,8 @@ struct FleetEntry: Codable, Sendable, Equatable {
 /// The part of an entry by which it is decided who is to have the device.
 struct FleetDevice: Sendable, Equatable {
   var state: FleetEntry.State
-  var autostart: Bool
+  /// Whether somebody is to have it: also what was not to come back by itself, if its owner has gone without a word.
+  var isWanted: Bool
   /// What a node's labels have to be.
   var wanted: [String: String]
   var exports: [String]
@@ -61,7 +64,7 @@ struct FleetDevice: Sendable, Equatable {
 
   init(_ entry: FleetEntry) {
     state = entry.state
-    autostart = entry.record.autostart
+    isWanted = entry.record.autostart || entry.state != .closed
     wanted = Placement.wanted(by: entry.record.labels)
     exports = entry.record.exports.map(\.name)
     epoch = entry.epoch
@@ -127,8 +130,11 @@ protocol LeaseStore: Sendable {
   func entry(of device: String) throws(LeaseError) -> FleetEntry?
 
   /// Jobs go with their device, for as long as they are not over.
-  func keep(_ job: JobRecord, of device: String) throws(LeaseError)
-  func remove(job: String, of device: String) throws(LeaseError)
+  ///
+  /// - Returns: false when the device is somebody else's by now; so it is with the next one.
+  func keep(_ job: JobRecord, of device: String, at epoch: UInt64) throws(LeaseError) -> Bool
+  func remove(job: String, of device: String, at epoch: UInt64) throws(LeaseError) -> Bool
+  /// Those that can be read.
   func jobs(of device: String) throws(LeaseError) -> [JobRecord]
 
   func list() throws(LeaseError) -> FleetView

@@ -38,37 +38,76 @@ extension Service {
 
   // MARK: The beginning
 
-  /// What is written down here of devices is taken from the fleet from now on. Those that it does not know are new to
-  /// it: a host that had them for itself alone brings them in, as they are.
-  func joinFleet(_ records: [DeviceRecord]) throws(ServiceError) {
-    guard let fleet else { return }
-    fleet.bring(records)
+  private static let joinedFile = "fleet.joined"
+
+  /// Whether this node's devices are the fleet's, durably: what is written down here counts for nothing then.
+  var hasJoined: Bool { store.folder.contains(Service.joinedFile) }
+
+  /// A host that had disks for itself alone brings them in, as they are, once.
+  ///
+  /// - Parameter records: of devices that are to come back.
+  /// - Returns: whether that was done before; nothing is left of what was written down here then.
+  func joinFleet(_ records: [DeviceRecord]) throws(ServiceError) -> Bool {
+    guard hasJoined else {
+      if records.isEmpty { hasJoinedFleet() } else { fleet?.bring(records) }
+      return false
+    }
     try store.write { transaction throws(ServiceError) in
-      for record in records { try transaction.remove(record.id) }
+      for record in try transaction.records().records { try transaction.remove(record.id) }
+      for intent in try transaction.attachIntents() { try transaction.endIntent(of: intent.id) }
+    }
+    return true
+  }
+
+  func hasJoinedFleet() {
+    do throws(IOError) { try store.folder.replace(Service.joinedFile, with: []) } catch {
+      log.error("the state cannot be written", metadata: ["reason": "\(error)"])
+    }
+  }
+
+  /// The fleet knows the device now.
+  func forgetRecord(_ id: String) {
+    guard state.withLock({ $0.devices[id] }) == nil else { return }
+    do throws(ServiceError) { try store.remove(id) } catch {
+      log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
     }
   }
 
   // MARK: A device that comes
 
   /// Serves a device that is this node's by now, whoever had it before.
-  func take(_ id: String, _ entry: FleetEntry, _ ownership: Ownership, _ queue: [JobRecord]) {
+  ///
+  /// - Returns: false when it is to be tried again.
+  func take(
+    _ id: String, _ entry: FleetEntry, _ ownership: Ownership, _ queue: [JobRecord]
+  ) -> Bool {
     let controller = state.update { state -> DeviceController? in
       guard state.devices[id] == nil else { return nil }
       return add(id, record: entry.record, to: &state)
     }
-    guard let controller else { return }
+    guard let controller, let fleet else { return false }
     // Whoever hears that it is served may want it moved on at once: not before all of this is done.
     _ = controller.takeTurn(until: .never)
     defer { controller.giveTurnBack() }
     let start = monotonicNanoseconds()
-    var record = entry.record
     do throws(ServiceError) {
-      if entry.state != .closed, try mayBeInUse(record) {
+      var record = entry.record
+      // The same owner come back: that his process is gone its state folder says.
+      let isOwn = entry.node == fleet.node.name && entry.epoch == ownership.epoch
+      if entry.state != .closed, !isOwn, try mayBeInUse(record) {
         record = try copied(record, as: ownership)
       }
+      // Before the image is touched: whoever takes it over from here on finds that it may be open.
+      var told = record
+      told.isAttached = true
+      try fleet.publish(told, as: .taking)
       controller.keep(record)
-      bringBack(controller, record)
+      guard bringBack(controller, record) else { return false }
     } catch {
+      guard error.code != .fleetUnreachable else {
+        forget(id)
+        return false
+      }
       fail(controller, error)
       log.error(
         "a device of another node cannot be served",
@@ -83,6 +122,7 @@ extension Service {
         "device": "\(id)", "from": "\(entry.node)", "epoch": "\(ownership.epoch)",
         "milliseconds": "\((monotonicNanoseconds() - start) / 1_000_000)",
       ])
+    return true
   }
 
   // MARK: A device that goes
@@ -111,20 +151,8 @@ extension Service {
       }
     }
     try? dropClients(of: doors, until: deadline)
-    closeSnapshots(of: id)
-    do throws(ServiceError) {
-      try store.write { transaction throws(ServiceError) in
-        let revision = try transaction.nextRevision()
-        try transaction.remove(id)
-        try transaction.note(.deviceDeleted, id, device: id, at: revision)
-      } show: {
-        forget(id)
-      }
-    } catch {
-      log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
-      forget(id)
-    }
-    jobs.dismiss(device: id)
+    forgetClosed(id)
+    jobs.admit(device: id)
     tellChanged(id, exports)
     log.warning("a device was given up", metadata: ["device": "\(id)"])
     return true
@@ -265,34 +293,35 @@ extension Service {
       try close(device, controller, .hard)
       record.isAttached = device.failure != nil
     }
-    let epoch: UInt64
+    // Whoever has it then: here it is forgotten, and comes back if it is still this node's.
+    defer {
+      forgetClosed(controller.id)
+      tellChanged(controller.id, exports)
+    }
     do throws(ServiceError) {
-      epoch = try fleet.hand(record, as: record.isAttached ? .serving : .closed, to: target)
+      return try fleet.hand(record, as: record.isAttached ? .serving : .closed, to: target)
     } catch {
-      // It is this node's, as far as anybody knows: served again, unless the lease is over by now.
-      state.withLock { $0.files.releaseAll(of: record.id) }
-      table.removeAll(of: record.id)
-      controller.enter(.attaching)
-      bringBack(controller, record)
+      fleet.drop(record.id)
       throw error
     }
+  }
+
+  private func forgetClosed(_ id: String) {
     do throws(ServiceError) {
       try store.write { transaction throws(ServiceError) in
         let revision = try transaction.nextRevision()
-        try transaction.remove(controller.id)
-        try transaction.note(.deviceDeleted, controller.id, device: controller.id, at: revision)
+        try transaction.remove(id)
+        try transaction.note(.deviceDeleted, id, device: id, at: revision)
       } show: {
-        forget(controller.id)
+        forget(id)
       }
     } catch {
       // The record goes with the next start, when the fleet is asked.
       log.error("the state cannot be written", metadata: ["reason": "\(error.detail)"])
-      forget(controller.id)
+      forget(id)
     }
-    closeSnapshots(of: controller.id)
-    jobs.dismiss(device: controller.id)
-    tellChanged(controller.id, exports)
-    return epoch
+    closeSnapshots(of: id)
+    jobs.dismiss(device: id)
   }
 }
 

@@ -89,6 +89,9 @@ extension Service {
     let location = try roots.locate(path, pointer: "")
     let folder = try roots.folder(of: location, pointer: "")
     let name = Service.plain(location.name) + suffix
+    guard name != location.name else {
+      throw ServiceError(.imageExists, "\(path) is the copy of this takeover already")
+    }
     let source = try roots.open(location, in: folder, writable: false, pointer: "")
     do throws(IOError) {
       // Of an attempt that was cut short; nobody else has this epoch.

@@ -51,30 +51,39 @@ extension JobEngine {
 
   /// Takes up the jobs of a device that another node has had, as those of an earlier life.
   func adopt(_ jobs: [JobRecord]) {
-    for var job in jobs where !isOpen(job.id) && !job.state.isFinal {
+    let known = Set(jobs.map(\.id)).union(open.map(\.id))
+    let adopted = jobs.filter { !isOpen($0.id) && !$0.state.isFinal }.map { job in
+      var job = job
+      // Those that are not there have succeeded where they were: their failure would have been this one's.
+      job.after.removeAll { !known.contains($0) }
       if job.state.isActive {
         job.warn(JobRecord.interruption)
         job.comeBack()
       }
-      do throws(ServiceError) {
-        let saved = try store.write { [job] transaction throws(ServiceError) in
-          var job = job
+      return job
+    }
+    guard !adopted.isEmpty else { return }
+    do throws(ServiceError) {
+      let saved = try store.write { transaction throws(ServiceError) in
+        var saved: [JobRecord] = []
+        for var job in adopted {
           job.revision = try transaction.nextRevision()
           try transaction.save(job)
           try transaction.note(.jobState, job.id, device: job.device, at: job.revision)
-          return job
-        } show: { saved in
-          state.update { state in
-            if !saved.state.isFinal { state.jobs[saved.id] = saved }
-            state.changes += 1
-          }
+          saved.append(job)
         }
-        changed(saved.id)
-      } catch {
-        log.error(
-          "a job of another node cannot be taken up",
-          metadata: ["job": "\(job.id)", "reason": "\(error.detail)"])
+        return saved
+      } show: { saved in
+        // All at once: none is found without those that it comes after.
+        state.update { state in
+          for job in saved where !job.state.isFinal { state.jobs[job.id] = job }
+          state.changes += 1
+        }
       }
+      saved.map(\.id).forEach(changed)
+    } catch {
+      log.error(
+        "jobs of another node cannot be taken up", metadata: ["reason": "\(error.detail)"])
     }
   }
 

@@ -77,12 +77,18 @@ final class JobEngine: Sendable {
   /// - Parameter isHandedOver: whether a device's disk is not ours any more, since a job has handed it over: it
   ///   cannot be cancelled, whether it came to saying so or not.
   func load(
-    isHandedOver: (_ device: String, _ job: String) -> Bool = { _, _ in false }
+    isHandedOver: (_ device: String, _ job: String) -> Bool = { _, _ in false },
+    isElsewhere: (JobRecord) -> Bool = { _ in false }
   ) throws(ServiceError) {
     let (jobs, discarding, settings) = try store.write { transaction throws(ServiceError) in
       var jobs: [JobRecord] = []
       var discarding: [String] = []
       for var job in try transaction.openJobs() {
+        // Of a fleet's device: they come with it, to whoever has it.
+        if isElsewhere(job) {
+          try transaction.removeJob(job.id)
+          continue
+        }
         if endsWithoutDisk(job.type), let device = job.device, isHandedOver(device, job.id) {
           job.isCommitted = true
         }
@@ -199,10 +205,8 @@ final class JobEngine: Sendable {
         state.withLock { $0.jobs[id] = saved.state.isFinal ? nil : saved }
       }
     }
-    if job.state.isFinal {
-      fleet?.end(job)
-      count(job)
-    }
+    if isEvent { fleet?.note(job) }
+    if job.state.isFinal { count(job) }
     if isEvent { changed(id) }
     return job
   }
@@ -373,6 +377,7 @@ extension ServiceError {
   /// begun again.
   var isInterruption: Bool {
     code == .deviceNotFound || code == .deviceBusy && holder == nil || code == .shuttingDown
+      || code == .fleetUnreachable
   }
 }
 

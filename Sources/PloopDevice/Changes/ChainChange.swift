@@ -200,7 +200,7 @@ package struct ChainChange: Sendable {
     // Who has it by now sees the intent, or will not look at this descriptor any more (docs/fleet.md, "Taking over").
     guard isOurs() else {
       throw DeviceError(
-        .degraded, "the disk may be another node's by now: nothing of it is changed")
+        .detached, "the disk may be another node's by now: nothing of it is changed")
     }
   }
 

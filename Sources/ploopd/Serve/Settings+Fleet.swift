@@ -20,7 +20,7 @@ extension Settings {
     var leaseSeconds = 15
     var hasSharedLocks = false
 
-    static let leaseRange = 3...3_600
+    static let leaseRange = 5...3_600
   }
 
   static func urls(_ text: String, _ option: String) throws(Fault) -> [String] {
@@ -62,9 +62,13 @@ extension Settings {
           "node: \(name.isEmpty ? "this host has no name; one" : "\(name) is no name; one of a-z, 0-9, - and _") is expected"
       )
     }
-    guard let endpoint = fleetPart.endpoint ?? ownEndpoint else {
+    if let endpoint = fleetPart.endpoint, PeerAddress(endpoint) == nil {
+      throw Fault(description: "node-endpoint: \(endpoint) is no http://HOST:PORT or https://")
+    }
+    guard var endpoint = fleetPart.endpoint ?? ownEndpoint else {
       throw Fault(description: "node-endpoint: others have to know where the API of this node is")
     }
+    if endpoint.hasSuffix("/") { endpoint.removeLast() }
     var addresses: [PeerAddress] = []
     for url in fleetPart.etcd {
       guard let address = PeerAddress(url) else {
@@ -85,7 +89,10 @@ extension Settings {
         since: wallClockSeconds()))
     part.leaseSeconds = fleetPart.leaseSeconds
     part.hasSharedLocks = fleetPart.hasSharedLocks
-    return Fleet(part, in: EtcdClient(addresses, as: identity), log: log)
+    // A member that says nothing must not take a renewal's time from the others.
+    let seconds = max(1, part.leaseSeconds / 6)
+    return Fleet(
+      part, in: EtcdClient(addresses, as: identity, answerSeconds: seconds), log: log)
   }
 
   private var ownEndpoint: String? {
