@@ -256,8 +256,11 @@ package final class Fleet: Sendable {
     }
   }
 
-  /// - Returns: false when etcd does not answer.
+  /// - Returns: false when that has to be tried again.
   private func isTold(_ record: DeviceRecord, _ service: Service) -> Bool {
+    // An owner without an entry would be taken for an attach that has come to nothing.
+    hold(record.id)
+    defer { letGo(record.id) }
     do throws(LeaseError) {
       guard let lease = state.withLock({ $0.lease }) else { return false }
       if let known = try store.entry(of: record.id) {
@@ -271,12 +274,13 @@ package final class Fleet: Sendable {
         return true
       }
       guard let epoch = try store.acquire(record.id, for: node.name, under: lease.id) else {
-        return true
+        return false
       }
       let entry = FleetEntry(
         record: record, state: record.isAttached ? .serving : .closed, node: node.name,
         epoch: epoch)
-      if try store.keep(entry, of: record.id) { service.forgetRecord(record.id) }
+      guard try store.keep(entry, of: record.id) else { return false }
+      service.forgetRecord(record.id)
       return true
     } catch {
       complain(error.detail)
