@@ -8,6 +8,7 @@ package enum IOOperation: Sendable {
   case punchHole(offset: UInt64, length: UInt64)
   case zeroRange(offset: UInt64, length: UInt64)
   case create
+  case makeFolder
   case rename(to: String)
   case unlink
   case syncFolder
@@ -30,7 +31,7 @@ package protocol IOProbe: AnyObject, Sendable {
   /// Asked before each system call.
   func fault(for operation: IOOperation, path: String) -> IOFault?
 
-  /// Told before a sync is made; what was written until now is what it promises.
+  /// Told before a file or a folder is synced; what was written until now, or named, is what it promises.
   func syncStarts(path: String)
 
   /// Told after a system call has succeeded. `bytes` is what a write wrote, else empty.
@@ -56,8 +57,10 @@ package final class IOTrace: IOProbe {
     /// Everything recorded on the path before the last `syncStarted` is durable.
     case synced(path: String)
     case create(path: String)
+    case makeFolder(path: String)
     case rename(path: String, to: String)
     case unlink(path: String)
+    /// Everything that got or lost a name in it before the last `syncStarted` of its path has done so durably.
     case folderSynced(path: String)
     /// Put in by whoever drives the scenario: a reply was sent, a request began.
     case mark(Int)
@@ -91,6 +94,7 @@ package final class IOTrace: IOProbe {
     case .punchHole(let offset, let length), .zeroRange(let offset, let length):
       append(.zero(path: path, offset: offset, length: length))
     case .create: append(.create(path: path))
+    case .makeFolder: append(.makeFolder(path: path))
     case .rename(let to): append(.rename(path: path, to: to))
     case .unlink: append(.unlink(path: path))
     case .syncFolder: append(.folderSynced(path: path))

@@ -46,17 +46,22 @@ package final class ImageFolder: Sendable {
     return ImageFolder(OwnedDescriptor(number), path: full, probe: probe)
   }
 
-  /// Makes a folder beneath this one, with its parents, and opens it. Existing ones are kept.
+  /// Makes a folder beneath this one, with its parents, durably, and opens it. Existing ones are kept.
   package func makeFolder(beneath relative: String) throws(IOError) -> ImageFolder {
     var folder = try self.folder(beneath: "")
     for part in relative.unicodeScalars.split(separator: "/").map(String.init) where part != "." {
       let name = part
       guard name != ".." else { throw IOError("mkdir", path: self.name(of: relative), code: EXDEV) }
+      let full = folder.name(of: name)
+      try folder.refuse(.makeFolder, "mkdir", full)
       if mkdirat(folder.descriptor.number, name, 0o750) == 0 {
-        try folder.sync()
+        folder.probe?.succeeded(
+          .makeFolder, path: full, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
       } else if errno != EEXIST {
-        throw .last("mkdir", folder.name(of: name))
+        throw .last("mkdir", full)
       }
+      // Also of one that is there: whoever made it may have been killed before this, or not have come to it yet.
+      try folder.sync()
       folder = try folder.folder(beneath: name)
     }
     return folder
@@ -119,6 +124,7 @@ package final class ImageFolder: Sendable {
 
   /// Makes the names in this folder durable.
   package func sync() throws(IOError) {
+    probe?.syncStarts(path: path)
     try refuse(.syncFolder, "fsync", path)
     guard fsync(descriptor.number) == 0 else { throw .last("fsync", path) }
     probe?.succeeded(.syncFolder, path: path, bytes: UnsafeRawBufferPointer(start: nil, count: 0))

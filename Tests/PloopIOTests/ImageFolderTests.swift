@@ -91,6 +91,20 @@ struct ImageFolderTests {
     #expect(try root.open("a/b/c/image", writable: false).size() == 0)
   }
 
+  @Test("a folder that somebody has made is durable as well, once it was asked for")
+  func folderOfAKilledProcess() throws {
+    let trace = IOTrace()
+    let folder = try ImageFolder(path: root.path, probe: trace)
+    _ = try folder.makeFolder(beneath: "a/b")
+    let made = trace.events.count
+    // Whoever made it may have been killed before it was synced.
+    _ = try folder.makeFolder(beneath: "a/b")
+    let synced = trace.events.dropFirst(made).compactMap { event in
+      if case .folderSynced(let path) = event { path } else { nil }
+    }
+    #expect(synced == [root.path, "\(root.path)/a"])
+  }
+
   @Test("replacing puts content, file and name on the disk in that order")
   func replaceOrder() throws {
     let trace = IOTrace()
@@ -107,6 +121,6 @@ struct ImageFolderTests {
       default: "other"
       }
     }
-    #expect(steps == ["create", "write", "sync", "synced", "rename", "folder"])
+    #expect(steps == ["create", "write", "sync", "synced", "rename", "sync", "folder"])
   }
 }
