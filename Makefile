@@ -1,5 +1,5 @@
 # The one entry point, for people and for CI.
-.PHONY: run man test test-system package build fuzz crash faults index-cache kills damage asan tsan lock-order soak fleet contract bench bench-compare format lint clean
+.PHONY: run man test test-system package build fuzz crash crash-long faults index-cache kills damage asan tsan lock-order soak fleet contract bench bench-compare format lint clean
 
 run: ## install what is missing, build, start the service under ./var
 	scripts/install-packages run
@@ -27,10 +27,16 @@ build:
 	swift build
 
 crash: ## what power loss can leave of every operation: at least 100,000 states
+	scripts/install-packages run
 	swift build -c release --product crash-enumeration
-	.build/release/crash-enumeration
+	.build/release/crash-enumeration --keep Tests/CrashTests/failed-seeds
 	swift build --build-tests
-	PLOOPD_STATE_SAMPLES=20 swift test --skip-build --disable-xctest --filter StateCrashTests
+	PLOOPD_STATE_SAMPLES=20 PLOOPD_HOST_SAMPLES=1 swift test --skip-build --disable-xctest --filter StateCrashTests
+
+crash-long: ## the same until a million different states have been looked at
+	scripts/install-packages run
+	swift build -c release --product crash-enumeration
+	.build/release/crash-enumeration --distinct 1000001 --keep Tests/CrashTests/failed-seeds
 
 faults: ## every fault at every system call of every operation
 	swift build -c release --product crash-enumeration

@@ -6,22 +6,26 @@ internal import PloopIO
 internal import TestSupport
 
 extension BackupRecording {
-  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:_:)``).
   package func enumerate(
-    path: String, _ bounds: ChainRecording.Bounds
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
-    try FolderStates.enumerate(watch, in: folder, path: path, bounds) { check($0, at: $1, in: $2) }
+    try FolderStates.enumerate(
+      watch, in: folder, scratch: ImageFolder(path: path), bounds, looks
+    ) { state, moment, scratch in
+      check(state, at: moment.position, in: scratch, looks)
+    }
   }
 
   func check(
-    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
+    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, _ looks: Looks = Looks()
   ) -> String? {
     do {
       try FolderStates.lay(state, in: scratch)
       let chain = BackupChain(in: scratch)
       if let fault = try checkWhole(chain, at: position) { return fault }
       if let fault = try settleOthers(chain) { return fault }
-      return try checkWhole(chain, at: position) ?? checkNames(chain)
+      return try checkWhole(chain, at: position) ?? checkNames(chain) ?? checkImages(chain, looks)
     } catch {
       return "\(error)"
     }
@@ -53,6 +57,17 @@ extension BackupRecording {
       }
     }
     return try checkAsDisk(chain)
+  }
+
+  /// The image of every point that is whole is clean.
+  private func checkImages(_ chain: BackupChain, _ looks: Looks) throws -> String? {
+    for point in try chain.points() where point.state == .whole {
+      let name = "\(point.id).hds"
+      let check = try ImageCheck(try chain.folder.open(name, writable: false))
+      guard check.verdict == .clean else { return "\(name) is \(check.verdict)" }
+      if let fault = try looks.judge(name, in: chain.folder) { return fault }
+    }
+    return nil
   }
 
   /// What the newest point is for whoever attaches it as the disk it is.

@@ -77,7 +77,9 @@ extension ChainRecording {
     }
     for kept in self.kept {
       guard
-        let found = device.checkpoints.first(where: { $0.createdAt == Double(kept.number) })
+        let found = device.checkpoints.first(where: {
+          $0.createdAt == Double(kept.number) || keepsBitmapsInImage && $0.name == kept.name
+        })
       else {
         guard !mayLose, kept.madeAt <= position, position < kept.goneFrom else { continue }
         return "the checkpoint \(kept.name) is gone"

@@ -7,7 +7,7 @@ internal import TestSupport
 extension ChainRecording {
   // MARK: After a crash
 
-  static func open(_ folder: ImageFolder) throws -> Device {
+  func open(_ folder: ImageFolder) throws -> Device {
     let file = DescriptorFile(in: folder)
     let descriptor = try ChainChange.settle(file).descriptor
     let device = try open(folder, descriptor.chain(to: descriptor.topGUID), readonly: false)
@@ -15,10 +15,11 @@ extension ChainRecording {
     return device
   }
 
-  private static func open(
+  private func open(
     _ folder: ImageFolder, _ chain: [Descriptor.Shot], readonly: Bool
   ) throws -> Device {
     var options = AttachOptions.ofTests
+    options.bitmapsInImage = keepsBitmapsInImage
     options.readonly = readonly
     options.repairSafely = !readonly
     var sources: [DeltaSource] = []
@@ -33,35 +34,18 @@ extension ChainRecording {
 
   /// Looks at states behind each event.
   ///
-  /// - Parameters:
-  ///   - path: an empty folder for them.
-  ///   - index, workers: this worker takes every so-manieth event.
+  /// - Parameter path: an empty folder for them.
   package func enumerate(
-    path: String, _ bounds: Bounds, share index: Int = 0, of workers: Int = 1
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
-    var result = Enumeration.Result()
-    let scratch = try ImageFolder(path: path, probe: SteadyFiles())
-    for blockBytes in [4096, 512] {
-      var random = SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
-      var states = FolderStates(folder, initial: initial, blockBytes: blockBytes)
-      for (position, event) in watch.trace.events.enumerated() {
-        states.apply(event, at: position)
-        guard position % workers == index else { continue }
-        for number in 0..<bounds.samples {
-          result.states += 1
-          let inOrder = number % 2 == 0
-          let state = states.sample(inOrder: inOrder, using: &random)
-          if let fault = check(
-            state, at: position + 1, in: scratch, whileRunning: true, namesInOrder: inOrder)
-          {
-            result.bad.append(
-              "position \(position) \(event.summary), blocks of \(blockBytes), seed \(bounds.seed): \(fault)"
-            )
-          }
-        }
-      }
+    try FolderStates.enumerate(
+      watch, in: folder, initial: initial, scratch: ImageFolder(path: path, probe: SteadyFiles()),
+      bounds, looks
+    ) { state, moment, scratch in
+      check(
+        state, at: moment.position, in: scratch, whileRunning: true,
+        namesInOrder: moment.namesInOrder, moment.looks)
     }
-    return result
   }
 
   /// - Parameters:
@@ -70,17 +54,12 @@ extension ChainRecording {
   ///     nobody names; everything else holds all the same.
   func check(
     _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, mayLose: Bool = false,
-    whileRunning isRunning: Bool, namesInOrder inOrder: Bool = true
+    whileRunning isRunning: Bool, namesInOrder inOrder: Bool = true, _ looks: Looks = Looks()
   ) -> String? {
     do {
-      for name in try scratch.names() { try scratch.unlink(name) }
-      for (name, bytes) in state {
-        let file = try scratch.create(name)
-        try file.write(AlignedBuffer(bytes).region, at: 0)
-        try file.truncate(to: UInt64(bytes.count))
-      }
+      try FolderStates.lay(state, in: scratch)
       if isRunning, let problem = try checkMark(at: position, in: scratch) { return problem }
-      let device = try ChainRecording.open(scratch)
+      let device = try open(scratch)
       defer { try? device.detach(until: .after(seconds: 10)) }
       let values = try Recording.values(of: device)
       for (sector, value) in values.enumerated() {
@@ -94,10 +73,13 @@ extension ChainRecording {
       }
       if let fault = try checkSize(of: device, at: position, in: scratch) { return fault }
       try device.detach(until: .after(seconds: 10))
-      if let fault = try checkTree(at: position, in: scratch, disk: values) { return fault }
+      if let fault = try checkTree(at: position, in: scratch, disk: values, looks) {
+        return fault
+      }
       if inOrder, let fault = try checkLeft(at: position, in: scratch) { return fault }
+      if let fault = try checkBitmaps(values, at: position, in: scratch) { return fault }
       if let fault = try finishRestore(at: position, in: scratch) { return fault }
-      return try finishMerge(at: position, in: scratch, namesInOrder: inOrder)
+      return try finishMerge(at: position, in: scratch, namesInOrder: inOrder, looks)
     } catch {
       return "\(error)"
     }
@@ -118,6 +100,23 @@ extension ChainRecording {
       ? nil : "the descriptor says \(sectors) sectors of \(clusters) clusters"
   }
 
+  /// The image alone says of its checkpoints what the file beside it said.
+  private func checkBitmaps(
+    _ values: [UInt64?], at position: Int, in scratch: ImageFolder
+  ) throws -> String? {
+    let descriptor = try DescriptorFile(in: scratch).read()
+    guard keepsBitmapsInImage, let top = descriptor.shot(descriptor.topGUID),
+      scratch.contains("\(top.file).checkpoints")
+    else { return nil }
+    try scratch.unlink("\(top.file).checkpoints")
+    let device = try open(scratch)
+    defer { try? device.detach(until: .after(seconds: 10)) }
+    // What said nothing is not in the image.
+    let fault = checkpointFault(device, values, at: position, mayLose: true)
+    try device.detach(until: .after(seconds: 10))
+    return fault.map { "by the image alone, \($0)" }
+  }
+
   /// While a disk is in use its top is marked so, and what is marked is not believed without repair.
   private func checkMark(at position: Int, in scratch: ImageFolder) throws -> String? {
     guard history.opening(at: position) == .attached else { return nil }
@@ -127,20 +126,25 @@ extension ChainRecording {
     return check.isUnclean ? nil : "the top \(top.file) is not marked"
   }
 
-  /// What was closed is clean, each delta of the chain.
-  private func checkFiles(_ descriptor: Descriptor, in scratch: ImageFolder) throws -> String? {
-    for shot in try descriptor.chain(to: descriptor.topGUID) {
+  /// What was closed is clean, each delta of the chain; nobody else's index has an entry that cannot be followed.
+  private func checkFiles(
+    _ descriptor: Descriptor, in scratch: ImageFolder, _ looks: Looks
+  ) throws -> String? {
+    let chain = Set(try descriptor.chain(to: descriptor.topGUID).map(\.file))
+    for shot in descriptor.shots {
       let check = try ImageCheck(try scratch.open(shot.file, writable: false))
       guard check.verdict == .clean else {
+        guard chain.contains(shot.file) || check.verdict == .corrupt else { continue }
         return "\(shot.file) is \(check.verdict), with a tail of \(check.tailBytes) bytes"
       }
+      if let fault = try looks.judge(shot.file, in: scratch) { return fault }
     }
     return nil
   }
 
   /// Every snapshot that has to be there is, and holds its state.
   private func checkTree(
-    at position: Int, in scratch: ImageFolder, disk: [UInt64?]
+    at position: Int, in scratch: ImageFolder, disk: [UInt64?], _ looks: Looks
   ) throws -> String? {
     let descriptor = try DescriptorFile(in: scratch).read()
     for snapshot in frozen {
@@ -155,7 +159,7 @@ extension ChainRecording {
         continue
       }
       guard position < snapshot.spoiltFrom else { continue }
-      let old = try ChainRecording.open(
+      let old = try open(
         scratch, try descriptor.chain(to: snapshot.guid), readonly: true)
       defer { try? old.detach(until: .after(seconds: 10)) }
       let values = try Recording.values(of: old)
@@ -166,7 +170,7 @@ extension ChainRecording {
         return "the snapshot \(snapshot.guid) holds another state than it was made of"
       }
     }
-    if position < foreignFrom, let problem = try checkFiles(descriptor, in: scratch) {
+    if position < foreignFrom, let problem = try checkFiles(descriptor, in: scratch, looks) {
       return problem
     }
     return try checkNotes(at: position, in: scratch, descriptor)
@@ -198,14 +202,14 @@ extension ChainRecording {
   /// A merge that the crash has cut short is made whole, in the one direction or the other, and the disk
   /// is what it was.
   private func finishMerge(
-    at position: Int, in scratch: ImageFolder, namesInOrder inOrder: Bool
+    at position: Int, in scratch: ImageFolder, namesInOrder inOrder: Bool, _ looks: Looks
   ) throws -> String? {
     let file = DescriptorFile(in: scratch)
     let descriptor = try file.read()
     guard let marked = descriptor.shots.first(where: { $0.mark != nil }) else { return nil }
     let isLast = descriptor.children(of: marked.guid).contains { $0.guid == descriptor.topGUID }
     let direction: MergeDirection = isLast || position % 2 == 0 ? .forward : .backward
-    let device = try ChainRecording.open(scratch)
+    let device = try open(scratch)
     defer { try? device.detach(until: .after(seconds: 10)) }
     let before = try Recording.values(of: device)
     let change = ChainChange(of: file, device: "disk", helpers: helpers)
@@ -217,13 +221,13 @@ extension ChainRecording {
       return "made whole \(direction), the disk is another"
     }
     try device.detach(until: .after(seconds: 10))
-    let again = try ChainRecording.open(scratch)
+    let again = try open(scratch)
     defer { try? again.detach(until: .after(seconds: 10)) }
     guard try Recording.values(of: again) == before else {
       return "made whole \(direction) and attached, the disk is another"
     }
     try again.detach(until: .after(seconds: 10))
-    return try checkTree(at: position, in: scratch, disk: before)
+    return try checkTree(at: position, in: scratch, disk: before, looks)
       ?? (inOrder ? checkLeft(at: position, in: scratch) : nil)
   }
 }

@@ -99,7 +99,7 @@ extension ChainRecording {
     if let made = try goOn(restore, in: scratch) {
       try ChainChange(of: DescriptorFile(in: scratch), device: "disk", helpers: helpers).end(made)
     }
-    let device = try ChainRecording.open(scratch)
+    let device = try open(scratch)
     defer { try? device.detach(until: .after(seconds: 10)) }
     guard
       try Recording.values(of: device)

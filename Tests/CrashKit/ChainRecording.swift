@@ -10,17 +10,6 @@ internal import TestSupport
 /// It does what the service does around a change, and after a crash: settle the intent, read the
 /// descriptor, attach the chain with safe repair.
 package final class ChainRecording {
-  package struct Bounds: Sendable {
-    /// States that are looked at behind each event.
-    package var samples: Int
-    package var seed: UInt64
-
-    package init(samples: Int, seed: UInt64) {
-      self.samples = samples
-      self.seed = seed
-    }
-  }
-
   /// When what can be done at the same time as something else is done: before it, after it, or one and
   /// the other by chance. The threads of the service do it anywhere in between.
   package enum Order: Sendable {
@@ -95,6 +84,8 @@ package final class ChainRecording {
   var lastValue: UInt64 = 0
   /// Whether what finds no room in a merge is tried once more, as the service does.
   var triesAgain = false
+  /// Whether a disk that is closed has its checkpoints in the image as well.
+  var keepsBitmapsInImage = false
   private(set) var isMerging = false
 
   /// - Parameters:
@@ -125,7 +116,7 @@ package final class ChainRecording {
 
   package func attach() throws {
     let step = history.begin(.attach, at: position)
-    device = try ChainRecording.open(folder)
+    device = try open(folder)
     history.end(step: step, at: position)
   }
 
@@ -250,6 +241,14 @@ package final class ChainRecording {
     try change.end(made)
     try attach()
     return name == nil ? nil : frozen.count - 1
+  }
+
+  /// Somebody moves the disk, and leaves behind what they take for nobody's.
+  func loseCheckpointFile() throws {
+    let descriptor = try file.read()
+    guard let top = descriptor.shot(descriptor.topGUID) else { return }
+    try folder.unlink("\(top.file).checkpoints")
+    try folder.sync()
   }
 
   package func removeLeaf(_ number: Int) throws {

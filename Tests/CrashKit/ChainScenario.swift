@@ -6,9 +6,10 @@ package struct ChainScenario: Sendable {
   /// Of what snapshots do at the same time.
   private var order = ChainRecording.Order.late
   private let clusters: ClosedRange<UInt64>
+  private var keepsBitmapsInImage = false
   private let steps: @Sendable (ChainRecording) throws -> Void
 
-  private init(
+  init(
     name: String, clusters: ClosedRange<UInt64>,
     steps: @escaping @Sendable (ChainRecording) throws -> Void
   ) {
@@ -17,7 +18,13 @@ package struct ChainScenario: Sendable {
     self.steps = steps
   }
 
-  private func inOrder(_ order: ChainRecording.Order) -> ChainScenario {
+  private var withBitmapsInImage: ChainScenario {
+    var same = self
+    same.keepsBitmapsInImage = true
+    return same
+  }
+
+  func inOrder(_ order: ChainRecording.Order) -> ChainScenario {
     var same = self
     same.name += ", \(order)"
     same.order = order
@@ -26,7 +33,9 @@ package struct ChainScenario: Sendable {
 
   /// - Parameter path: an empty folder.
   package func recording(path: String) throws -> ChainRecording {
-    try ChainRecording(path: path, order, clusters: clusters)
+    let recording = try ChainRecording(path: path, order, clusters: clusters)
+    recording.keepsBitmapsInImage = keepsBitmapsInImage
+    return recording
   }
 
   package func run(_ recording: ChainRecording) throws { try steps(recording) }
@@ -34,14 +43,14 @@ package struct ChainScenario: Sendable {
   /// The first has guests at every moment of its snapshots, and is looked at in all orders.
   package static let all =
     ChainRecording.Order.all.map(changes.inOrder) + [
-      backward, growth, flipping, resize, restoring, compaction,
+      backward, growth, flipping, resize, restoring, compaction, bitmaps,
     ]
     + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
   /// Each in one order, for builds that are slow.
   package static let each =
     [changes.inOrder(.mixed(seed: 1)), checkpoints.inOrder(.late)]
-    + [backward, growth, flipping, resize, restoring, compaction]
+    + [backward, growth, flipping, resize, restoring, compaction, bitmaps]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -125,6 +134,41 @@ package struct ChainScenario: Sendable {
     try disk.write(72..<73)
     try disk.detach()
   }
+
+  /// Checkpoints that a closed image holds itself, and that are taken from it where nothing else has them.
+  package static let bitmaps = ChainScenario(
+    name: "checkpoints in the image", clusters: 12...12
+  ) { disk in
+    let one = "11111111-1111-1111-1111-111111111111"
+    let two = "22222222-2222-2222-2222-222222222222"
+    try disk.attach()
+    try disk.write(0..<30)
+    try disk.flush()
+    try disk.checkpoint(one)
+    try disk.write(24..<25)
+    try disk.write(60..<62)
+    try disk.detach()
+    try disk.attach()
+    try disk.write(8..<12)
+    try disk.detach()
+    try disk.loseCheckpointFile()
+    try disk.attach()
+    try disk.write(40..<41, durable: true)
+    try disk.checkpoint(two)
+    try disk.zero(clusters: 2..<3)
+    let first = try disk.snapshot()
+    try disk.write(88..<91)
+    try disk.detach()
+    try disk.loseCheckpointFile()
+    try disk.attach()
+    try disk.write(2..<3)
+    try disk.merge(first) { try disk.write(45..<47) }
+    try disk.removeCheckpoint(one)
+    try disk.detach()
+    try disk.attach()
+    try disk.write(72..<73)
+    try disk.detach()
+  }.withBitmapsInImage
 
   /// Merges into the older delta, whole ones and half ones, with guests writing.
   package static let backward = ChainScenario(name: "merging backward", clusters: 12...12) { disk in

@@ -52,31 +52,7 @@ package struct CrashStates {
   package func forEach(
     limit: Int, random: inout some RandomNumberGenerator, _ body: ([UInt8]) throws -> Void
   ) rethrows {
-    let (blocks, lengths) = versions()
-    let keys = blocks.keys.sorted()
-    var total = lengths.count
-    for key in keys where total <= limit {
-      total *= (blocks[key]?.count ?? 0) + 1
-    }
-    if total <= limit {
-      for choice in 0..<total {
-        var rest = choice
-        let length = lengths[rest % lengths.count]
-        rest /= lengths.count
-        let picks = keys.map { key -> Int in
-          let count = (blocks[key]?.count ?? 0) + 1
-          defer { rest /= count }
-          return rest % count
-        }
-        try body(state(keys, picks, blocks, length))
-      }
-      return
-    }
-    for round in 0..<limit {
-      // The sparser and the denser ends are where orders show: vary how much reached the disk.
-      let percent = round == 0 ? 0 : round == 1 ? 100 : Int.random(in: 0...100, using: &random)
-      try body(choose(percent, keys, blocks, lengths, &random))
-    }
+    try choices.forEach(limit: limit, random: &random, body)
   }
 
   /// The state in which nothing is lost.
@@ -88,33 +64,28 @@ package struct CrashStates {
 
   /// One state, chosen at random.
   func sample(using random: inout some RandomNumberGenerator) -> [UInt8] {
-    let (blocks, lengths) = versions()
-    return choose(
-      Int.random(in: 0...100, using: &random), blocks.keys.sorted(), blocks, lengths, &random)
+    choices.sample(using: &random)
   }
 
-  private func choose(
-    _ percent: Int, _ keys: [Int], _ blocks: [Int: [[UInt8]]], _ lengths: [Int],
-    _ random: inout some RandomNumberGenerator
-  ) -> [UInt8] {
-    let picks = keys.map { key -> Int in
-      let count = blocks[key]?.count ?? 0
-      guard Int.random(in: 0..<100, using: &random) < percent else { return 0 }
-      return percent == 100 ? count : Int.random(in: 1...count, using: &random)
-    }
-    let length =
-      percent == 100 ? lengths[lengths.count - 1] : lengths.randomElement(using: &random) ?? 0
-    return state(keys, picks, blocks, length)
-  }
-
-  /// The versions of each block since the last sync, oldest first, and the lengths of the file.
-  private func versions() -> (blocks: [Int: [[UInt8]]], lengths: [Int]) {
+  /// What is left to chance now.
+  var choices: Choices {
     var blocks: [Int: [[UInt8]]] = [:]
     var lengths = [durable.count]
+    guard !pending.isEmpty else { return Choices(durable, blocks, lengths, blockBytes) }
     var current = durable
     for (_, event) in pending {
+      let end = current.count
       CrashStates.perform(event, on: &current)
       if lengths.last != current.count { lengths.append(current.count) }
+      if current.count < end {
+        // Where the file is longer again, what was cut off is zero, or was never cut off.
+        for block in (current.count / blockBytes)...((end - 1) / blockBytes) {
+          let start = block * blockBytes
+          let kept = current[min(start, current.count)...].prefix(blockBytes)
+          blocks[block, default: []].append(
+            kept + [UInt8](repeating: 0, count: min(blockBytes, end - start) - kept.count))
+        }
+      }
       guard let range = CrashStates.range(of: event) else { continue }
       for block in (range.lowerBound / blockBytes)...((range.upperBound - 1) / blockBytes) {
         let start = block * blockBytes
@@ -123,26 +94,84 @@ package struct CrashStates {
           Array(current[start..<min(start + blockBytes, current.count)]))
       }
     }
-    return (blocks, lengths)
+    return Choices(durable, blocks, lengths, blockBytes)
   }
 
-  private func state(
-    _ keys: [Int], _ picks: [Int], _ blocks: [Int: [[UInt8]]], _ length: Int
-  ) -> [UInt8] {
-    var bytes = durable
-    if bytes.count < length {
-      bytes.append(contentsOf: repeatElement(0, count: length - bytes.count))
-    } else {
-      bytes.removeLast(bytes.count - length)
+  /// The versions of each block since the last sync, oldest first, and the lengths of the file: a state is one of
+  /// each, or of a block what is durable.
+  struct Choices {
+    private let durable: [UInt8]
+    private let blockBytes: Int
+    private let blocks: [(number: Int, versions: [[UInt8]])]
+    private let lengths: [Int]
+
+    fileprivate init(
+      _ durable: [UInt8], _ blocks: [Int: [[UInt8]]], _ lengths: [Int], _ blockBytes: Int
+    ) {
+      self.durable = durable
+      self.blockBytes = blockBytes
+      self.blocks = blocks.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+      self.lengths = lengths
     }
-    for (key, pick) in zip(keys, picks) where pick > 0 {
-      guard let version = blocks[key]?[pick - 1] else { continue }
-      let start = key * blockBytes
-      let count = min(version.count, length - start)
-      guard count > 0 else { continue }
-      bytes.replaceSubrange(start..<(start + count), with: version.prefix(count))
+
+    func forEach(
+      limit: Int, random: inout some RandomNumberGenerator, _ body: ([UInt8]) throws -> Void
+    ) rethrows {
+      var total = lengths.count
+      for block in blocks where total <= limit { total *= block.versions.count + 1 }
+      if total <= limit {
+        for choice in 0..<total {
+          var rest = choice
+          let length = lengths[rest % lengths.count]
+          rest /= lengths.count
+          let picks = blocks.map { block -> Int in
+            defer { rest /= block.versions.count + 1 }
+            return rest % (block.versions.count + 1)
+          }
+          try body(state(picks, length))
+        }
+        return
+      }
+      for round in 0..<limit {
+        // The sparser and the denser ends are where orders show: vary how much reached the disk.
+        let percent = round == 0 ? 0 : round == 1 ? 100 : Int.random(in: 0...100, using: &random)
+        try body(choose(percent, &random))
+      }
     }
-    return bytes
+
+    func sample(using random: inout some RandomNumberGenerator) -> [UInt8] {
+      choose(Int.random(in: 0...100, using: &random), &random)
+    }
+
+    private func choose(
+      _ percent: Int, _ random: inout some RandomNumberGenerator
+    ) -> [UInt8] {
+      let picks = blocks.map { block -> Int in
+        let count = block.versions.count
+        guard Int.random(in: 0..<100, using: &random) < percent else { return 0 }
+        return percent == 100 ? count : Int.random(in: 1...count, using: &random)
+      }
+      let length =
+        percent == 100 ? lengths[lengths.count - 1] : lengths.randomElement(using: &random) ?? 0
+      return state(picks, length)
+    }
+
+    private func state(_ picks: [Int], _ length: Int) -> [UInt8] {
+      var bytes = durable
+      if bytes.count < length {
+        bytes.append(contentsOf: repeatElement(0, count: length - bytes.count))
+      } else if bytes.count > length {
+        bytes.removeLast(bytes.count - length)
+      }
+      for (block, pick) in zip(blocks, picks) where pick > 0 {
+        let version = block.versions[pick - 1]
+        let start = block.number * blockBytes
+        let count = min(version.count, length - start)
+        guard count > 0 else { continue }
+        bytes.replaceSubrange(start..<(start + count), with: version.prefix(count))
+      }
+      return bytes
+    }
   }
 
   private static func range(of event: IOTrace.Event) -> Range<Int>? {

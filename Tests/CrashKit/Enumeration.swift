@@ -11,7 +11,10 @@ package struct Enumeration {
     package var states = 0
     package var bad: [String] = []
 
-    package init() {}
+    package init(states: Int = 0, bad: [String] = []) {
+      self.states = states
+      self.bad = bad
+    }
 
     package static func += (left: inout Result, right: Result) {
       left.states += right.states
@@ -44,28 +47,42 @@ package struct Enumeration {
   }
 
   /// - Parameters:
-  ///   - share: this worker takes every `of`-th position from `index` on.
-  ///   - limit: states at each position and block size.
-  ///   - positions: only these are looked at.
+  ///   - bounds: states at each position and block size; where there are no more than that, all of them.
+  ///   - positions: only these are looked at, of a recording in which calls have failed.
   package func run(
-    seed: UInt64, limit: Int, share index: Int = 0, of workers: Int = 1,
-    positions: Range<Int> = 0..<Int.max
+    _ bounds: Bounds, _ looks: Looks = Looks(), positions: Range<Int>? = nil
   ) throws -> Result {
     var result = Result()
-    for blockBytes in [4096, 512] {
-      var random = SeededGenerator(seed: seed &+ UInt64(blockBytes) &+ UInt64(index) << 32)
-      var states = CrashStates(initial: initial, blockBytes: blockBytes)
+    var sizes = [4096, 512].map { blockBytes in
+      (
+        random: SeededGenerator(seed: bounds.seed &+ UInt64(blockBytes)),
+        states: CrashStates(initial: initial, blockBytes: blockBytes)
+      )
+    }
+    var syncs = SyncStarts()
+    for (position, event) in events.enumerated() {
+      guard event.path == topPath else { continue }
+      var here: Set<UInt64> = []
       var syncBegan: Int?
-      for (position, event) in events.enumerated() {
-        guard event.path == topPath else { continue }
-        if case .syncStarted = event { syncBegan = position }
-        states.apply(event, at: position, syncBegan: syncBegan)
-        guard position % workers == index, positions.contains(position) else { continue }
-        states.forEach(limit: limit, random: &random) { bytes in
+      if case .syncStarted = event {
+        // Syncs that failed have no end.
+        if positions != nil { syncs = SyncStarts() }
+        syncs.begin(at: position)
+      }
+      if case .synced = event { syncBegan = syncs.end() }
+      looks.advance(to: position, of: events.count)
+      for index in sizes.indices {
+        sizes[index].states.apply(event, at: position, syncBegan: syncBegan)
+        guard positions?.contains(position) != false else { continue }
+        let choices = sizes[index].states.choices
+        choices.forEach(limit: bounds.samples, random: &sizes[index].random) { bytes in
+          let digest = StateNames.digest(of: bytes)
+          guard here.insert(digest).inserted, looks.isWorthwhile(digest) else { return }
           result.states += 1
-          if let fault = check(bytes, at: position + 1) {
+          if let fault = check(bytes, at: position + 1, looks) {
             result.bad.append(
-              "position \(position), blocks of \(blockBytes), seed \(seed): \(fault)")
+              "position \(position), blocks of \(index == 0 ? 4096 : 512), seed \(bounds.seed): \(fault)"
+            )
           }
         }
       }
@@ -74,7 +91,7 @@ package struct Enumeration {
   }
 
   /// - Returns: what is wrong with the state, or nil.
-  private func check(_ bytes: [UInt8], at position: Int) -> String? {
+  private func check(_ bytes: [UInt8], at position: Int, _ looks: Looks) -> String? {
     do {
       try CrashStates.put(bytes, into: folder)
       let crashed = try inspect()
@@ -93,6 +110,7 @@ package struct Enumeration {
       if let fault = try compare(device, at: position, assuming: done) { return fault }
       try device.detach(until: .after(seconds: 10))
       guard try inspect().verdict == .clean else { return "needs repair after a clean detach" }
+      if let fault = try looks.judge(Recording.top, in: folder) { return fault }
       let again = try Recording.attach(setup, in: folder, repair: false)
       defer { try? again.detach(until: .after(seconds: 10)) }
       return try compare(again, at: position, assuming: done).map { "after a clean detach: \($0)" }

@@ -131,7 +131,7 @@ package struct FaultSweep {
     guard let restart = recording.restart else { return recording.problems }
     // Power may fail while what a killed process left is being attached.
     let states = try Enumeration(recording, path: scratch.folder("states")).run(
-      seed: seed, limit: 2, positions: restart)
+      Bounds(samples: 2, seed: seed), positions: restart)
     return recording.problems + states.bad
   }
 }

@@ -36,17 +36,21 @@ package final class FileRecording {
   /// Whoever copies goes away after each step, and another one goes on.
   package func run() throws { while try !copy(into: folder, steps: 1) {} }
 
-  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:_:)``).
   package func enumerate(
-    path: String, _ bounds: ChainRecording.Bounds
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
-    try FolderStates.enumerate(watch, in: folder, path: path, bounds) { state, _, scratch in
-      check(state, in: scratch)
+    try FolderStates.enumerate(
+      watch, in: folder, scratch: ImageFolder(path: path), bounds, looks
+    ) { state, _, scratch in
+      check(state, in: scratch, looks)
     }
   }
 
   /// A file without a journal is whole; what has one, or is not there yet, can be gone on with.
-  private func check(_ state: [String: [UInt8]], in scratch: ImageFolder) -> String? {
+  private func check(
+    _ state: [String: [UInt8]], in scratch: ImageFolder, _ looks: Looks
+  ) -> String? {
     do {
       try FolderStates.lay(state, in: scratch)
       let isWhole =
@@ -58,7 +62,9 @@ package final class FileRecording {
       guard let values = try values(of: scratch.open(Self.name, writable: false), in: scratch),
         disk.reads(like: values)
       else { return "it holds another disk" }
-      return nil
+      let check = try ImageCheck(scratch.open(Self.name, writable: false))
+      guard check.verdict == .clean else { return "it is \(check.verdict)" }
+      return try looks.judge(Self.name, in: scratch)
     } catch {
       return "\(error)"
     }

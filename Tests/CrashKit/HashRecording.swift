@@ -47,13 +47,14 @@ package final class HashRecording {
 
   package func run() throws { _ = try Self.hash(folder) }
 
-  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``): whatever there is of
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:_:)``): whatever there is of
   /// hashes says nothing wrong, and the next run makes or verifies them.
   package func enumerate(
-    path: String, _ bounds: ChainRecording.Bounds
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
-    try FolderStates.enumerate(watch, in: folder, initial: initial, path: path, bounds) {
-      state, _, scratch in
+    try FolderStates.enumerate(
+      watch, in: folder, initial: initial, scratch: ImageFolder(path: path), bounds, looks
+    ) { state, _, scratch in
       do {
         try FolderStates.lay(state, in: scratch)
         // The same files, of the same time, as far as the hashes can tell.

@@ -4,10 +4,10 @@ internal import PloopIO
 
 extension Recording {
   /// Attaches with safe repair; what is readable afterwards is durable from then on (rule 0).
-  package func attach() throws {
+  package func attach(_ check: IndexChecking = .before) throws {
     try step(.attach) { step in
       let sources = try Recording.sources(setup, in: folder)
-      let device = try Recording.attach(sources, repair: true)
+      let device = try Recording.attach(sources, repair: true, check)
       let position = self.position
       let values = try compare(device, "after an attach") { history, sector in
         history.allowed(sector: sector, at: position)

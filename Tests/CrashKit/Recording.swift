@@ -12,6 +12,13 @@ package final class Recording: Sendable {
   package static let top = "top"
   package static let base = "base"
 
+  /// When the indexes of a disk that was closed are checked.
+  package enum IndexChecking: Sendable {
+    case before, behind
+    /// Until the disk is closed again, which gives the check up.
+    case never
+  }
+
   struct State {
     var history: History
     var device: Device?
@@ -106,10 +113,16 @@ package final class Recording: Sendable {
     try attach(sources(setup, in: folder), repair: repair)
   }
 
-  static func attach(_ sources: [DeltaSource], repair: Bool) throws -> Device {
+  static func attach(
+    _ sources: [DeltaSource], repair: Bool, _ check: IndexChecking = .before
+  ) throws -> Device {
     var options = AttachOptions.ofTests
     options.repairSafely = repair
-    return try Device.attach(sources, options)
+    if check != .before { options.promptIndexBytes = 0 }
+    options.checks = CheckQueue(workerLimit: check == .never ? 0 : 1)
+    let device = try Device.attach(sources, options)
+    if check == .behind { try device.requireChecked(until: .after(seconds: 60)) }
+    return device
   }
 
   static func sources(_ setup: Setup, in folder: ImageFolder) throws -> [DeltaSource] {

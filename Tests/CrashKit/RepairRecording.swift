@@ -58,14 +58,15 @@ package final class RepairRecording {
 
   package func run() throws { try Self.repair(folder) }
 
-  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:_:)``).
   package func enumerate(
-    path: String, _ bounds: ChainRecording.Bounds
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
     try FolderStates.enumerate(
-      watch, in: folder, initial: [Self.name: initial], path: path, bounds
+      watch, in: folder, initial: [Self.name: initial], scratch: ImageFolder(path: path), bounds,
+      looks
     ) { state, _, scratch in
-      check(state, in: scratch)
+      check(state, in: scratch, looks)
     }
   }
 
@@ -98,13 +99,16 @@ package final class RepairRecording {
 
   /// What can be read is what could be read; where entries have changed the copies are there; and who goes
   /// on comes to the end.
-  private func check(_ state: [String: [UInt8]], in scratch: ImageFolder) -> String? {
+  private func check(
+    _ state: [String: [UInt8]], in scratch: ImageFolder, _ looks: Looks = Looks()
+  ) -> String? {
     do {
       try FolderStates.lay(state, in: scratch)
       if let fault = try readable(scratch) ?? kept(state, scratch) { return fault }
       try Self.repair(scratch)
       let check = try ImageCheck(scratch.open(Self.name, writable: false))
       guard check.verdict == .clean else { return "it ends \(check.verdict)" }
+      if let fault = try looks.judge(Self.name, in: scratch) { return fault }
       let device = try Device.attach([Self.source(scratch)], .ofTests)
       defer { try? device.detach(until: .after(seconds: 10)) }
       for (cluster, value) in Self.wanted.enumerated() {

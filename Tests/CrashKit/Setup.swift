@@ -15,6 +15,8 @@ package struct Setup: Sendable {
   package var base = Base.none
   /// Bytes of garbage behind what the top's index names.
   package var spareTailBytes = 0
+  /// Whether the header says that a conversion between the versions is under way, which in a closed image means nothing.
+  package var hasConversionFlag = false
   /// Whether the host can punch holes and reserve space.
   package var hasHoles = true
   /// Whether a flush round runs ahead of every write of data, as another connection's could.
@@ -34,7 +36,9 @@ package struct Setup: Sendable {
   func makeImage(_ name: String, in folder: ImageFolder, spareTailBytes: Int = 0) throws {
     let file = try folder.create(name)
     try file.truncate(to: geometry.headerBytes)
-    try file.write(AlignedBuffer(Header(new: geometry).encoded).region, at: 0)
+    var header = Header(new: geometry)
+    if hasConversionFlag { header.flags |= Header.Flags.converting }
+    try file.write(AlignedBuffer(header.encoded).region, at: 0)
     try file.write(
       AlignedBuffer([UInt8](repeating: 0xA5, count: spareTailBytes)).region,
       at: geometry.headerBytes)

@@ -1,5 +1,6 @@
 internal import Glibc
 internal import PloopBackup
+internal import PloopDevice
 internal import PloopFormat
 internal import PloopIO
 internal import TestSupport
@@ -110,17 +111,20 @@ package final class SinglePointRecording {
 
   // MARK: After a crash
 
-  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:share:of:)``).
+  /// Looks at states behind each event (``ChainRecording/enumerate(path:_:_:)``).
   package func enumerate(
-    path: String, _ bounds: ChainRecording.Bounds
+    path: String, _ bounds: Bounds, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
     try FolderStates.enumerate(
-      watch, in: folder, initial: kind == .export ? [Self.place: garbage] : [:], path: path, bounds
-    ) { check($0, at: $1, in: $2) }
+      watch, in: folder, initial: kind == .export ? [Self.place: garbage] : [:],
+      scratch: ImageFolder(path: path), bounds, looks
+    ) { state, moment, scratch in
+      check(state, at: moment.position, in: scratch, looks)
+    }
   }
 
   private func check(
-    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder
+    _ state: [String: [UInt8]], at position: Int, in scratch: ImageFolder, _ looks: Looks = Looks()
   ) -> String? {
     do {
       try FolderStates.lay(state, in: scratch)
@@ -139,6 +143,7 @@ package final class SinglePointRecording {
         }
       }
       return try checkWhole(target, at: nil) ?? checkNames(scratch, target)
+        ?? checkImage(target, in: scratch, looks)
     } catch {
       return "\(error)"
     }
@@ -168,6 +173,15 @@ package final class SinglePointRecording {
       }
     }
     return nil
+  }
+
+  private func checkImage(
+    _ target: any SinglePointTarget, in scratch: ImageFolder, _ looks: Looks
+  ) throws -> String? {
+    guard kind == .image, try !target.points().isEmpty else { return nil }
+    let check = try ImageCheck(scratch.open(Self.place, writable: false))
+    guard check.verdict == .clean else { return "it is \(check.verdict)" }
+    return try looks.judge(Self.place, in: scratch)
   }
 
   private func checkNames(

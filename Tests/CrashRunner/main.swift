@@ -2,90 +2,87 @@ import CrashKit
 import Glibc
 import PloopIO
 
-// crash-enumeration [--states N] [--seed S]: records every scenario, enumerates what power loss can
-// leave of it, and ends with the line `states N bad 0`.
+// crash-enumeration [--states N] [--distinct N] [--images N] [--seed S] [--only NAME] [--keep FILE]: records every
+// subject, looks at what power loss can leave of it, and ends with the line `states N distinct M images I bad 0`. One
+// round is the short form; there are more until there are as many states as are wanted, and different ones.
 // crash-enumeration --faults [--seed S]: runs every scenario again for each call and each fault, and
 // ends with the line `runs N bad 0`.
 
 var wanted = 100_000
+var wantedDistinct = 0
+/// What `qemu-img check` judges in a run.
+var imageLimit = 2_000
 var seed = UInt64(monotonicNanoseconds() % 1_000_000)
 var faultsOnly = false
+/// A part of the subjects' names.
+var only: String?
+/// Where failing seeds are written down.
+var kept: String?
 var arguments = CommandLine.arguments.dropFirst()
 while let name = arguments.popFirst() {
-  switch name {
-  case "--faults": faultsOnly = true
-  case "--states": wanted = arguments.popFirst().flatMap { Int($0) } ?? wanted
-  case "--seed": seed = arguments.popFirst().flatMap { UInt64($0) } ?? seed
+  let value = name == "--faults" ? nil : arguments.popFirst()
+  let number = value.flatMap { Int($0) }
+  switch (name, value, number) {
+  case ("--faults", _, _): faultsOnly = true
+  case ("--states", _, let number?): wanted = number
+  case ("--distinct", _, let number?): wantedDistinct = number
+  case ("--images", _, let number?): imageLimit = number
+  case ("--seed", let value?, _) where UInt64(value) != nil: seed = UInt64(value) ?? seed
+  case ("--only", let value?, _): only = value
+  case ("--keep", let value?, _): kept = value
   default:
-    print("usage: crash-enumeration [--faults] [--states N] [--seed S]")
+    print(
+      "usage: crash-enumeration [--faults] [--states N] [--distinct N] [--images N] [--seed S] [--only NAME] [--keep FILE]"
+    )
     exit(2)
   }
 }
 
-let workers = 2
+let workers = max(2, sysconf(Int32(_SC_NPROCESSORS_ONLN)))
 
-/// Runs `body` on each scenario by each worker; a worker that throws is one bad result.
-func onEachScenario(
-  _ body: @escaping @Sendable (_ scenario: Scenario, _ worker: Int) throws -> (Int, [String])
+/// Runs `body` with each number below a count, some at the same time; one that throws is a bad result.
+func forEach(
+  _ count: Int, _ body: @escaping @Sendable (Int) throws -> (Int, [String])
 ) throws -> (count: Int, bad: [String]) {
   let total = Locked<(count: Int, bad: [String])>((0, []))
-  for scenario in Scenario.allCases {
-    let threads = try (0..<workers).map { worker in
-      try Thread(name: "crash", stackBytes: 4 << 20) {
+  let next = Locked(0)
+  let threads = try (0..<workers).map { _ in
+    try Thread(name: "crash", stackBytes: 4 << 20) {
+      while true {
+        let number = next.withLock { next in
+          defer { next += 1 }
+          return next
+        }
+        guard number < count else { return }
         do {
-          let (count, bad) = try body(scenario, worker)
+          let (count, bad) = try body(number)
           total.withLock { total in
             total.count += count
             total.bad += bad
           }
         } catch {
-          total.withLock { $0.bad.append("\(scenario.rawValue): \(error)") }
+          total.withLock { $0.bad.append("\(number): \(error)") }
         }
       }
     }
-    threads.forEach { $0.join() }
   }
+  threads.forEach { $0.join() }
   return total.withLock { $0 }
 }
 
-/// All scenarios once; states at each position are limited.
-func enumerate(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
-  try onEachScenario { scenario, worker in
-    let scratch = try ScratchFolder()
-    let recording = try Recording(path: scratch.folder("recording"), scenario.setup)
-    try scenario.run(recording, seed: seed)
-    let result = try Enumeration(recording, path: scratch.folder("states")).run(
-      seed: seed, limit: limit, share: worker, of: workers)
-    return (result.states, result.bad + recording.problems)
-  }
-}
+// MARK: Faults
 
-/// The changes of a chain, which have a driver of their own; states behind each event are limited.
-func enumerateChanges(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
+func failDisks(_ seed: UInt64) throws -> (count: Int, bad: [String]) {
   var total: (count: Int, bad: [String]) = (0, [])
-  for scenario in ChainScenario.all {
-    let scratch = try ScratchFolder()
-    let recording = try scenario.recording(path: scratch.folder("recording"))
-    try scenario.run(recording)
-    let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: limit, seed: seed))
-    total.count += result.states
-    total.bad += result.bad.map { "\(scenario.name): \($0)" }
+  for scenario in Scenario.failing {
+    let result = try forEach(workers) { [workers] worker in
+      let result = try FaultSweep(scenario, seed: seed).run(first: worker, stride: workers)
+      return (result.runs, result.bad.map { "\(scenario.rawValue): \($0)" })
+    }
+    total.count += result.count
+    total.bad += result.bad
   }
   return total
-}
-
-/// Forced repair, and hashes of deltas, which have drivers of their own.
-func enumerateTools(_ seed: UInt64, limit: Int) throws -> (count: Int, bad: [String]) {
-  let scratch = try ScratchFolder()
-  let repair = try RepairRecording(path: scratch.folder("repair"))
-  try repair.run()
-  var result = try repair.enumerate(
-    path: scratch.folder("repaired"), .init(samples: limit, seed: seed))
-  let hash = try HashRecording(path: scratch.folder("hash"))
-  try hash.run()
-  result += try hash.enumerate(path: scratch.folder("hashed"), .init(samples: limit, seed: seed))
-  return (result.states, result.bad)
 }
 
 func failChanges() throws -> (count: Int, bad: [String]) {
@@ -108,31 +105,86 @@ func failChanges() throws -> (count: Int, bad: [String]) {
   return total
 }
 
-print("seed \(seed)")
-var count = 0
-var bad: [String] = []
-if faultsOnly {
-  let seed = seed
-  (count, bad) = try onEachScenario { scenario, worker in
-    let result = try FaultSweep(scenario, seed: seed).run(first: worker, stride: workers)
-    return (result.runs, result.bad)
+// MARK: States
+
+/// All subjects, one of them after the other in each round.
+struct Run {
+  let subjects: [Subject]
+  let looks: [Looks]
+  var count = 0
+  var bad: [String] = []
+
+  init(_ name: String?) {
+    subjects = Subject.all.filter { name.map($0.name.contains) ?? true }
+    looks = subjects.map { _ in Looks() }
   }
+
+  var distinct: Int { looks.reduce(0) { $0 + $1.distinct } }
+  var images: Int { looks.reduce(0) { $0 + $1.judged } }
+
+  /// - Parameters:
+  ///   - number: of the round; from the second on only what is new is looked at, and more of it.
+  ///   - images: that QEMU judges, all subjects together.
+  mutating func round(_ number: Int, seed: UInt64, images: Int, kept: String?) throws {
+    let failed = Locked<[(line: FailedSeeds.Line, fault: String)]>([])
+    let result = try forEach(subjects.count) { [subjects, looks] index in
+      let subject = subjects[index]
+      let effort = number == 0 ? 1 : subject.furtherEffort
+      looks[index].begin(onlyNew: number > 0, images: images / subjects.count)
+      let result: Enumeration.Result
+      do {
+        result = try subject.enumerate(seed: seed, effort: effort, looks[index])
+      } catch {
+        result = Enumeration.Result(states: 0, bad: ["seed \(seed): \(error)"])
+      }
+      if let fault = result.bad.first {
+        let line = FailedSeeds.Line(seed: seed, effort: effort, subject: subject.name)
+        failed.withLock { $0.append((line, fault)) }
+      }
+      return (result.states, result.bad.map { "\(subject.name): \($0)" })
+    }
+    count += result.count
+    bad += result.bad
+    for (line, fault) in failed.withLock({ $0 }) {
+      print("FAILED SEED \(line)")
+      if let kept { try FailedSeeds(kept).add(line, why: fault) }
+    }
+  }
+}
+
+print("seed \(seed)")
+if faultsOnly {
+  var (count, bad) = try failDisks(seed)
   let changes = try failChanges()
   let scratch = try ScratchFolder()
   let repairs = try RepairRecording(path: scratch.folder("repair")).sweep()
   count += changes.count + repairs.states
   bad += changes.bad + repairs.bad
-} else {
-  var round: UInt64 = 0
-  while count < wanted, bad.isEmpty {
-    let result = try enumerate(seed &+ round, limit: 32)
-    let changes = try enumerateChanges(seed &+ round, limit: 8)
-    let tools = try enumerateTools(seed &+ round, limit: 8)
-    count += result.count + changes.count + tools.count
-    bad += result.bad + changes.bad + tools.bad
-    round += 1
-  }
+  bad.prefix(20).forEach { print("BAD \($0)") }
+  print("runs \(count) bad \(bad.count)")
+  exit(bad.isEmpty ? 0 : 1)
 }
-bad.prefix(20).forEach { print("BAD \($0)") }
-print("\(faultsOnly ? "runs" : "states") \(count) bad \(bad.count)")
-exit(bad.isEmpty ? 0 : 1)
+
+var run = Run(only)
+guard !run.subjects.isEmpty else {
+  print("no subject's name has that in it; there are: \(Subject.all.map(\.name))")
+  exit(2)
+}
+let begun = monotonicNanoseconds()
+var round = 0
+repeat {
+  // Half of those that are left are for later rounds, where there are any.
+  let share = wantedDistinct == 0 && wanted <= 100_000 ? 1 : 2
+  try run.round(
+    round, seed: seed &+ UInt64(round), images: (imageLimit - run.images) / share, kept: kept)
+  let seconds = (monotonicNanoseconds() - begun) / 1_000_000_000
+  print(
+    "round \(round) states \(run.count) distinct \(run.distinct) images \(run.images) after \(seconds) s"
+  )
+  fflush(nil)
+  round += 1
+} while run.bad.isEmpty && (run.count < wanted || run.distinct < wantedDistinct)
+run.bad.prefix(20).forEach { print("BAD \($0)") }
+print(
+  "states \(run.count) distinct \(run.distinct) images \(run.images) bad \(run.bad.count)")
+exit(run.bad.isEmpty ? 0 : 1)

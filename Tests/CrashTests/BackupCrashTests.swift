@@ -15,7 +15,7 @@ struct BackupCrashTests {
     let recording = try BackupRecording(path: scratch.folder("recording"))
     try recording.run()
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 2, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 2, seed: seed))
     #expect(result.states > 500)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
@@ -46,7 +46,7 @@ struct FileCrashTests {
     let recording = try FileRecording(path: scratch.folder("recording"), version)
     try recording.run()
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 5, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 5, seed: seed))
     #expect(result.states > 300)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
@@ -65,7 +65,7 @@ struct SinglePointCrashTests {
     let recording = try SinglePointRecording(path: scratch.folder("recording"), kind)
     try recording.run()
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 3, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 3, seed: seed))
     #expect(result.states > 500)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }

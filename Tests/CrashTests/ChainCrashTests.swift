@@ -14,7 +14,7 @@ struct ChainCrashTests {
     let recording = try scenario.recording(path: scratch.folder("recording"))
     try scenario.run(recording)
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 2, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 2, seed: seed))
     #expect(result.states > 500)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }

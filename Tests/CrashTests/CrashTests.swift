@@ -13,7 +13,7 @@ struct CrashTests {
     try scenario.run(recording, seed: seed)
     #expect(recording.problems.isEmpty)
     let result = try Enumeration(recording, path: scratch.folder("states")).run(
-      seed: seed, limit: 4)
+      Bounds(samples: 4, seed: seed))
     #expect(result.states > 100)
     #expect(result.bad.isEmpty, "seed \(seed): \(result.bad.prefix(5))")
   }

@@ -10,7 +10,7 @@ struct HashCrashTests {
     let recording = try HashRecording(path: scratch.folder("recording"))
     try recording.run()
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 6, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 6, seed: seed))
     #expect(result.states > 150, "\(result.states)")
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }

@@ -13,7 +13,7 @@ struct RepairCrashTests {
     let recording = try RepairRecording(path: scratch.folder("recording"))
     try recording.run()
     let result = try recording.enumerate(
-      path: scratch.folder("states"), .init(samples: 12, seed: seed))
+      path: scratch.folder("states"), Bounds(samples: 12, seed: seed))
     #expect(result.states > 300, "\(result.states)")
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
