@@ -147,15 +147,17 @@ extension BackupChain {
     defer { withExtendedLifetime(image) {} }
     if isWhole, let descriptor { try removeNewest(descriptor) }
     try onTarget { () throws(IOError) in
-      // A manifest that is still there says what the rest belonged to.
-      let (last, first) = (
-        files.filter { $0 == id + BackupNames.manifest },
-        files.filter { $0 != id + BackupNames.manifest }
-      )
-      for file in first { try folder.unlink(file) }
-      if !first.isEmpty { try folder.sync() }
-      for file in last { try folder.unlink(file) }
-      try folder.sync()
+      // What is in an image says its journal, and what both belong to the manifest: who goes on with a point needs each as
+      // long as there is something that it tells of.
+      let (journal, manifest) = (id + BackupNames.journal, id + BackupNames.manifest)
+      let steps = [
+        files.filter { $0 != journal && $0 != manifest }, files.filter { $0 == journal },
+        files.filter { $0 == manifest },
+      ]
+      for names in steps where !names.isEmpty {
+        for name in names { try folder.unlink(name) }
+        try folder.sync()
+      }
     }
   }
 
