@@ -1,5 +1,5 @@
 internal import Glibc
-internal import PloopIO
+package import PloopIO
 
 /// The folders that images may lie in, by name. A path in the API is `root:relative`; nothing opens
 /// a file outside of them, whatever links say.
@@ -37,9 +37,13 @@ package struct Roots: Sendable {
   private let places: [(name: String, components: [String])]
   package let names: [String]
 
-  /// - Parameter folders: name and path of each; a name is one that ``Names`` allows.
+  /// - Parameters:
+  ///   - folders: name and path of each; a name is one that ``Names`` allows.
+  ///   - probe: watches all that is done to files in them.
   /// - Throws: `invalid-value` for a wrong name, or the error of opening a folder.
-  package init(_ roots: [(name: String, path: String)]) throws(ServiceError) {
+  package init(
+    _ roots: [(name: String, path: String)], probe: (any IOProbe)? = nil
+  ) throws(ServiceError) {
     var folders: [String: ImageFolder] = [:]
     var places: [(name: String, components: [String])] = []
     for (name, path) in roots {
@@ -48,7 +52,7 @@ package struct Roots: Sendable {
         throw ServiceError(.invalidValue, "the root \(name) is there twice")
       }
       do throws(IOError) {
-        folders[name] = try ImageFolder(path: path, label: "\(name):")
+        folders[name] = try ImageFolder(path: path, label: "\(name):", probe: probe)
         if path.hasPrefix("/") { places.append((name, Roots.components(path))) }
         if let real = realpath(path, nil) {
           places.append((name, Roots.components(String(cString: real))))

@@ -13,22 +13,26 @@ final class ServiceFixture {
   private let registry: JobRegistry
   private let log: Logger
   private let configuration: Service.Configuration
+  private let probe: (any IOProbe)?
   private var running: Service?
 
   var images: String { "\(folder.path)/images" }
 
   var state: String { "\(folder.path)/state" }
 
-  /// - Parameter watch: called with the state folder before the service has it.
+  /// - Parameters:
+  ///   - probe: watches the roots and what is kept beside the database.
+  ///   - watch: called with the state folder before the service has it.
   init(
     registry: JobRegistry = .standard,
     configuration: Service.Configuration = Service.Configuration(),
     log: Logger = Logger(label: "test") { _ in
       SwiftLogNoOpLogHandler()
     },
-    watching watch: (_ state: String) throws -> Void = { _ in }
+    probe: (any IOProbe)? = nil, watching watch: (_ state: String) throws -> Void = { _ in }
   ) throws {
     folder = try TemporaryFolder()
+    self.probe = probe
     self.registry = registry
     self.log = log
     var configuration = configuration
@@ -63,7 +67,7 @@ final class ServiceFixture {
 
   private func start() throws(ServiceError) {
     let service = try Service(
-      roots: Roots([("main", images)]), store: Store(path: state),
+      roots: Roots([("main", images)], probe: probe), store: Store(path: state, probe: probe),
       engine: IOEngine(threadLimit: 4), log: log, configuration: configuration,
       registry: registry)
     try service.recover()

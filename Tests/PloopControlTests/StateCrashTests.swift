@@ -6,7 +6,7 @@ import Testing
 
 @testable import PloopControl
 
-@Suite("The state and power loss")
+@Suite("The state and power loss", .serialized)
 struct StateCrashTests {
   /// Disks, exports, snapshots, intents, kept answers and jobs come and go, in two lives of the service.
   private func live(_ bench: ServiceFixture, _ recording: StateRecording) async throws {
@@ -59,6 +59,27 @@ struct StateCrashTests {
     #expect(result.versions > 20 && result.states > 100)
     if samples != nil {
       print("states \(result.states) of \(result.versions) versions, bad \(result.bad.count)")
+    }
+  }
+
+  @Test(
+    "what is left of images and state together is what was promised of disks, snapshots, jobs and backups"
+  )
+  func imagesAndState() async throws {
+    let environment = ProcessInfo.processInfo.environment
+    let samples = environment["PLOOPD_HOST_SAMPLES"].flatMap { Int($0) }
+    let seed = environment["PLOOPD_SEED"].flatMap { UInt64($0) } ?? 1
+    defer { SQLiteWatch.end() }
+    let recording = try HostRecording()
+    try await recording.run()
+    let scratch = try TemporaryFolder(beneath: "/dev/shm")
+    let result = try await recording.enumerate(
+      in: "\(scratch.path)/host", samples: samples ?? 1, stride: samples == nil ? 17 : 1,
+      seed: seed)
+    #expect(result.bad.prefix(5).joined(separator: "\n") == "")
+    #expect(result.states > 50, "\(result.states)")
+    if samples != nil {
+      print("states of images and state \(result.states), bad \(result.bad.count)")
     }
   }
 }

@@ -14,20 +14,10 @@ final class StateRecording {
   /// - Parameter path: an empty folder.
   init(_ path: String) throws {
     folder = try ImageFolder(path: path)
-    // Whoever still has the database open at the end may go on telling.
-    let context = Unmanaged.passRetained(trace).toOpaque()
-    let code = csqlite_trace(
-      path,
-      { context, call, path, place, bytes, count in
-        guard let context, let path else { return }
-        Unmanaged<IOTrace>.fromOpaque(context).takeUnretainedValue().note(
-          call, String(cString: path), place,
-          UnsafeRawBufferPointer(start: bytes, count: Int(count)))
-      }, context)
-    guard code == 0 else { throw DatabaseError(resultCode: ResultCode(rawValue: code)) }
+    try SQLiteWatch.begin(path, trace)
   }
 
-  func end() { csqlite_trace_end() }
+  func end() { SQLiteWatch.end() }
 
   /// Whoever asked for a change was told that it is made.
   func answered() { trace.mark(0) }
@@ -110,20 +100,45 @@ final class StateRecording {
   }
 }
 
-extension IOTrace {
-  fileprivate func note(
+/// Tells a probe what SQLite does to databases beneath a folder, one folder at a time.
+final class SQLiteWatch {
+  private let probe: any IOProbe
+
+  private init(_ probe: any IOProbe) { self.probe = probe }
+
+  static func begin(_ path: String, _ probe: any IOProbe) throws {
+    // Whoever still has the database open at the end may go on telling.
+    let context = Unmanaged.passRetained(SQLiteWatch(probe)).toOpaque()
+    let code = csqlite_trace(
+      path,
+      { context, call, path, place, bytes, count in
+        guard let context, let path else { return }
+        Unmanaged<SQLiteWatch>.fromOpaque(context).takeUnretainedValue().note(
+          call, String(cString: path), place,
+          UnsafeRawBufferPointer(start: bytes, count: Int(count)))
+      }, context)
+    guard code == 0 else { throw DatabaseError(resultCode: ResultCode(rawValue: code)) }
+  }
+
+  static func end() { csqlite_trace_end() }
+
+  private func note(
     _ call: csqlite_call, _ path: String, _ place: UInt64, _ bytes: UnsafeRawBufferPointer
   ) {
     let operation: IOOperation
+    var path = path
     switch call {
     case CSQLITE_CREATE: operation = .create
     case CSQLITE_WRITE: operation = .write(offset: place, count: bytes.count)
     case CSQLITE_TRUNCATE: operation = .truncate(size: place)
-    case CSQLITE_SYNC_STARTED: return syncStarts(path: path)
+    case CSQLITE_SYNC_STARTED: return probe.syncStarts(path: path)
     case CSQLITE_SYNCED: operation = .sync
     case CSQLITE_UNLINK: operation = .unlink
-    default: operation = .syncFolder
+    default:
+      operation = .syncFolder
+      // It names the file whose name is durable by that.
+      path = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? path
     }
-    succeeded(operation, path: path, bytes: bytes)
+    probe.succeeded(operation, path: path, bytes: bytes)
   }
 }

@@ -1,6 +1,6 @@
 internal import GRDB
 internal import Glibc
-internal import PloopIO
+package import PloopIO
 
 /// The state folder: a database of what survives the service, and a lock that keeps a second
 /// service out.
@@ -33,10 +33,11 @@ package final class Store: Sendable {
   /// Held as long as the service lives.
   private let lock: ImageFile
 
+  /// - Parameter probe: watches what is kept beside the database.
   /// - Throws: `image-in-use` when another service has the folder, or the error of using it.
-  package init(path: String) throws(ServiceError) {
+  package init(path: String, probe: (any IOProbe)? = nil) throws(ServiceError) {
     do throws(IOError) {
-      folder = try ImageFolder(path: path)
+      folder = try ImageFolder(path: path, probe: probe)
       lock =
         folder.contains("lock")
         ? try folder.open("lock", writable: true) : try folder.create("lock", mode: 0o600)
