@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
@@ -26,6 +28,14 @@ int clinux_zero_range(int fd, off_t offset, off_t length) {
 
 ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length) {
   return copy_file_range(from, &at, to, &offset, length, 0);
+}
+
+int clinux_clone_range(int from, off_t at, int to, off_t offset, off_t length) {
+  struct file_clone_range range = {.src_fd = from,
+                                   .src_offset = (uint64_t)at,
+                                   .src_length = (uint64_t)length,
+                                   .dest_offset = (uint64_t)offset};
+  return ioctl(to, FICLONERANGE, &range);
 }
 
 int clinux_copies_take_room(int fd) {

@@ -143,6 +143,9 @@ package final class BackupCopy {
       return totals
     }
     let shift = source.geometry.clusterShift
+    // What lies behind the disk's end is not to come along.
+    let isInside = piece.clusters.upperBound << UInt64(shift) <= source.geometry.sizeBytes
+    if isInside, try sink.share(piece.clusters, of: source) { return totals }
     let buffer = buffers.take()
     defer { buffers.give(buffer) }
     let region = buffer.region.slice(0, piece.clusters.count << shift)

@@ -19,6 +19,13 @@ package protocol BackupSink: Sendable {
   /// Stores whole clusters.
   func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError)
 
+  /// Stores whole clusters as they are where they come from, without reading them.
+  ///
+  /// - Returns: false, with nothing stored, where they have to be read.
+  func share(
+    _ clusters: Range<UInt64>, of source: any BackupSource
+  ) throws(BackupError) -> Bool
+
   /// Stores zeroes.
   func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError)
 
@@ -38,4 +45,8 @@ package protocol BackupSink: Sendable {
 
 extension BackupSink {
   package var zeroesAtOnceBytes: UInt64 { 1 << 20 }
+
+  package func share(
+    _ clusters: Range<UInt64>, of source: any BackupSource
+  ) throws(BackupError) -> Bool { false }
 }

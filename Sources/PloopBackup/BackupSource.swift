@@ -23,6 +23,15 @@ package protocol BackupSource: Sendable {
   /// Reads whole clusters; behind the disk's end, in its last cluster, are zeroes.
   func read(into region: ByteRegion, from cluster: UInt64) throws(BackupError)
 
+  /// Has a range of a file hold whole clusters, none of which ends behind the disk, by sharing the blocks that they
+  /// have where they are.
+  ///
+  /// - Parameter offset: in bytes, a multiple of the cluster size.
+  /// - Returns: false, perhaps with a part of them there, where they have to be read.
+  func share(
+    _ clusters: Range<UInt64>, with file: ImageFile, at offset: UInt64
+  ) throws(BackupError) -> Bool
+
   /// These clusters, as far as they were wanted, are durable where they were copied to, and are not read
   /// again.
   func release(_ clusters: Range<UInt64>)
@@ -30,6 +39,10 @@ package protocol BackupSource: Sendable {
 
 extension BackupSource {
   package func release(_ clusters: Range<UInt64>) {}
+
+  package func share(
+    _ clusters: Range<UInt64>, with file: ImageFile, at offset: UInt64
+  ) throws(BackupError) -> Bool { false }
 
   /// Reads a piece of a disk; what lower deltas have of it has to be what it was when they were hashed.
   func read(
@@ -77,6 +90,14 @@ package struct DeviceSource: BackupSource {
 
   package func read(into region: ByteRegion, from cluster: UInt64) throws(BackupError) {
     try read(device, into: region, at: cluster << UInt64(geometry.clusterShift))
+  }
+
+  package func share(
+    _ clusters: Range<UInt64>, with file: ImageFile, at offset: UInt64
+  ) throws(BackupError) -> Bool {
+    do throws(DeviceError) { return try device.share(clusters, with: file, at: offset) } catch {
+      throw BackupError(source: error)
+    }
   }
 }
 

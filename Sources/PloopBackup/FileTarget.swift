@@ -23,7 +23,8 @@ package enum FileTarget {
       version: version, clusterShift: geometry.clusterShift, sizeBytes: geometry.sizeBytes)
     let journalFile = JournalFile(folder: folder, name: journal(of: name))
     return ImageSink(
-      image: try ImageWriter(name, journal: journalFile, in: folder, geometry: new), below: below
+      image: try ImageWriter(name, journal: journalFile, in: folder, geometry: new), below: below,
+      isSharing: true
     ) { (_) throws(BackupError) in
       try journalFile.remove()
       return nil
@@ -35,6 +36,8 @@ package enum FileTarget {
 struct ImageSink: BackupSink {
   let image: ImageWriter
   let below: Bitmap?
+  /// Whether clusters may share blocks with what they are copied from: nobody is told their checksums then.
+  var isSharing = false
   /// Makes it a whole copy, once everything is durable; may be repeated.
   let complete: @Sendable (ImageWriter) throws(BackupError) -> PointManifest.Result?
 
@@ -45,6 +48,13 @@ struct ImageSink: BackupSink {
 
   func store(_ region: ByteRegion, at cluster: UInt64) throws(BackupError) {
     try image.store(region, at: cluster)
+  }
+
+  func share(
+    _ clusters: Range<UInt64>, of source: any BackupSource
+  ) throws(BackupError) -> Bool {
+    guard isSharing else { return false }
+    return try image.share(clusters, of: source)
   }
 
   func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError) {

@@ -12,6 +12,8 @@ package final class ImageWriter: Sendable {
   let file: ImageFile
   private let record: CopyRecord
   private let zeroes: ByteRegion
+  /// Whether blocks can be shared with what is copied, as far as is known.
+  private let mayShare: Locked<Bool>
 
   /// Begins an image, or goes on with one that was begun.
   ///
@@ -32,6 +34,7 @@ package final class ImageWriter: Sendable {
       journal = StepJournal()
     }
     record = CopyRecord(journal, in: journalFile, of: file.path)
+    mayShare = Locked(file.mayShareBlocks)
   }
 
   /// What an earlier life has left, if it is of any use; else it is removed.
@@ -105,14 +108,45 @@ package final class ImageWriter: Sendable {
     try record.attempt { () throws(BackupError) in
       let entries = CopyRecord.entries(
         of: region, from: cluster, clusterBytes: Int(geometry.clusterBytes))
-      let most = geometry.physicalLimit + 1 - min(geometry.headerClusters, geometry.physicalLimit)
-      guard let place = record.note(entries, limit: most) else {
-        throw BackupError(.mismatch, "\(file.path): the disk has too many clusters for one image")
-      }
-      let offset = (geometry.headerClusters + place) << UInt64(geometry.clusterShift)
-      try onTarget { () throws(IOError) in try file.write(region, at: offset) }
-      file.beginWriteback(offset: offset, length: UInt64(region.count))
+      try write(region, at: try place(entries))
     }
+  }
+
+  /// Takes the next places, and notes what will be there.
+  ///
+  /// - Returns: where they begin, in bytes.
+  private func place(_ entries: [StepJournal.Entry]) throws(BackupError) -> UInt64 {
+    let most = geometry.physicalLimit + 1 - min(geometry.headerClusters, geometry.physicalLimit)
+    guard let place = record.note(entries, limit: most) else {
+      throw BackupError(.mismatch, "\(file.path): the disk has too many clusters for one image")
+    }
+    return (geometry.headerClusters + place) << UInt64(geometry.clusterShift)
+  }
+
+  private func write(_ region: ByteRegion, at offset: UInt64) throws(BackupError) {
+    try onTarget { () throws(IOError) in try file.write(region, at: offset) }
+    file.beginWriteback(offset: offset, length: UInt64(region.count))
+  }
+
+  /// Stores whole clusters behind everything that was stored before, by sharing the blocks that they have in
+  /// `source`. Their checksums are not known. Where it turns out that nothing can be shared these are copied, and all
+  /// that comes later is not taken.
+  ///
+  /// - Returns: false, with nothing stored, where they have to be read.
+  func share(
+    _ clusters: Range<UInt64>, of source: any BackupSource
+  ) throws(BackupError) -> Bool {
+    guard mayShare.withLock({ $0 }) else { return false }
+    try record.attempt { () throws(BackupError) in
+      let offset = try place(
+        clusters.map { StepJournal.Entry(cluster: UInt32(clamping: $0), checksum: 0) })
+      guard try !source.share(clusters, with: file, at: offset) else { return }
+      mayShare.withLock { $0 = false }
+      let buffer = AlignedBuffer(count: clusters.count << geometry.clusterShift)
+      try source.read(into: buffer.region, from: clusters.lowerBound)
+      try write(buffer.region, at: offset)
+    }
+    return true
   }
 
   package func storeZeroes(_ clusters: Range<UInt64>) throws(BackupError) {

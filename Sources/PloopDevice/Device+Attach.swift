@@ -25,6 +25,7 @@ package struct AttachOptions: Sendable {
   package var indexCache: FramePool?
   /// Who checks indexes behind the attach.
   package var checks = CheckQueue.shared
+  package var sharing = SharingBounds()
 
   package init() {}
 
@@ -32,6 +33,17 @@ package struct AttachOptions: Sendable {
   package static let indexCacheBytes = 64 << 20
   /// What is read of an index in no time.
   package static let promptIndexBytes: UInt64 = 1 << 20
+}
+
+/// From how many bytes on blocks are shared, where the file system can, instead of being copied: of fewer, copying costs
+/// less (docs/performance.md, "Shared blocks").
+package struct SharingBounds: Sendable {
+  /// What a guest's write leaves as it was of a cluster that it copies.
+  package var keptBytes: UInt64 = 256 << 10
+  /// A cluster that is merged or moved.
+  package var movedBytes: UInt64 = 64 << 10
+
+  package init() {}
 }
 
 extension Device {
@@ -120,7 +132,8 @@ extension Device {
       chain: DeltaChain(deltas, geometry: geometry, writing: writing), map: map, gate: gate,
       condition: condition, readonly: options.readonly, repairs: repairs,
       descriptorLocks: descriptorLocks, recorder: recorder,
-      keepsBitmapsInImage: options.bitmapsInImage, checks: options.checks)
+      keepsBitmapsInImage: options.bitmapsInImage, checks: options.checks,
+      sharing: options.sharing)
   }
 
   /// Takes QEMU's locks on every image, and OpenVZ's on the folder of the top.

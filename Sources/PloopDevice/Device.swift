@@ -44,17 +44,20 @@ package final class Device: Sendable {
   let keepsBitmapsInImage: Bool
   /// Where the check of the index, and the count behind it, may still wait for their turn.
   let checks: CheckQueue
+  let sharing: SharingBounds
   private let chains: Replaceable<DeltaChain>
   let suspension = Suspension()
 
   init(
     chain: DeltaChain, map: PagedMap, gate: Gate, condition: Condition,
     readonly: Bool, repairs: [String], descriptorLocks: [DescriptorLock],
-    recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool, checks: CheckQueue
+    recorder: CheckpointRecorder?, keepsBitmapsInImage: Bool, checks: CheckQueue,
+    sharing: SharingBounds
   ) {
     checkpointRecorder = Locked(recorder)
     self.keepsBitmapsInImage = keepsBitmapsInImage
     self.checks = checks
+    self.sharing = sharing
     clusterShift = UInt64(chain.geometry.clusterShift)
     clusterBytes = chain.geometry.clusterBytes
     self.map = map

@@ -7,6 +7,8 @@ package enum IOOperation: Sendable {
   case allocate(offset: UInt64, length: UInt64)
   case punchHole(offset: UInt64, length: UInt64)
   case zeroRange(offset: UInt64, length: UInt64)
+  /// Blocks of another file, or of other places of this one, become shared.
+  case cloneRange(offset: UInt64, length: UInt64)
   case create
   case makeFolder
   case rename(to: String)
@@ -34,16 +36,22 @@ package protocol IOProbe: AnyObject, Sendable {
   /// Told before a file or a folder is synced; what was written until now, or named, is what it promises.
   func syncStarts(path: String)
 
-  /// Told after a system call has succeeded. `bytes` is what a write wrote, else empty.
+  /// Told after a system call has succeeded. `bytes` is what a write wrote, or what blocks held when they became
+  /// shared; else empty.
   func succeeded(_ operation: IOOperation, path: String, bytes: UnsafeRawBufferPointer)
 
   /// What a file is to pass for; whoever replays crashes makes files anew, and has them taken for the
   /// old ones.
   func stamp(_ actual: FileStamp, path: String) -> FileStamp
+
+  /// Whether the host plays a file system on which files can share blocks, whatever it has.
+  var sharesBlocks: Bool { get }
 }
 
 extension IOProbe {
   package func stamp(_ actual: FileStamp, path: String) -> FileStamp { actual }
+
+  package var sharesBlocks: Bool { false }
 }
 
 /// A record of everything that was done to images, in order, for replaying crashes.
@@ -67,8 +75,9 @@ package final class IOTrace: IOProbe {
   }
 
   private let recorded = Locked<[Event]>([])
+  package let sharesBlocks: Bool
 
-  package init() {}
+  package init(sharesBlocks: Bool = false) { self.sharesBlocks = sharesBlocks }
 
   package var events: [Event] { recorded.withLock { $0 } }
 
@@ -85,7 +94,7 @@ package final class IOTrace: IOProbe {
   ) {
     switch operation {
     case .read: break
-    case .write(let offset, _):
+    case .write(let offset, _), .cloneRange(let offset, _):
       append(.write(path: path, offset: offset, bytes: [UInt8](bytes)))
     case .sync: append(.synced(path: path))
     case .truncate(let size): append(.truncate(path: path, size: size))
@@ -115,9 +124,13 @@ package final class FaultPlan: IOProbe {
   private let rules: Locked<Rules>
   private let calls = Locked<Int>(0)
   private let hits = Locked<Int>(0)
+  package let sharesBlocks: Bool
 
   /// - Parameter rule: asked for each call with its number, counted from 0.
-  package init(_ rule: @escaping Rule) { rules = Locked(Rules(rule: rule)) }
+  package init(sharesBlocks: Bool = false, _ rule: @escaping Rule) {
+    self.sharesBlocks = sharesBlocks
+    rules = Locked(Rules(rule: rule))
+  }
 
   /// Injects `fault` once, at the call with this number.
   package convenience init(at number: Int, _ fault: IOFault) {

@@ -8,10 +8,12 @@ package final class ImageFile: Sendable {
   package let path: String
   package let isWritable: Bool
   package let identity: FileIdentity
-  private let descriptor: OwnedDescriptor
-  private let probe: (any IOProbe)?
+  let descriptor: OwnedDescriptor
+  let probe: (any IOProbe)?
   private let isWatched = Atomic<Bool>(false)
   private let watcher = Observer<Range<UInt64>>()
+  /// Files with which this one cannot share blocks (`ImageFile+Copies.swift`).
+  let unshareable = Locked<Set<FileIdentity>>([])
   /// Whether there may be a lock of ``ImageLock`` on it.
   private let hasLocks = Atomic<Bool>(false)
 
@@ -174,35 +176,6 @@ package final class ImageFile: Sendable {
     }
   }
 
-  /// Copies from another file without taking the bytes into this process; where the file system can
-  /// share blocks nothing is copied at all.
-  ///
-  /// - Returns: bytes copied; fewer than asked for only at the end of `source`. Nil, perhaps with a
-  ///   part of them copied, where this cannot be done between these files: read and write them.
-  package func copy(
-    from source: ImageFile, at place: UInt64, to offset: UInt64, count: Int
-  ) throws(IOError) -> Int? {
-    // A watched file goes the way on which every byte can be seen.
-    guard probe == nil else { return nil }
-    defer { noteChange(offset: offset, length: UInt64(count)) }
-    var done = 0
-    while done < count {
-      let copied = clinux_copy_range(
-        source.descriptor.number, off_t(place) + off_t(done), descriptor.number,
-        off_t(offset) + off_t(done), count - done)
-      if copied == 0 { break }
-      if copied < 0 {
-        switch errno {
-        case EINTR: continue
-        case EXDEV, EINVAL, EOPNOTSUPP, ENOSYS, EBADF, EPERM: return nil
-        default: throw .last("copy", path, offset: offset)
-        }
-      }
-      done += copied
-    }
-    return done
-  }
-
   /// Has the range be on its way to the disk, so that a later ``sync()`` finds little left to do. It
   /// promises nothing by itself.
   package func beginWriteback(offset: UInt64, length: UInt64) {
@@ -336,7 +309,7 @@ package final class ImageFile: Sendable {
   }
 
   /// How many of `count` bytes a faulty call may transfer; nil when it fails, with `errno` set.
-  private func allowed(_ fault: IOFault, of count: Int) -> Int? {
+  func allowed(_ fault: IOFault, of count: Int) -> Int? {
     switch fault {
     case .error(let code):
       errno = code

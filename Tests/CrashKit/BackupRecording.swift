@@ -86,7 +86,7 @@ package final class BackupRecording {
 
   /// - Returns: whether it is whole; else whoever has written it goes away after so many steps.
   static func copy(
-    _ source: ModelSource, to sink: any BackupSink, on engine: IOEngine, steps: Int
+    _ source: any BackupSource, to sink: any BackupSink, on engine: IOEngine, steps: Int
   ) throws -> Bool {
     let copy = BackupCopy(from: source, to: sink, on: engine)
     defer { copy.abandon() }

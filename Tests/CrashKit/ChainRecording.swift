@@ -53,7 +53,7 @@ package final class ChainRecording {
     Geometry(version: .v2, clusterShift: clusterShift, sizeBytes: clusters << UInt64(clusterShift))
   }
 
-  let watch = Watch()
+  let watch: Watch
   let folder: ImageFolder
   let plain: ImageFolder
   let engine = IOEngine(threadLimit: 1, rings: false)
@@ -92,7 +92,12 @@ package final class ChainRecording {
   ///   - path: an empty folder.
   ///   - order: of what snapshots do at the same time.
   ///   - clusters: of the disk, at first and at last.
-  package init(path: String, _ order: Order, clusters: ClosedRange<UInt64> = 12...12) throws {
+  ///   - sharesBlocks: whether files of the host can.
+  package init(
+    path: String, _ order: Order, clusters: ClosedRange<UInt64> = 12...12,
+    sharesBlocks: Bool = false
+  ) throws {
+    watch = Watch(sharesBlocks: sharesBlocks)
     helpers = order.helpers
     firstClusters = clusters.lowerBound
     geometry = Self.geometry(clusters: firstClusters)

@@ -14,7 +14,7 @@ extension ChainScenario {
     package func applies(to operation: IOOperation) -> Bool {
       switch (self, operation) {
       case (.error, _), (.kill, _), (.noSpace, .create), (.noSpace, .write), (.noSpace, .allocate),
-        (.noSpace, .truncate), (.noSpace, .rename):
+        (.noSpace, .truncate), (.noSpace, .rename), (.noSpace, .cloneRange):
         true
       case (.noSpace, _): false
       }

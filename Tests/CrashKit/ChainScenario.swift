@@ -7,14 +7,16 @@ package struct ChainScenario: Sendable {
   private var order = ChainRecording.Order.late
   private let clusters: ClosedRange<UInt64>
   private var keepsBitmapsInImage = false
+  private let sharesBlocks: Bool
   private let steps: @Sendable (ChainRecording) throws -> Void
 
   init(
-    name: String, clusters: ClosedRange<UInt64>,
+    name: String, clusters: ClosedRange<UInt64>, sharesBlocks: Bool = false,
     steps: @escaping @Sendable (ChainRecording) throws -> Void
   ) {
     self.name = name
     self.clusters = clusters
+    self.sharesBlocks = sharesBlocks
     self.steps = steps
   }
 
@@ -33,7 +35,8 @@ package struct ChainScenario: Sendable {
 
   /// - Parameter path: an empty folder.
   package func recording(path: String) throws -> ChainRecording {
-    let recording = try ChainRecording(path: path, order, clusters: clusters)
+    let recording = try ChainRecording(
+      path: path, order, clusters: clusters, sharesBlocks: sharesBlocks)
     recording.keepsBitmapsInImage = keepsBitmapsInImage
     return recording
   }
@@ -43,14 +46,14 @@ package struct ChainScenario: Sendable {
   /// The first has guests at every moment of its snapshots, and is looked at in all orders.
   package static let all =
     ChainRecording.Order.all.map(changes.inOrder) + [
-      backward, growth, flipping, resize, restoring, compaction, bitmaps,
+      backward, growth, flipping, resize, restoring, compaction, bitmaps, sharing,
     ]
     + [ChainRecording.Order.early, .late].map(checkpoints.inOrder)
 
   /// Each in one order, for builds that are slow.
   package static let each =
     [changes.inOrder(.mixed(seed: 1)), checkpoints.inOrder(.late)]
-    + [backward, growth, flipping, resize, restoring, compaction, bitmaps]
+    + [backward, growth, flipping, resize, restoring, compaction, bitmaps, sharing]
 
   /// Snapshots, merges forward, going back and removing, with guests writing.
   package static let changes = ChainScenario(name: "changes of a chain", clusters: 12...12) {
@@ -305,6 +308,39 @@ package struct ChainScenario: Sendable {
     try disk.write(60..<61)
     try disk.merge(first)
     try disk.compact(Set(Compaction.Part.allCases))
+    try disk.detach()
+  }
+
+  /// Everything that copies whole clusters, on a host where they are shared instead.
+  package static let sharing = ChainScenario(
+    name: "shared blocks", clusters: 1000...1020, sharesBlocks: true
+  ) { disk in
+    try disk.attach()
+    try disk.write(0..<30)
+    try disk.write(7_990..<8_000)
+    try disk.flush()
+    let first = try disk.snapshot(
+      .init(ahead: [2..<4], opening: [17..<18], flushes: true, later: 26..<28))
+    try disk.write(3..<5)
+    try disk.write(14..<18, durable: true)
+    let second = try disk.snapshot()
+    try disk.write(20..<21)
+    try disk.zero(clusters: 3..<4)
+    // The top's own clusters are in the way of a longer index; then those of the lower delta that grows.
+    try disk.write(64..<72)
+    try disk.grow(toClusters: 1020) { try disk.write(4..<6) }
+    try disk.write(8_150..<8_151)
+    let third = try disk.snapshot()
+    try disk.write(10..<11)
+    try disk.merge(second, .backward) { try disk.write(12..<13) }
+    try disk.merge(first) { try disk.write(60..<61) }
+    try disk.write(22..<23, durable: true)
+    try disk.merge(third) { try disk.write(5..<6) }
+    try disk.zero(clusters: 0..<2)
+    try disk.flush()
+    try disk.compact([.shrink]) { try disk.write(66..<67) }
+    try disk.write(0..<2)
+    try disk.compact([.defragment])
     try disk.detach()
   }
 

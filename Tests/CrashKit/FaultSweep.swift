@@ -22,6 +22,8 @@ package struct FaultSweep {
       case (.ioError, _), (.kill, _), (.interrupted, .read), (.interrupted, .write),
         (.interrupted, .sync),
         (.interrupted, .truncate), (.interrupted, .allocate), (.interrupted, .punchHole),
+        (.interrupted, .cloneRange), (.unsupported, .cloneRange), (.noSpace, .cloneRange),
+        (.diskFull, .cloneRange),
         (.short, .read), (.short, .write), (.stall, _), (.unsupported, .allocate),
         (.unsupported, .punchHole), (.noSpace, .write), (.noSpace, .sync), (.noSpace, .allocate),
         (.noSpace, .truncate), (.noSpace, .create), (.diskFull, .write), (.diskFull, .allocate):
@@ -39,6 +41,8 @@ package struct FaultSweep {
       case (.interrupted, _), (.short, _), (.stall, _), (.unsupported, _): false
       // Giving space back is a hint, and a file system that cannot is lived with.
       case (.ioError, .punchHole): nil
+      // What cannot be shared is copied.
+      case (.noSpace, .cloneRange): false
       case (.ioError, _), (.noSpace, .sync), (.noSpace, .truncate), (.noSpace, .create): true
       // A request that meets a full disk frees what may be freed and is made once more.
       case (.noSpace, _), (.diskFull, _), (.kill, _): nil

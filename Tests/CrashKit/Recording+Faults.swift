@@ -12,8 +12,8 @@ extension Recording {
       switch operation {
       case .punchHole where !setup.hasHoles, .allocate where !setup.hasHoles:
         return .error(EOPNOTSUPP)
-      case .write(let offset, _)
-      where setup.hasRoundsInside && offset >= setup.geometry.headerBytes:
+      case .write(let offset, _) where setup.runsRound(aheadOf: offset),
+        .cloneRange(let offset, _) where setup.runsRound(aheadOf: offset):
         self?.flushInside()
       default: break
       }

@@ -47,7 +47,7 @@ package final class Recording: Sendable {
   package let folder: ImageFolder
   /// The same folder, unwatched.
   let plain: ImageFolder
-  let watch = Watch()
+  let watch: Watch
   package let initial: [UInt8]
   let state: Locked<State>
   let toleratesFaults: Bool
@@ -56,6 +56,7 @@ package final class Recording: Sendable {
   package init(path: String, _ setup: Setup, toleratesFaults: Bool = false) throws {
     self.setup = setup
     self.toleratesFaults = toleratesFaults
+    watch = Watch(sharesBlocks: setup.sharesBlocks)
     plain = try ImageFolder(path: path)
     folder = try ImageFolder(path: path, probe: watch)
     try setup.makeImage(Recording.top, in: plain, spareTailBytes: setup.spareTailBytes)

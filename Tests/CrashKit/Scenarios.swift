@@ -8,6 +8,7 @@ package enum Scenario: String, CaseIterable, Sendable {
   case firstTouch = "first touch"
   case copyOnWrite = "copy-on-write from a delta"
   case copyOnWriteFromRaw = "copy-on-write from a raw base"
+  case sharedBlocks = "copy-on-write that shares blocks"
   case trimAndReuse = "trim and reuse of freed clusters"
   case reuseWithoutHoles = "reuse on a host that cannot punch holes"
   case zeroes = "write zeroes"
@@ -20,17 +21,18 @@ package enum Scenario: String, CaseIterable, Sendable {
   case detach = "detach and attach again"
   case checkedBehind = "an index that is checked behind the attach"
   case mixed = "everything, at random"
+  case mixedSharing = "everything, at random, where blocks are shared"
 
   package var setup: Setup {
     var setup = Setup()
     switch self {
-    case .copyOnWrite, .roundsInside: setup.base = .delta
+    case .copyOnWrite, .roundsInside, .sharedBlocks: setup.base = .delta
     case .copyOnWriteFromRaw: setup.base = .raw
     case .zeroes:
       setup.base = .delta
       setup.geometry = Geometry(version: .v1, clusterShift: 12, sizeBytes: 12 * 4096)
     case .spareTail: setup.spareTailBytes = 2 * 4096 + 700
-    case .mixed:
+    case .mixed, .mixedSharing:
       // The last cluster is partial.
       setup.base = .delta
       setup.geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 12 * 4096 - 1024)
@@ -39,7 +41,8 @@ package enum Scenario: String, CaseIterable, Sendable {
     // A conversion between the versions that has ended long ago.
     setup.hasConversionFlag = self == .spareTail
     setup.hasHoles = self != .reuseWithoutHoles
-    setup.hasRoundsInside = self == .roundsInside
+    setup.hasRoundsInside = self == .roundsInside || self == .sharedBlocks
+    setup.sharesBlocks = self == .sharedBlocks || self == .mixedSharing
     return setup
   }
 
@@ -47,7 +50,7 @@ package enum Scenario: String, CaseIterable, Sendable {
   package static let failing = allCases.filter { $0 != .checkedBehind }
 
   /// Whether one fault may reach several callers, since they share a flush round.
-  var sharesFaults: Bool { self == .flushStorm || self == .roundsInside }
+  var sharesFaults: Bool { self == .flushStorm || setup.hasRoundsInside }
 
   package func run(_ disk: Recording, seed: UInt64) throws {
     try disk.attach()
@@ -63,7 +66,7 @@ package enum Scenario: String, CaseIterable, Sendable {
         if cluster % 3 == 2 { try disk.flush() }
       }
       try disk.write(90..<92)
-    case .copyOnWrite, .copyOnWriteFromRaw:
+    case .copyOnWrite, .copyOnWriteFromRaw, .sharedBlocks:
       try disk.write(1..<2)
       try disk.write(14..<18, durable: true)
       try disk.write(32..<40)
@@ -119,7 +122,7 @@ package enum Scenario: String, CaseIterable, Sendable {
         try disk.attach()
       }
     case .checkedBehind: try Scenario.checkedBehind(disk)
-    case .mixed:
+    case .mixed, .mixedSharing:
       var random = SeededGenerator(seed: seed)
       for _ in 0..<40 { try Scenario.step(disk, &random) }
     }

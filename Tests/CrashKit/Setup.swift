@@ -19,10 +19,17 @@ package struct Setup: Sendable {
   package var hasConversionFlag = false
   /// Whether the host can punch holes and reserve space.
   package var hasHoles = true
+  /// Whether files of the host can share blocks.
+  package var sharesBlocks = false
   /// Whether a flush round runs ahead of every write of data, as another connection's could.
   package var hasRoundsInside = false
 
   package init() {}
+
+  /// - Parameter offset: in the top's file, of what is about to be written.
+  func runsRound(aheadOf offset: UInt64) -> Bool {
+    hasRoundsInside && offset >= geometry.headerBytes
+  }
 
   package var sectorCount: Int { Int(geometry.sizeBytes) / History.sectorBytes }
 

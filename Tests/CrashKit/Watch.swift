@@ -24,7 +24,10 @@ final class Watch: IOProbe {
   }
 
   let trace = IOTrace()
+  let sharesBlocks: Bool
   private let state = Locked(State())
+
+  init(sharesBlocks: Bool = false) { self.sharesBlocks = sharesBlocks }
 
   /// Asked for each call with its number, counted from 0.
   func use(_ rule: Rule?) { state.withLock { $0.rule = rule } }

@@ -39,11 +39,13 @@ struct BackupCrashTests {
 struct FileCrashTests {
   @Test(
     "an image without a journal is whole, and one with it is gone on with",
-    arguments: [ImageVersion.v1, .v2])
-  func enumeration(version: ImageVersion) throws {
+    arguments: [ImageVersion.v1, .v2], [false, true])
+  func enumeration(version: ImageVersion, isSharing: Bool) throws {
     let seed = UInt64(20_261_128)
     let scratch = try ScratchFolder()
-    let recording = try FileRecording(path: scratch.folder("recording"), version)
+    let recording = try FileRecording(
+      path: scratch.folder("recording"), version,
+      lender: isSharing ? scratch.folder("lender") : nil)
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), Bounds(samples: 5, seed: seed))

@@ -21,13 +21,14 @@ final class ChainBench {
   /// - Parameter helpers: who does what can be done at the same time; the engine's threads when nil.
   init(
     _ geometry: Geometry = Geometry(version: .v2, clusterShift: 14, sizeBytes: 1 << 20),
-    seed: UInt64 = 1, probe: (any IOProbe)? = nil, helpers: Helpers? = nil,
+    beneath parent: String = "/tmp", seed: UInt64 = 1, probe: (any IOProbe)? = nil,
+    helpers: Helpers? = nil,
     indexCache: FramePool = .ofTests
   ) throws {
     self.geometry = geometry
     self.helpers = helpers ?? .engine(engine)
     random = SeededGenerator(seed: seed)
-    fixture = try DiskFixture(probe: probe, indexCache: indexCache)
+    fixture = try DiskFixture(beneath: parent, probe: probe, indexCache: indexCache)
     try fixture.make("root.hds", geometry)
     content = [UInt8](repeating: 0, count: Int(geometry.sizeBytes))
     let file = DescriptorFile(in: fixture.folder)

@@ -11,9 +11,11 @@ final class DiskFixture {
   let probe: (any IOProbe)?
   let indexCache: FramePool
 
-  init(probe: (any IOProbe)? = nil, indexCache: FramePool = .ofTests) throws {
+  init(
+    beneath parent: String = "/tmp", probe: (any IOProbe)? = nil, indexCache: FramePool = .ofTests
+  ) throws {
     self.indexCache = indexCache
-    var template = Array("/tmp/ploopd-device-XXXXXX".utf8CString)
+    var template = Array("\(parent)/ploopd-device-XXXXXX".utf8CString)
     let made = try #require(mkdtemp(&template))
     folder = try ImageFolder(path: String(cString: made), probe: probe)
     self.probe = probe

@@ -19,10 +19,12 @@ extension FramePool {
 }
 
 extension AttachOptions {
-  /// As tests attach.
+  /// As tests attach: small clusters are shared as well, where that is possible.
   package static var ofTests: AttachOptions {
     var options = AttachOptions()
     options.indexCache = .ofTests
+    options.sharing.keptBytes = 1
+    options.sharing.movedBytes = 1
     return options
   }
 }

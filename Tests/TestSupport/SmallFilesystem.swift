@@ -1,12 +1,26 @@
 internal import Glibc
 
-/// A file system of a test's own, ext4 on a loop device, which fills up and gets more room while it is
+/// A file system of a test's own, by default ext4, on a loop device, which fills up and gets more room while it is
 /// used. A host that does not let it be mounted fails the test.
 ///
 /// The room that it gets is that of a file which it holds from the start: to enlarge the file system itself
 /// takes a capability (CAP_SYS_RESOURCE) that containers do not have.
 package final class SmallFilesystem {
-  private static let totalMebibytes = 160
+  package enum Kind: String, CaseIterable, Sendable {
+    case ext4
+    /// Files can share blocks on these.
+    case xfs, btrfs
+
+    fileprivate var totalMebibytes: Int { self == .ext4 ? 160 : 512 }
+
+    fileprivate var command: String {
+      switch self {
+      case .ext4: "mkfs.ext4 -q -m 0 -b 4096"
+      case .xfs: "mkfs.xfs -q"
+      case .btrfs: "mkfs.btrfs -q"
+      }
+    }
+  }
 
   package let path: String
   /// It goes only after what is mounted in it.
@@ -14,23 +28,33 @@ package final class SmallFilesystem {
 
   /// - Parameters:
   ///   - name: of a folder beneath `folder`, which is made; the image lies beside it.
-  ///   - mebibytes: that are free.
-  package init(in folder: TemporaryFolder, _ name: String, mebibytes: Int) throws {
+  ///   - mebibytes: that are free; nil for all that it has.
+  package init(
+    in folder: TemporaryFolder, _ name: String, _ kind: Kind = .ext4, mebibytes: Int? = nil
+  ) throws {
     self.folder = folder
     path = "\(folder.path)/\(name)"
-    let image = "\(folder.path)/\(name.split(separator: "/").joined(separator: "-")).ext4"
+    let image = "\(folder.path)/\(name.split(separator: "/").joined(separator: "-")).\(kind)"
     do {
       try Tool.shell(
         """
-        mkdir -p '\(path)' && truncate -s \(Self.totalMebibytes)M '\(image)' &&
-          mkfs.ext4 -q -m 0 -b 4096 '\(image)' && mount -o loop '\(image)' '\(path)'
+        mkdir -p '\(path)' && truncate -s \(kind.totalMebibytes)M '\(image)' &&
+          \(kind.command) '\(image)' && mount -o loop '\(image)' '\(path)'
         """)
     } catch {
       throw Tool.Failure(
         description: "this test needs root and a loop device for a file system of its own: \(error)"
       )
     }
+    guard let mebibytes else { return }
     try Tool.shell("fallocate -l \(try freeBytes() - mebibytes << 20) '\(path)/ballast'")
+  }
+
+  /// How many extents of a file are another one's as well, or have another place in it.
+  package func sharedExtents(of file: String) throws -> Int {
+    let lines = try Tool.shell("sync -f '\(file)'; filefrag -v '\(file)'").output.split(
+      separator: "\n")
+    return lines.count { $0.contains("shared") }
   }
 
   deinit { _ = try? Tool.shell("umount -l '\(path)'", check: false) }

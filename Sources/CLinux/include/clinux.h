@@ -26,6 +26,8 @@ int clinux_punch_hole(int fd, off_t offset, off_t length);
 int clinux_zero_range(int fd, off_t offset, off_t length);
 // Copies within the kernel, sharing blocks where the file system can (man 2 copy_file_range).
 ssize_t clinux_copy_range(int from, off_t at, int to, off_t offset, size_t length);
+// Shares blocks; all of the range or an error (man 2 ioctl_ficlonerange).
+int clinux_clone_range(int from, off_t at, int to, off_t offset, off_t length);
 // Whether it is known that a copy within this file system takes as much room again: 0 where blocks may be
 // shared, or nobody knows.
 int clinux_copies_take_room(int fd);

@@ -46,21 +46,23 @@ struct ClusterMover: Sendable {
 
   /// Copies clusters to other places, and once the copies are durable has everybody find them there.
   ///
-  /// - Parameter place: takes a new place for a cluster that lies at another; nil for what may stay.
+  /// - Parameters:
+  ///   - isRewritten: whether the copies have places of their own on the disk as well, for who puts them in order.
+  ///   - place: takes a new place for a cluster that lies at another; nil for what may stay.
   /// - Returns: how many were copied.
   /// - Throws: `.outOfSpace`, `.timeout` and others, with everything where it was.
   func move(
-    _ clusters: [UInt64], until deadline: Deadline,
+    _ clusters: [UInt64], until deadline: Deadline, isRewritten: Bool = false,
     to place: (_ cluster: UInt64, _ physical: UInt64) throws(DeviceError) -> ClusterAllocator
       .Allocation?
   ) throws(DeviceError) -> UInt64 {
     try holding(clusters, until: deadline) { () throws(DeviceError) in
-      try moveHeld(clusters, to: place)
+      try moveHeld(clusters, isRewritten, to: place)
     }
   }
 
   private func moveHeld(
-    _ clusters: [UInt64],
+    _ clusters: [UInt64], _ isRewritten: Bool,
     to place: (_ cluster: UInt64, _ physical: UInt64) throws(DeviceError) -> ClusterAllocator
       .Allocation?
   ) throws(DeviceError) -> UInt64 {
@@ -87,7 +89,8 @@ struct ClusterMover: Sendable {
         }
         copies.append(Copy(cluster: cluster, from: from, to: to))
         try content(at: from).copy(
-          to: writing.file, at: to.physical << device.clusterShift, buffer)
+          to: writing.file, at: to.physical << device.clusterShift, buffer,
+          sharing: isRewritten ? nil : device.sharing)
       }
       if !copies.isEmpty { try flush() }
     } catch {

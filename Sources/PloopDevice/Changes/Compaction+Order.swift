@@ -65,7 +65,7 @@ final class Ordering: Compaction.Work {
       try allocator.allocate(from: max(end, places.upperBound))
     }
     try mover.settle(places, until: deadline)
-    copied += try mover.move(clusters, until: deadline) { (cluster, place) in
+    copied += try mover.move(clusters, until: deadline, isRewritten: true) { (cluster, place) in
       guard let own = belonging[cluster], own != place else { return nil }
       return ClusterAllocator.Allocation(physical: own, isZero: false)
     }

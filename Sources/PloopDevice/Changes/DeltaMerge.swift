@@ -223,7 +223,7 @@ package final class DeltaMerge: Sendable {
     }
     try receiver.place(cluster, source) { (writing, allocation, base) throws(DeviceError) in
       guard isZero else {
-        try content.copy(to: writing.file, at: base, buffer)
+        try content.copy(to: writing.file, at: base, buffer, sharing: device.sharing)
         return writing.file.beginWriteback(offset: base, length: content.count)
       }
       guard !allocation.isZero else { return }

@@ -28,13 +28,29 @@ struct MergeContent {
   /// What dealing with it took from the file.
   func readBytes(isZero: Bool) -> UInt64 { isZero && isHole ? 0 : count }
 
+  /// Has another place share all of it.
+  ///
+  /// - Returns: false where it has to be copied.
+  func share(with target: ImageFile, at base: UInt64) throws(DeviceError) -> Bool {
+    try converting { () throws(IOError) in
+      try target.cloneRange(from: file, at: offset, to: base, length: count)
+    }
+  }
+
   /// Copies all of it; what lies beyond the end of the file is zero.
+  ///
+  /// - Parameter sharing: what may be shared with the target from how many bytes on; nil where every byte is to have
+  ///   a place of its own on the disk.
   func copy(
-    to target: ImageFile, at base: UInt64, _ buffer: AlignedBuffer
+    to target: ImageFile, at base: UInt64, _ buffer: AlignedBuffer, sharing: SharingBounds?
   ) throws(DeviceError) {
+    let isShareable = sharing.map { count >= $0.movedBytes } ?? false
+    if isShareable, try share(with: target, at: base) { return }
     try converting { () throws(IOError) in
       var done: UInt64 = 0
-      if let copied = try target.copy(from: file, at: offset, to: base, count: Int(count)) {
+      if isShareable,
+        let copied = try target.copy(from: file, at: offset, to: base, count: Int(count))
+      {
         done = UInt64(copied)
       }
       while done < count {

@@ -51,7 +51,7 @@ extension MergeReceiver {
       try device.place(cluster, writing, in: own.index) { (_, base) throws(DeviceError) in
         let content = MergeContent(
           file: writing.file, offset: place.physical << shift, count: geometry.clusterBytes)
-        try content.copy(to: writing.file, at: base, buffer)
+        try content.copy(to: writing.file, at: base, buffer, sharing: device.sharing)
       }
     }
   }

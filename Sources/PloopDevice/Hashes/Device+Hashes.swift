@@ -30,7 +30,7 @@ extension Device {
   }
 
   /// Opened once for each delta, until ``forgetHashes()``.
-  private func hashes(
+  func hashes(
     of delta: Delta, _ chain: DeltaChain
   ) throws(DeviceError) -> DeltaHashes? {
     try knownHashes.withLock { known throws(DeviceError) in

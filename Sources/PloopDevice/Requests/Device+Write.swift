@@ -123,56 +123,95 @@ extension Device {
     _ content: Content, _ piece: ClusterPiece, _ writing: Writing
   ) throws(DeviceError) {
     try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
-      // A partial last cluster is zeroed behind the disk's end as well: a grown disk would show it.
-      if !allocation.isZero, piece.length < clusterBytes {
-        try zero(writing, offset: base, length: clusterBytes, keepSpace: false)
+      try begin(content, piece, in: allocation, at: base, writing)
+    }
+  }
+
+  /// Writes a cluster that holds nothing beside the new content.
+  private func begin(
+    _ content: Content, _ piece: ClusterPiece, in allocation: ClusterAllocator.Allocation,
+    at base: UInt64, _ writing: Writing
+  ) throws(DeviceError) {
+    // A partial last cluster is zeroed behind the disk's end as well: a grown disk would show it.
+    if !allocation.isZero, piece.length < clusterBytes {
+      try zero(writing, offset: base, length: clusterBytes, keepSpace: false)
+    }
+    switch content {
+    case .bytes(let bytes):
+      try converting { () throws(IOError) in
+        try writing.file.write(bytes, at: base + piece.offset)
       }
-      switch content {
-      case .bytes(let bytes):
-        try converting { () throws(IOError) in
-          try writing.file.write(bytes, at: base + piece.offset)
-        }
-      case .zeroes where !allocation.isZero:
-        try zero(
-          writing, offset: base + piece.offset, length: piece.length, keepSpace: false)
-      case .zeroes: break
-      }
+    case .zeroes where !allocation.isZero:
+      try zero(writing, offset: base + piece.offset, length: piece.length, keepSpace: false)
+    case .zeroes: break
     }
   }
 
   /// Copies a cluster of a lower delta into the top with the new content merged in. The cluster's
-  /// lock is held. What the new content covers is not read.
+  /// lock is held. What the new content covers is not read, nor what is a hole, nor what can be shared.
   private func copyOnWrite(
     _ content: Content, _ piece: ClusterPiece, from lower: Place, _ writing: Writing
   ) throws(DeviceError) {
-    let source = try chain.delta(lower.delta).file
-    let sourceBase = lower.physical << clusterShift
+    let old = MergeContent(
+      file: try chain.delta(lower.delta).file, offset: lower.physical << clusterShift,
+      count: clusterBytes)
     try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
-      let buffer = AlignedBuffer(count: Int(min(clusterBytes, Device.copyBytes)))
-      for start in stride(from: 0, to: clusterBytes, by: buffer.count) {
-        let covered =
-          max(
-            start, piece.offset)..<max(
-            max(start, piece.offset), min(start + UInt64(buffer.count), piece.offset + piece.length)
-          )
-        if covered.count < buffer.count {
-          try converting { () throws(IOError) in
-            try source.readOrZero(into: buffer.region, at: sourceBase + start)
-          }
-        }
-        if !covered.isEmpty {
-          let part = buffer.region.slice(Int(covered.lowerBound - start), covered.count)
-          switch content {
-          case .bytes(let bytes):
-            part.copy(from: bytes.slice(Int(covered.lowerBound - piece.offset), covered.count))
-          case .zeroes: part.zero()
-          }
-        }
-        try converting { () throws(IOError) in
-          try writing.file.write(buffer.region, at: base + start)
-        }
+      if piece.isWhole || old.isHole {
+        try begin(content, piece, in: allocation, at: base, writing)
+      } else if clusterBytes - piece.length >= sharing.keptBytes,
+        try old.share(with: writing.file, at: base)
+      {
+        try overwrite(content, piece, at: base, writing)
+      } else {
+        try merge(content, piece, over: old, at: base, writing)
       }
       counters.countCopy()
+    }
+  }
+
+  /// Writes over a part of a cluster whose blocks are another delta's as well: the file system sees to it that
+  /// that keeps them.
+  private func overwrite(
+    _ content: Content, _ piece: ClusterPiece, at base: UInt64, _ writing: Writing
+  ) throws(DeviceError) {
+    switch content {
+    case .bytes(let bytes):
+      try converting { () throws(IOError) in
+        try writing.file.write(bytes, at: base + piece.offset)
+      }
+    case .zeroes:
+      // With space, as a copy would have it.
+      try zero(writing, offset: base + piece.offset, length: piece.length, keepSpace: true)
+    }
+  }
+
+  private func merge(
+    _ content: Content, _ piece: ClusterPiece, over old: MergeContent, at base: UInt64,
+    _ writing: Writing
+  ) throws(DeviceError) {
+    let buffer = AlignedBuffer(count: Int(min(clusterBytes, Device.copyBytes)))
+    for start in stride(from: 0, to: clusterBytes, by: buffer.count) {
+      let covered =
+        max(
+          start, piece.offset)..<max(
+          max(start, piece.offset), min(start + UInt64(buffer.count), piece.offset + piece.length)
+        )
+      if covered.count < buffer.count {
+        try converting { () throws(IOError) in
+          try old.file.readOrZero(into: buffer.region, at: old.offset + start)
+        }
+      }
+      if !covered.isEmpty {
+        let part = buffer.region.slice(Int(covered.lowerBound - start), covered.count)
+        switch content {
+        case .bytes(let bytes):
+          part.copy(from: bytes.slice(Int(covered.lowerBound - piece.offset), covered.count))
+        case .zeroes: part.zero()
+        }
+      }
+      try converting { () throws(IOError) in
+        try writing.file.write(buffer.region, at: base + start)
+      }
     }
   }
 

@@ -118,7 +118,9 @@ package enum ForcedRepair {
         }
         let content = MergeContent(
           file: file, offset: shared << UInt64(geometry.clusterShift), count: geometry.clusterBytes)
-        try content.copy(to: file, at: next << UInt64(geometry.clusterShift), buffer)
+        try content.copy(
+          to: file, at: next << UInt64(geometry.clusterShift), buffer,
+          sharing: SharingBounds())
         entries.append((step.cluster, geometry.entry(of: next)))
         next += 1
       }
@@ -161,7 +163,7 @@ private struct LostClusters {
           file: image, offset: cluster * clusterBytes,
           count: min(clusterBytes, bytes - cluster * clusterBytes))
         guard try !content.isZero(buffer) else { continue }
-        try content.copy(to: copy, at: content.offset, buffer)
+        try content.copy(to: copy, at: content.offset, buffer, sharing: SharingBounds())
       }
       try converting { () throws(IOError) in
         try copy.sync()
