@@ -24,13 +24,16 @@ extension Service {
     return children.first
   }
 
+  /// - Parameter isOfClone: whether all that a linked clone shares goes, which is protected.
   /// - Throws: `snapshot-protected`, `export-in-use` or `image-in-use` for a snapshot that is to stay.
   func requireDisposable(
-    _ guid: GUID, _ chain: ChangeableChain
+    _ guid: GUID, _ chain: ChangeableChain, ofClone isOfClone: Bool = false
   ) throws(ServiceError) {
     let descriptor = try read(chain.location, in: chain.file.folder)
     let notes = notes(beside: chain.file, of: chain.device)
-    if let refusal = whyItStays(guid, of: chain.device, descriptor, at: chain.location, notes) {
+    if let refusal = whyItStays(
+      guid, of: chain.device, descriptor, at: chain.location, notes, ofClone: isOfClone)
+    {
       throw refusal
     }
   }
@@ -39,9 +42,13 @@ extension Service {
   /// deleted hears the same as whoever deletes.
   func whyItStays(
     _ guid: GUID, of device: String, _ descriptor: Descriptor, at location: Roots.Location,
-    _ notes: SnapshotNotes
+    _ notes: SnapshotNotes, ofClone isOfClone: Bool = false
   ) -> ServiceError? {
-    if notes[guid].isProtected || notes.isDamaged {
+    let children = descriptor.children(of: guid)
+    let isShared = notes[guid].isLinked == true
+    // What receives it must be the clone's own, whether or not anybody has the other disk.
+    let isFreed = isOfClone && isShared && children.allSatisfy { notes[$0.guid].isLinked != true }
+    if notes[guid].isProtected && !isFreed || notes.isDamaged {
       return ServiceError(
         .snapshotProtected,
         notes.isDamaged
@@ -53,8 +60,7 @@ extension Service {
     }
     if let refusal = whyItIsRead(guid, of: device) { return refusal }
     // What a linked clone shares is only read by a merge into a file that nobody else has.
-    let children = descriptor.children(of: guid)
-    if notes[guid].isLinked == true, let child = children.first, children.count == 1,
+    if isShared, let child = children.first, children.count == 1,
       user(of: child, but: device, at: location) == nil
     {
       return nil

@@ -112,4 +112,67 @@ struct LinkedCloneTests {
     try QEMU.convertToRaw("\(service.images)/copy/root.hds", "\(fixture.folder.path)/qemu")
     try expectSameBytes("\(fixture.folder.path)/qemu", copy)
   }
+
+  private func tree(_ device: String) throws -> Set<String> {
+    let items = try service.get("/v1/devices/\(device)/snapshots").json["items"]
+    return Set((items as? [[String: Any]] ?? []).compactMap { $0["uuid"] as? String })
+  }
+
+  /// Of the files that both disks have; the base's own top is repaired where it was not closed.
+  private func sharedSums() throws -> String {
+    let deltas = try service.get("/v1/devices/vm").json["deltas"] as? [[String: Any]] ?? []
+    let names = deltas.dropLast().compactMap {
+      ($0["path"] as? String)?.split(separator: "/").last
+    }
+    #expect(names.count == 2)
+    return try Tool.shell(
+      "cd '\(service.images)/vm' && sha256sum \(names.joined(separator: " "))"
+    ).output
+  }
+
+  @Test("are made full ones by one job, at its own rate, through kill -9; what was shared stays")
+  func copyUp() throws {
+    let (older, newer, _) = try link()
+    try fixture.write("copy", 40, "0 2M", "30M 1M")
+    let own = try fixture.snapshot("copy")
+    let state = try fixture.save("copy", "own.raw")
+    try fixture.write("copy", 50, "1M 2M")
+    let copy = try fixture.save("copy", "copy.raw")
+    let (vm, before) = (try fixture.save("vm", "vm.raw"), try sharedSums())
+    let plan = try service.post("/v1/jobs?dry_run=true", #"{"type":"copy_up","device":"copy"}"#)
+    let planned = plan.json["plan"] as? [String: Any]
+    #expect(plan.status == 200 && planned?["clusters_to_copy"] as? Int ?? 0 > 0, "\(plan.text)")
+    // So slow that it is met in the middle.
+    let id = try fixture.job(#"{"type":"copy_up","device":"copy","limits":{"bps":1048576}}"#)
+    try fixture.await(id) { fixture.doneBytes($0) > 0 }
+    try fixture.expect("copy", is: copy)
+    service.kill()
+    try service.start()
+    let done = try fixture.end(of: id, limit: 0)
+    #expect(done["state"] as? String == "succeeded", "\(done)")
+    let result = try #require(done["result"] as? [String: Any])
+    #expect(result["clusters_copied"] as? Int ?? 0 > 0, "\(result)")
+    #expect((result["removed"] as? [String])?.last == older, "\(result)")
+    // The clone has its own snapshot, and nothing of the base; the base is as it was.
+    #expect(try !tree("copy").contains(older) && !tree("copy").contains(newer))
+    #expect(try tree("copy").contains(own))
+    try fixture.expect("copy", is: copy)
+    try fixture.expect("vm", is: vm)
+    #expect(try sharedSums() == before)
+    #expect(try isProtected(newer) == true && isProtected(older) == true)
+    let again = try service.post("/v1/jobs", #"{"type":"copy_up","device":"copy"}"#)
+    #expect(again.code == "nothing-to-merge", "\(again.text)")
+    #expect(
+      try service.post("/v1/jobs", #"{"type":"copy_up","device":"vm"}"#).code == "nothing-to-merge")
+    // It needs the base no longer.
+    #expect(try service.delete("/v1/devices/vm").status == 204)
+    try Tool.shell("mv '\(service.images)/vm' '\(fixture.folder.path)/elsewhere'")
+    let guid = own.filter { !"{}".contains($0) }
+    let back = try service.post(
+      "/v1/devices/copy/snapshots/\(guid)/switch", #"{"discard_top":true}"#)
+    #expect(back.status == 200, "\(back.text)")
+    try fixture.expect("copy", is: state)
+    #expect(try service.delete("/v1/devices/copy").status == 204)
+    try OpenVZ.run("cd '\(service.images)/copy' && ploop check DiskDescriptor.xml")
+  }
 }

@@ -119,7 +119,7 @@ struct OperationTests {
     ("run merge vm1 --level 0 --direction forward --dry-run", .addJob),
     ("run resize vm1 20G", .addJob), ("run hash vm1 --deltas", .addJob),
     ("run check --image a --repair", .addJob), ("run compact vm1 --what zeroes", .addJob),
-    ("run backup vm1 --target nas --mode full", .addJob),
+    ("run copy-up vm1 --dry-run", .addJob), ("run backup vm1 --target nas --mode full", .addJob),
     ("run restore nas 1 --as vm2 --export vm2", .addJob),
     ("run restore nas 1 --into vm1/DiskDescriptor.xml", .addJob),
     ("run verify nas --device vm1", .addJob), ("run prune --device vm1 --keep-last 3", .addJob),

@@ -9,7 +9,8 @@ struct RunGroup: ParsableCommand {
       Without --wait a command ends as soon as its job is on the disk. Example: ploopctl run merge vm1 --wait
       """,
     subcommands: [
-      RunMerge.self, RunResize.self, RunHash.self, RunCheck.self, RunCompact.self, RunBackup.self,
+      RunMerge.self, RunResize.self, RunHash.self, RunCheck.self, RunCompact.self, RunCopyUp.self,
+      RunBackup.self,
       RunRestore.self, RunVerify.self, RunPrune.self, RunClone.self, RunImport.self, RunExport.self,
       RunMigrate.self, RunClean.self, RunOther.self,
     ])
@@ -134,6 +135,19 @@ struct RunCompact: RunCommand {
         "compact", device: name.device,
         .members(["what": ways.isEmpty ? nil : .array(ways.map(JSON.string))]))
     }
+  }
+}
+
+struct RunCopyUp: RunCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "copy-up", abstract: "Make a full disk of a linked clone while it is used.",
+    discussion: "The snapshots that it shares are merged into its own files, and are its no longer."
+  )
+  @OptionGroup var name: DeviceName
+  @OptionGroup var options: RunOptions
+
+  var request: Request {
+    get throws { try options.request("copy_up", device: name.device, .members([:])) }
   }
 }
 

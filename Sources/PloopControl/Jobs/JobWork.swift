@@ -122,7 +122,7 @@ struct JobRegistry: Sendable {
   static let standard = JobRegistry([
     MergeJob.self, DeleteSnapshotJob.self, HashJob.self, ResizeJob.self, BackupJob.self,
     RestoreJob.self, VerifyJob.self, CheckJob.self, CleanJob.self, CloneJob.self, ImportJob.self,
-    CompactJob.self, PruneJob.self, ExportJob.self, MigrateJob.self,
+    CompactJob.self, PruneJob.self, ExportJob.self, MigrateJob.self, CopyUpJob.self,
   ])
 
   var names: [String] { types.keys.sorted() }

@@ -14,6 +14,8 @@ struct SnapshotMerge {
   let device: String
   let guid: GUID
   let direction: MergeDirection
+  /// Whether it goes though it is protected, as what a linked clone shares is.
+  var isOfClone = false
 
   /// A merge that has begun.
   private struct Begun: Sendable {
@@ -159,7 +161,7 @@ struct SnapshotMerge {
     let descriptor = try service.read(chain.location, in: chain.file.folder)
     if descriptor.shot(guid) == nil, try service.existing(job).hasBeenTried { return nil }
     let child = try service.child(of: guid, descriptor)
-    try service.requireDisposable(guid, chain)
+    try service.requireDisposable(guid, chain, ofClone: isOfClone)
     let goes = direction == .forward ? guid : child.guid
     let removes = !service.keepsFile(goes, chain)
     let bytes = removes ? service.diskBytes(of: goes, descriptor, chain) : 0
@@ -196,7 +198,7 @@ struct SnapshotMerge {
   ) throws(ServiceError) -> Result<UInt64, ServiceError> {
     let deadline = Deadline.after(seconds: service.configuration.quiesceSeconds)
     // Somebody may want to keep it since the merge began.
-    try service.requireDisposable(guid, begun.chain)
+    try service.requireDisposable(guid, begun.chain, ofClone: isOfClone)
     let made: ChainChange.Made
     do throws(DeviceError) {
       made = try service.change(begun.chain, device, nil).finish(

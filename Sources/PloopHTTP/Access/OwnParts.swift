@@ -116,11 +116,11 @@ extension Caller {
 enum JobScopes {
   /// Those that work with what is there. All others make or remove disks, or name files or hosts.
   private static let operating: Set = [
-    "backup", "check", "compact", "delete_snapshot", "hash", "merge", "prune", "verify",
+    "backup", "check", "compact", "copy_up", "delete_snapshot", "hash", "merge", "prune", "verify",
   ]
   /// Of those, the ones that touch nothing but their device.
   private static let ofOneDevice: Set = [
-    "backup", "check", "compact", "delete_snapshot", "hash", "merge",
+    "backup", "check", "compact", "copy_up", "delete_snapshot", "hash", "merge",
   ]
   /// Parameters by which a job is told of files, hosts and other devices.
   private static let places: Set = [
