@@ -209,4 +209,34 @@ struct TopFlipTests {
     }
     #expect(try fixture.folder.bytes(of: "disk", limit: 1 << 20) == lacking)
   }
+
+  @Test("a saved index that names what no entry can name is not put back")
+  func changed() throws {
+    let fixture = try DiskFixture()
+    let geometry = Geometry(version: .v2, clusterShift: 12, sizeBytes: 4 << 20)
+    try fixture.make("disk", geometry)
+    let device = try fixture.attach(["disk"])
+    for cluster in 0..<40 { try device.put([7], at: UInt64(cluster * 3) << 12) }
+    try device.close()
+    let file = try fixture.folder.open("disk", writable: true)
+    let saved = SavedIndex("saved", in: fixture.folder)
+    try saved.save(file, bytes: geometry.headerBytes)
+    let place = (Geometry.headerSlots + 3) * 4
+    try file.write(AlignedBuffer([0, 0, 0, 0]).region, at: place)
+    let lacking = try fixture.folder.bytes(of: "disk", limit: 1 << 20)
+    let copy = try fixture.folder.open("saved", writable: true)
+    let good = AlignedBuffer(count: 4).region
+    try copy.readOrZero(into: good, at: place)
+    // Behind the file, the one that is reserved, inside the header, and another cluster's.
+    for entry in [[0, 0, 1, 0], [255, 255, 255, 255], [1, 0, 0, 0], [4, 0, 0, 0]] as [[UInt8]] {
+      try copy.write(AlignedBuffer(entry).region, at: place)
+      let source = DeltaSource(file: file, folder: fixture.folder, name: "disk")
+      #expect(try !saved.putBack(into: source), "\(entry)")
+      #expect(try fixture.folder.bytes(of: "disk", limit: 1 << 20) == lacking, "\(entry)")
+    }
+    try copy.write(good, at: place)
+    #expect(
+      try saved.putBack(into: DeltaSource(file: file, folder: fixture.folder, name: "disk")))
+    #expect(try ImageCheck(file).verdict == .clean)
+  }
 }

@@ -1,14 +1,14 @@
 internal import PloopFormat
-internal import PloopIO
+package import PloopIO
 
 /// A copy of an image's header and index in a file of its own.
-struct SavedIndex {
+package struct SavedIndex {
   private static let chunkBytes: UInt64 = 1 << 20
 
   private let name: String
   private let folder: ImageFolder
 
-  init(_ name: String, in folder: ImageFolder) {
+  package init(_ name: String, in folder: ImageFolder) {
     self.name = name
     self.folder = folder
   }
@@ -16,7 +16,7 @@ struct SavedIndex {
   /// Copies them, durably, and only what is not zero.
   ///
   /// - Parameter bytes: of header and index: whole clusters.
-  func save(_ image: ImageFile, bytes: UInt64) throws(DeviceError) {
+  package func save(_ image: ImageFile, bytes: UInt64) throws(DeviceError) {
     let temporary = "\(name).tmp"
     try converting { () throws(IOError) in try folder.removeIfThere(temporary) }
     do throws(IOError) {
@@ -42,9 +42,9 @@ struct SavedIndex {
 
   /// Puts entries back that were taken out since, durably. The header is left as it is.
   ///
-  /// - Returns: false where an entry is neither as it was nor zero, or the copy is none of such an index: somebody
-  ///   else has written one of them since, and nothing is changed.
-  func putBack(into image: DeltaSource) throws(DeviceError) -> Bool {
+  /// - Returns: false where an entry is neither as it was nor zero, or the copy is none of such an index, which every
+  ///   entry in it has to be: somebody else has written one of them since, and nothing is changed.
+  package func putBack(into image: DeltaSource) throws(DeviceError) -> Bool {
     let copy = try converting { () throws(IOError) in try folder.open(name, writable: false) }
     let bytes = try converting { () throws(IOError) in try copy.size() }
     let geometry = try ImageHeader.geometry(of: image.name, in: image.folder)
@@ -52,6 +52,7 @@ struct SavedIndex {
     var lacking = false
     let isOurs = try compare(copy, image.file) { _, _ in lacking = true }
     guard isOurs, lacking else { return isOurs }
+    guard try isIndex(copy, of: image.file, geometry) else { return false }
     let file = try converting { () throws(IOError) in
       try image.folder.open(image.name, writable: true)
     }
@@ -64,6 +65,21 @@ struct SavedIndex {
     }
     try converting { () throws(IOError) in try file.sync() }
     return true
+  }
+
+  /// Whether each entry of the copy names a cluster of its own in the image: the image would be corrupt with one that
+  /// does not. Those behind the disk's end nobody follows.
+  private func isIndex(
+    _ copy: ImageFile, of image: ImageFile, _ geometry: Geometry
+  ) throws(DeviceError) -> Bool {
+    let bytes = try converting { () throws(IOError) in try image.size() }
+    var scan = IndexScan(geometry, fileBytes: bytes)
+    var isIndex = true
+    try scan.runs(of: copy) { _ in
+    } fault: {
+      if $0.kind != .beyondDisk { isIndex = false }
+    }
+    return isIndex
   }
 
   /// Runs `body` for each piece of the copy that has entries which the image lacks.
