@@ -1,3 +1,4 @@
+import Foundation
 import PloopIO
 import PloopJSON
 import TestSupport
@@ -93,6 +94,34 @@ struct AuditTests {
       chain = next
       return line
     }
+  }
+
+  @Test("however many lines a log says that it has lost, they are counted as far as it goes")
+  func manyLost() throws {
+    var (chain, verifier) = (AuditChain.beginning, AuditVerifier())
+    for _ in 0..<2_100 {
+      let (next, line) = chain.adding([.init(name: "lost", value: .integer(JSON.largestNumber))])
+      chain = next
+      try verifier.take(line)
+    }
+    #expect(verifier.lineCount == 2_100 && verifier.lostCount == .max)
+  }
+
+  @Test(
+    "a head that none of ours can be counts as none",
+    arguments: [
+      "00000000000000000000 \(String(repeating: "7", count: 64)) 0 0 open",
+      "18446744073709551615 \(String(repeating: "7", count: 64)) 0 0 open",
+      "00009007199254740991 \(String(repeating: "7", count: 64)) 0 0 open",
+      "00000000000000000007 \(String(repeating: "\u{1}", count: 64)) 0 0 open",
+    ])
+  func headOfNobody(head: String) throws {
+    try Data("\(head)\n".utf8).write(to: URL(fileURLWithPath: "\(folder.path)/audit.head"))
+    let log = open()
+    add(log, "a")
+    log.close()
+    let written = try lines()
+    #expect(fault(written) == nil && texts(written) == [.string("a")], "\(written)")
   }
 
   @Test("the chain goes on when the file is moved away, and after restarts at any moment of that")

@@ -13,6 +13,22 @@ package struct AuditChain: Sendable, Equatable {
   /// SHA-256 of the last line, without its end.
   package let hash: String
 
+  private init(number: UInt64, hash: String) {
+    self.number = number
+    self.hash = hash
+  }
+
+  /// A chain that has come to where somebody has noted it.
+  ///
+  /// - Returns: nil for where none of ours comes to, or behind which no line could be told from others.
+  init?(noted number: UInt64, hash: String) {
+    guard number < UInt64(JSON.largestNumber), hash.utf8.count == 64,
+      hash.utf8.allSatisfy({ "0123456789abcdef".utf8.contains($0) }),
+      number > 0 || hash == AuditChain.beginning.hash
+    else { return nil }
+    self.init(number: number, hash: hash)
+  }
+
   /// The chain with one more line, and that line without its end.
   func adding(_ members: [JSON.Member]) -> (chain: AuditChain, line: [UInt8]) {
     let number = number &+ 1
@@ -90,7 +106,10 @@ package struct AuditVerifier: Sendable {
     head = chain
     lineCount += 1
     if chain.hash == noted { hasSeenNoted = true }
-    if case .integer(let lost)? = said?.member("lost") { lostCount += UInt64(clamping: lost) }
+    if case .integer(let lost)? = said?.member("lost") {
+      let (sum, isTooLarge) = lostCount.addingReportingOverflow(UInt64(clamping: lost))
+      lostCount = isTooLarge ? .max : sum
+    }
     if said?.member("event") == .string("crash") { crashCount += 1 }
   }
 

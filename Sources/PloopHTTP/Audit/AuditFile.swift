@@ -201,11 +201,12 @@ final class AuditFile {
     let count = read(file, &bytes, bytes.count)
     let words = String(decoding: bytes.prefix(max(0, count)), as: UTF8.self)
       .split(whereSeparator: \.isWhitespace)
-    guard words.count == 5, let number = UInt64(words[0]), words[1].utf8.count == 64,
-      let lost = UInt64(words[2]), let suppressed = UInt64(words[3])
+    guard words.count == 5, let number = UInt64(words[0]), let lost = UInt64(words[2]),
+      let suppressed = UInt64(words[3]),
+      let chain = AuditChain(noted: number, hash: String(words[1]))
     else { return nil }
     return Head(
-      chain: AuditChain(number: number, hash: String(words[1])),
+      chain: chain,
       debt: Debt(lost: lost, suppressed: suppressed), isOpen: words[4] == "open")
   }
 }
