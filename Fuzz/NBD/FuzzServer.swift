@@ -44,11 +44,15 @@ final class FuzzServer: Sendable {
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-    let isConnected = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        connect(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+    // libFuzzer looks at its clock by a signal, which no call here is to end at.
+    var isConnected: Int32
+    repeat {
+      isConnected = withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+          connect(client, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        }
       }
-    }
+    } while isConnected != 0 && errno == EINTR
     guard isConnected == 0 else { throw IOError("connect", path: path, code: errno) }
     var said = 0
     var heard: [UInt8] = []
@@ -62,11 +66,12 @@ final class FuzzServer: Sendable {
             client, $0.baseAddress?.advanced(by: said), bytes.count - said,
             Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
         }
-        said = count < 0 && errno != EAGAIN ? bytes.count : said + max(0, count)
+        let isPassing = errno == EAGAIN || errno == EINTR
+        said = count < 0 && !isPassing ? bytes.count : said + max(0, count)
         if said == bytes.count { shutdown(client, Int32(SHUT_WR)) }
       }
       let count = recv(client, &buffer, buffer.count, said < bytes.count ? Int32(MSG_DONTWAIT) : 0)
-      if count == 0 || count < 0 && errno != EAGAIN { break }
+      if count == 0 || count < 0 && errno != EAGAIN && errno != EINTR { break }
       if count > 0, heard.count < 1 << 20 { heard += buffer[..<count] }
     }
     return heard
