@@ -17,7 +17,7 @@ let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 /// What lies beside the targets of the fuzzer.
 let fuzzData = [
   "Image", "Descriptor", "Extension", "Checkpoints", "Manifest", "Journal", "Intent",
-  "Handshake", "Transmission", "HTTP",
+  "SavedIndex", "Hashes", "Notes", "Audit", "Tokens", "Keys", "Handshake", "Transmission", "HTTP",
 ].flatMap { ["\($0)/seeds", "\($0)/found", "\($0)/module"] }
 
 /// The targets in reading order: arrows point only upward in this list (docs/architecture.md).
@@ -118,7 +118,7 @@ let package = Package(
       name: "FuzzKit",
       dependencies: [
         "PloopBackup", "PloopControl", "PloopDevice", "PloopFormat", "PloopHTTP", "PloopIO",
-        "PloopJSON", "PloopNBD", logging,
+        "PloopJSON", "PloopNBD", "PloopTLS", logging,
       ],
       path: "Fuzz", exclude: fuzzData + ["Driver"], swiftSettings: settings),
     .testTarget(

@@ -1,7 +1,7 @@
 internal import FoundationEssentials
-internal import PloopDevice
-internal import PloopFormat
-internal import PloopIO
+package import PloopDevice
+package import PloopFormat
+package import PloopIO
 
 /// What people know of a snapshot, and its descriptor does not say.
 package struct SnapshotNote: Codable, Sendable, Equatable {
@@ -20,7 +20,7 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
   package init() {}
 
   /// - Throws: `invalid-value`, with a pointer to the member.
-  func check() throws(ServiceError) {
+  package func check() throws(ServiceError) {
     if let name, !(1...255).contains(name.characterCount) || SnapshotNote.hasControls(name) {
       throw ServiceError(
         .invalidValue, "a name has 1 to 255 characters, none of them a control character",
@@ -42,9 +42,9 @@ package struct SnapshotNote: Codable, Sendable, Equatable {
 /// survive the loss of the state database (docs/decisions/0007-notes-beside-the-descriptor.md).
 ///
 /// Whoever changes them holds the descriptor's lock.
-struct SnapshotNotes {
+package struct SnapshotNotes {
   /// What the notes are worth.
-  enum Health: Sendable {
+  package enum Health: Sendable {
     case sound
     /// They cannot be read, and keep every snapshot from being merged or deleted.
     case damaged
@@ -53,19 +53,19 @@ struct SnapshotNotes {
   }
 
   /// Bytes of the file.
-  static let limit = 4 << 20
+  package static let limit = 4 << 20
 
   private let folder: ImageFolder
   private let name: String
   private var notes: [String: SnapshotNote]
   /// There is a file, and nobody can say what was in it: a protection may have been.
-  let isDamaged: Bool
+  package let isDamaged: Bool
   /// The file as it was, if it could be read.
   private let bytes: [UInt8]?
 
   /// Reads them, whoever wrote them. What is no note counts as none, and what cannot be read at all as
   /// no notes.
-  init(beside descriptor: DescriptorFile) {
+  package init(beside descriptor: DescriptorFile) {
     folder = descriptor.folder
     name = "\(descriptor.name).notes"
     guard folder.contains(name) else {
@@ -82,20 +82,20 @@ struct SnapshotNotes {
     isDamaged = read == nil || notes.count != read?.count
   }
 
-  var health: Health {
+  package var health: Health {
     isDamaged ? .damaged : folder.contains("\(name).damaged") ? .setAside : .sound
   }
 
   /// Whether a delta's file stays when its snapshot goes. Once notes were damaged that is so of every
   /// one: what they said of files that other disks share is lost.
-  func keepsFile(_ guid: GUID) -> Bool { self[guid].keepsFile == true || health != .sound }
+  package func keepsFile(_ guid: GUID) -> Bool { self[guid].keepsFile == true || health != .sound }
 
-  subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
+  package subscript(guid: GUID) -> SnapshotNote { notes[guid.description] ?? SnapshotNote() }
 
   /// Adds a note; those on snapshots that are gone are dropped.
   ///
   /// - Returns: what the file is to be.
-  mutating func adding(
+  package mutating func adding(
     _ note: SnapshotNote, on guid: GUID, of descriptor: Descriptor
   ) throws(ServiceError) -> ImageFolder.Replacement {
     let known = Set(descriptor.shots.map(\.guid.description))
@@ -110,7 +110,7 @@ struct SnapshotNotes {
   }
 
   /// Writes a note, durably.
-  mutating func write(
+  package mutating func write(
     _ note: SnapshotNote, on guid: GUID, of descriptor: Descriptor
   ) throws(ServiceError) {
     let changed = try adding(note, on: guid, of: descriptor)
@@ -129,7 +129,7 @@ struct SnapshotNotes {
 
   /// Takes back the note on a snapshot that was not made after all. One that stays means nothing, and
   /// is dropped with the next change.
-  mutating func withdraw(_ guid: GUID) {
+  package mutating func withdraw(_ guid: GUID) {
     guard !isDamaged, notes.removeValue(forKey: guid.description) != nil else { return }
     guard !notes.isEmpty, let text = try? encoded() else {
       try? folder.unlink(name)

@@ -2,7 +2,7 @@ internal import PloopIO
 
 /// Pre-shared keys, a line each, as psktool writes them: `name:hexadecimal key`. All of it has to be understood, since a
 /// key that is empty, or not what somebody meant, lets others in. Faults name the line and never what it says.
-struct KeyFile: ~Copyable {
+package struct KeyFile: ~Copyable {
   /// Shorter ones can be guessed from what is heard (RFC 4279 7.2); longer ones than these psktool does not make.
   private static let keyBytes = 16...512
   /// GnuTLS has no room for longer ones.
@@ -11,14 +11,14 @@ struct KeyFile: ~Copyable {
   private let path: String
   private let file: SecretFile
 
-  init(path: String) throws(TLSFault) {
+  package init(path: String) throws(TLSFault) {
     self.path = path
     file = try SecretFile(path: path)
   }
 
   /// - Parameter take: is told each of them; the bytes are valid during the call.
   /// - Throws: at the first line that cannot be used, or where there is none.
-  func forEach(
+  package func forEach(
     _ take: (_ name: UnsafeRawBufferPointer, _ key: UnsafeRawBufferPointer) throws(TLSFault) -> Void
   ) throws(TLSFault) {
     var names: Set<[UInt8]> = []

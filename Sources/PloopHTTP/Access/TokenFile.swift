@@ -172,7 +172,7 @@ package final class TokenBook: Sendable {
   }
 
   /// The token whose secret this is. All are looked at, however early it is found.
-  func token(of secret: TokenSecret) -> Token? {
+  package func token(of secret: TokenSecret) -> Token? {
     let digest = Array(secret.digest.utf8)
     return tokens.filter { $0.hasDigest(digest) }.first
   }
