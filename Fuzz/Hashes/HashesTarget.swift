@@ -37,15 +37,16 @@ struct HashesTarget {
     let isBelieved = Self.page(0, of: file) == Self.page(0, of: disk.file)
     var (damaged, unknown): ([UInt64], UInt64) = ([], 0)
     if isBelieved {
-      for cluster in 0..<disk.clusterCount {
-        let page = Self.page(Int(cluster) / Self.sumsPerPage + 1, of: file)
-        let content = disk.sums[cluster]
+      for first in stride(from: 0, to: disk.clusterCount, by: UInt64.Stride(Self.sumsPerPage)) {
+        let page = Self.page(Int(first) / Self.sumsPerPage + 1, of: file)
+        let clusters = first..<min(first + UInt64(Self.sumsPerPage), disk.clusterCount)
         guard Self.isSealed(page) else {
-          unknown += content == nil ? 0 : 1
+          unknown += UInt64(clusters.count { disk.sums[$0] != nil })
           continue
         }
-        let sum = Self.word(Int(cluster) % Self.sumsPerPage, of: page)
-        if sum != content ?? 0 { damaged.append(cluster) }
+        damaged += clusters.filter {
+          Self.word(Int($0 - first), of: page) != disk.sums[$0] ?? 0
+        }
       }
     }
 
@@ -102,8 +103,7 @@ struct HashesTarget {
   }
 
   private static func word(_ index: Int, of page: [UInt8]) -> UInt32 {
-    var head = InputHead(Array(page[(index * 4)..<(index * 4 + 4)]))
-    return head.number(UInt32.self)
+    (0..<4).reduce(0) { $0 | UInt32(page[index * 4 + $1]) << UInt32(8 * $1) }
   }
 
   private static func isSealed(_ page: [UInt8]) -> Bool {

@@ -58,7 +58,8 @@ enum SavedIndexTarget {
     try promise(
       after.prefix(Header.byteCount) == before.prefix(Header.byteCount)
         && after.dropFirst(copy.count) == before.dropFirst(copy.count), "more than the index")
-    for start in stride(from: index.lowerBound, to: index.upperBound, by: 4) {
+    // Where nothing has changed nothing has to be looked at.
+    for start in stride(from: index.lowerBound, to: isBack ? index.upperBound : 0, by: 4) {
       let entry = start..<start + 4
       let (old, now) = (before[entry], after[entry])
       let isLacking = old.allSatisfy { $0 == 0 }
