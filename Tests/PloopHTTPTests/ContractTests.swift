@@ -452,7 +452,7 @@ struct ContractTests {
         count += 1
       }
     }
-    #expect(count == 68)
+    #expect(count == 69)
   }
 
   @Test("bodies that the router refuses as wrong do not fit the schema either")
