@@ -62,6 +62,7 @@ package struct Enumeration {
     var syncs = SyncStarts()
     for (position, event) in events.enumerated() {
       guard event.path == topPath else { continue }
+      if looks.isEnough { break }
       var here: Set<UInt64> = []
       var syncBegan: Int?
       if case .syncStarted = event {

@@ -5,22 +5,22 @@ internal import PloopIO
 package struct FailedSeeds: Sendable {
   package struct Line: Sendable, CustomStringConvertible {
     package let seed: UInt64
-    package let effort: Int
+    package let samples: Int
     package let subject: String
 
-    package init(seed: UInt64, effort: Int, subject: String) {
+    package init(seed: UInt64, samples: Int, subject: String) {
       self.seed = seed
-      self.effort = effort
+      self.samples = samples
       self.subject = subject
     }
 
-    package var description: String { "\(seed) \(effort) \(subject)" }
+    package var description: String { "\(seed) \(samples) \(subject)" }
 
     /// Records the subject once more and looks at its states.
     ///
     /// - Returns: nil when nobody knows the subject any more.
     package func enumerate() throws -> Enumeration.Result? {
-      try Subject.all.first { $0.name == subject }?.enumerate(seed: seed, effort: effort)
+      try Subject.all.first { $0.name == subject }?.enumerate(seed: seed, samples: samples)
     }
   }
 
@@ -28,7 +28,7 @@ package struct FailedSeeds: Sendable {
   private let folder: ImageFolder
   private let name: String
 
-  /// Reads a file of lines `SEED EFFORT SUBJECT`; what follows a `#` is for people.
+  /// Reads a file of lines `SEED SAMPLES SUBJECT`; what follows a `#` is for people.
   ///
   /// - Throws: `NotASeed` for any other line; whatever keeps the file from being read.
   package init(_ path: String) throws {
@@ -41,11 +41,11 @@ package struct FailedSeeds: Sendable {
       let line = line.prefix { $0 != "#" }
       let words = line.split(separator: " ", maxSplits: 2)
       guard !words.isEmpty else { return nil }
-      guard words.count == 3, let seed = UInt64(words[0]), let effort = Int(words[1]), effort > 0
+      guard words.count == 3, let seed = UInt64(words[0]), let samples = Int(words[1]), samples > 0
       else { throw NotASeed(line: String(line)) }
       var subject = String(words[2])
       while subject.last == " " { subject.removeLast() }
-      return Line(seed: seed, effort: effort, subject: subject)
+      return Line(seed: seed, samples: samples, subject: subject)
     }
   }
 

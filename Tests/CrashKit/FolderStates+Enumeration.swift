@@ -23,6 +23,7 @@ extension FolderStates {
       )
     }
     for (position, event) in events.enumerated() {
+      if looks.isEnough { break }
       var here: Set<UInt64> = []
       looks.advance(to: position, of: events.count)
       for index in sizes.indices {

@@ -4,25 +4,24 @@ internal import PloopFormat
 /// down with it.
 package struct Subject: Sendable {
   package let name: String
-  /// States behind each event and by each size of blocks, in the short form.
-  private let samples: Int
-  /// So many times as many are looked at in each further round of the long form: the more the less time they take.
-  package let furtherEffort: Int
+  /// States behind each event and by each size of blocks, in the short form; and in each further round of the long one,
+  /// the more the less time they take.
+  package let samples: (first: Int, further: Int)
   private let body:
     @Sendable (_ scratch: ScratchFolder, _ bounds: Bounds, _ looks: Looks) throws
       -> Enumeration.Result
 
   /// Records it anew and looks at its states.
   ///
-  /// - Parameter effort: so many times as many states behind each event as in the short form.
+  /// - Parameter samples: behind each event and by each size of blocks.
   package func enumerate(
-    seed: UInt64, effort: Int = 1, _ looks: Looks = Looks()
+    seed: UInt64, samples: Int, _ looks: Looks = Looks()
   ) throws -> Enumeration.Result {
-    try body(ScratchFolder(), Bounds(samples: samples * effort, seed: seed), looks)
+    try body(ScratchFolder(), Bounds(samples: samples, seed: seed), looks)
   }
 
   private static func disk(_ scenario: Scenario) -> Subject {
-    Subject(name: "disk: \(scenario.rawValue)", samples: 32, furtherEffort: 16) {
+    Subject(name: "disk: \(scenario.rawValue)", samples: (48, 576)) {
       scratch, bounds, looks in
       let recording = try Recording(path: scratch.folder("recording"), scenario.setup)
       try scenario.run(recording, seed: bounds.seed)
@@ -35,7 +34,7 @@ package struct Subject: Sendable {
   private static func chain(
     _ name: String, _ scenario: @escaping @Sendable (_ seed: UInt64) -> ChainScenario
   ) -> Subject {
-    Subject(name: "chain: \(name)", samples: 8, furtherEffort: 2) { scratch, bounds, looks in
+    Subject(name: "chain: \(name)", samples: (10, 20)) { scratch, bounds, looks in
       let scenario = scenario(bounds.seed)
       let recording = try scenario.recording(path: scratch.folder("recording"))
       try scenario.run(recording)
@@ -49,7 +48,7 @@ package struct Subject: Sendable {
       @escaping @Sendable (_ recording: String, _ states: String, Bounds, Looks) throws
       -> Enumeration.Result
   ) -> Subject {
-    Subject(name: "copy: \(name)", samples: 8, furtherEffort: 2) { scratch, bounds, looks in
+    Subject(name: "copy: \(name)", samples: (8, 16)) { scratch, bounds, looks in
       try body(scratch.folder("recording"), scratch.folder("states"), bounds, looks)
     }
   }

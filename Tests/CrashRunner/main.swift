@@ -114,9 +114,10 @@ struct Run {
   var count = 0
   var bad: [String] = []
 
-  init(_ name: String?) {
+  /// - Parameter name: a part of the names of those that are looked at; nil for all.
+  init(_ name: String?, _ goal: Goal) {
     subjects = Subject.all.filter { name.map($0.name.contains) ?? true }
-    looks = subjects.map { _ in Looks() }
+    looks = subjects.map { _ in Looks(goal) }
   }
 
   var distinct: Int { looks.reduce(0) { $0 + $1.distinct } }
@@ -129,16 +130,16 @@ struct Run {
     let failed = Locked<[(line: FailedSeeds.Line, fault: String)]>([])
     let result = try forEach(subjects.count) { [subjects, looks] index in
       let subject = subjects[index]
-      let effort = number == 0 ? 1 : subject.furtherEffort
+      let samples = number == 0 ? subject.samples.first : subject.samples.further
       looks[index].begin(onlyNew: number > 0, images: images / subjects.count)
       let result: Enumeration.Result
       do {
-        result = try subject.enumerate(seed: seed, effort: effort, looks[index])
+        result = try subject.enumerate(seed: seed, samples: samples, looks[index])
       } catch {
         result = Enumeration.Result(states: 0, bad: ["seed \(seed): \(error)"])
       }
       if let fault = result.bad.first {
-        let line = FailedSeeds.Line(seed: seed, effort: effort, subject: subject.name)
+        let line = FailedSeeds.Line(seed: seed, samples: samples, subject: subject.name)
         failed.withLock { $0.append((line, fault)) }
       }
       return (result.states, result.bad.map { "\(subject.name): \($0)" })
@@ -165,7 +166,8 @@ if faultsOnly {
   exit(bad.isEmpty ? 0 : 1)
 }
 
-var run = Run(only)
+let goal = Goal(states: wanted, distinct: wantedDistinct)
+var run = Run(only, goal)
 guard !run.subjects.isEmpty else {
   print("no subject's name has that in it; there are: \(Subject.all.map(\.name))")
   exit(2)
@@ -183,7 +185,7 @@ repeat {
   )
   fflush(nil)
   round += 1
-} while run.bad.isEmpty && (run.count < wanted || run.distinct < wantedDistinct)
+} while run.bad.isEmpty && !goal.isReached
 run.bad.prefix(20).forEach { print("BAD \($0)") }
 print(
   "states \(run.count) distinct \(run.distinct) images \(run.images) bad \(run.bad.count)")

@@ -23,7 +23,7 @@ struct FailedSeedTests {
     let path = "\(scratch.path)/seeds"
     try Tool.shell("printf '# of people\n17 2 chain: a name, of parts # why\n\n' > '\(path)'")
     #expect(try FailedSeeds(path).lines.map(\.description) == ["17 2 chain: a name, of parts"])
-    let new = FailedSeeds.Line(seed: .max, effort: 1, subject: "disk: FUA")
+    let new = FailedSeeds.Line(seed: .max, samples: 1, subject: "disk: FUA")
     for _ in 0..<2 { try FailedSeeds(path).add(new, why: "a fault\nof two lines") }
     #expect(
       try FailedSeeds(path).lines.map(\.description) == [
