@@ -16,7 +16,7 @@ struct BackupCrashTests {
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), Bounds(samples: 2, seed: seed))
-    #expect(result.states > 500)
+    #expect(result.states > 150)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
 
@@ -49,7 +49,7 @@ struct FileCrashTests {
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), Bounds(samples: 5, seed: seed))
-    #expect(result.states > 300)
+    #expect(result.states > 100)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
 }
@@ -68,7 +68,7 @@ struct SinglePointCrashTests {
     try recording.run()
     let result = try recording.enumerate(
       path: scratch.folder("states"), Bounds(samples: 3, seed: seed))
-    #expect(result.states > 500)
+    #expect(result.states > 150)
     #expect(result.bad.isEmpty, "seed \(seed), \(result.bad.count): \(result.bad.prefix(5))")
   }
 
