@@ -200,23 +200,29 @@ extension ChainRecording {
   }
 
   /// A merge that the crash has cut short is made whole, in the one direction or the other, and the disk
-  /// is what it was.
+  /// is what it was. Where somebody has gone back to an older snapshot since, nothing builds on the marked
+  /// one any more, and it is dropped, as the job does.
   private func finishMerge(
     at position: Int, in scratch: ImageFolder, namesInOrder inOrder: Bool, _ looks: Looks
   ) throws -> String? {
     let file = DescriptorFile(in: scratch)
     let descriptor = try file.read()
     guard let marked = descriptor.shots.first(where: { $0.mark != nil }) else { return nil }
-    let isLast = descriptor.children(of: marked.guid).contains { $0.guid == descriptor.topGUID }
+    let children = descriptor.children(of: marked.guid)
+    let isLast = children.contains { $0.guid == descriptor.topGUID }
     let direction: MergeDirection = isLast || position % 2 == 0 ? .forward : .backward
     let device = try open(scratch)
     defer { try? device.detach(until: .after(seconds: 10)) }
     let before = try Recording.values(of: device)
     let change = ChainChange(of: file, device: "disk", helpers: helpers)
-    let merge = try change.beginMerge(
-      device, of: marked.guid, direction, chainTo: descriptor.topGUID, until: .after(seconds: 10))
-    while try merge.step(limit: 8, on: engine) != nil {}
-    try change.end(try change.finish(merge, of: marked.guid, until: .after(seconds: 10)))
+    if children.isEmpty {
+      try change.end(try change.removeLeaf(marked.guid))
+    } else {
+      let merge = try change.beginMerge(
+        device, of: marked.guid, direction, chainTo: descriptor.topGUID, until: .after(seconds: 10))
+      while try merge.step(limit: 8, on: engine) != nil {}
+      try change.end(try change.finish(merge, of: marked.guid, until: .after(seconds: 10)))
+    }
     guard try Recording.values(of: device) == before else {
       return "made whole \(direction), the disk is another"
     }
