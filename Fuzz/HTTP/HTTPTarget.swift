@@ -17,6 +17,7 @@ struct HTTPTarget {
     var head = InputHead(input)
     let isLocal = head.byte() & 1 == 0
     let request = Self.request(head.body, isLocal: isLocal)
+    try checkRange(request)
     let reply = try router.answer(request)
     try promise((200...599).contains(reply.status), "a status of \(reply.status)")
     try promise(reply.status != 500, "a fault of the service's own: \(reply.body as Any)")
@@ -31,6 +32,17 @@ struct HTTPTarget {
     if reply.isProblem {
       try promise(
         body.member("status") == .integer(Int64(reply.status)), "a problem of another status")
+    }
+  }
+
+  /// What a request asks for of a whole lies in that, and is something.
+  private func checkRange(_ request: HTTPRequest) throws {
+    guard case .success(let range?) = Result(catching: { try ByteRange(headerOf: request) }) else {
+      return
+    }
+    for size in [0, 1, 4096, UInt64.max] {
+      guard let bytes = range.bytes(of: size) else { continue }
+      try promise(!bytes.isEmpty && bytes.upperBound <= size, "\(range) of \(size) is \(bytes)")
     }
   }
 

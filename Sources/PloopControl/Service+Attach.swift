@@ -126,10 +126,9 @@ extension Service {
         incoming: request.incoming, failure: nil,
         createdAt: now, updatedAt: now)
       info = try commit(
-        record, of: controller, as: .deviceCreated, entering: .attached(device),
+        record, of: controller, as: .deviceCreated, adding: export, entering: .attached(device),
         show: { _ in openDoors(to: device, controller) }
       ) { (record, transaction) throws(ServiceError) -> DeviceInfo in
-        if let export { _ = try add(export, to: &record, in: transaction) }
         for id in finished { try transaction.endIntent(of: id) }
         let facts = DeviceController.Facts(
           phase: .attached(device), record: record, since: now, attachedAt: now)

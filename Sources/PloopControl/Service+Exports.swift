@@ -84,10 +84,10 @@ extension Service {
     do throws(ServiceError) {
       let door = try self.door(export, to: device, controller)
       return try commit(
-        record, of: controller, as: .deviceChanged,
+        record, of: controller, as: .deviceChanged, adding: export,
         show: { added, _ in table.open(added, door) },
         { (record, transaction) throws(ServiceError) -> (DeviceRecord.Export, ExportInfo) in
-          let added = try self.add(export, to: &record, in: transaction)
+          let added = record.exports.last ?? export
           var info = self.info(of: added, record)
           info.sizeBytes = door.size
           try keeper?.keep(info, in: transaction)
@@ -112,18 +112,6 @@ extension Service {
     return DeviceExport(
       disk, readonly: export.readonly, summary: export.summary, throttle: controller.throttle,
       lease: fleet?.lease(of: controller.id))
-  }
-
-  /// Gives an export its revision and its place in a record that is being committed.
-  func add(
-    _ export: DeviceRecord.Export, to record: inout DeviceRecord, in transaction: StateTransaction
-  ) throws(ServiceError) -> DeviceRecord.Export {
-    var export = export
-    export.revision = try transaction.nextRevision()
-    record.exports.append(export)
-    try transaction.note(
-      .exportCreated, export.name, device: record.id, at: export.revision)
-    return export
   }
 
   /// Closes a door; it stays closed after a restart.

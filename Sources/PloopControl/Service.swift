@@ -300,9 +300,11 @@ package final class Service: ServiceAPI {
   }
 
   /// Writes a changed record under a new revision, with what else belongs to the change, then shows
-  /// it and wakes who waits for it.
+  /// it and wakes who waits for it. The nodes of a fleet are told before: what they know is never older than what this one
+  /// comes back with.
   ///
   /// - Parameters:
+  ///   - export: that the device gets; its revision is its own.
   ///   - phase: what the device is from then on, if that changes: shown with the record, or whoever
   ///     waits for the revision would see the one without the other.
   ///   - show: shows what else is to be seen before anybody hears of the events.
@@ -310,20 +312,38 @@ package final class Service: ServiceAPI {
   @discardableResult
   func commit<Result>(
     _ record: DeviceRecord, of controller: DeviceController, as event: EventType,
-    entering phase: DeviceController.Phase? = nil, show: (Result) -> Void = { _ in },
-    _ more: (inout DeviceRecord, StateTransaction) throws(ServiceError) -> Result
+    adding export: DeviceRecord.Export? = nil, entering phase: DeviceController.Phase? = nil,
+    show: (Result) -> Void = { _ in },
+    _ more: (DeviceRecord, StateTransaction) throws(ServiceError) -> Result
   ) throws(ServiceError) -> Result {
     let before = controller.now.record
+    // Not within a transaction: all others would wait for the nodes as well.
+    var reserved: Store.Reservation?
+    defer { if let reserved { store.giveBack(reserved) } }
+    var told: DeviceRecord?
+    if fleet != nil {
+      var numbers = try store.reserve(export == nil ? 1 : 2, above: record.revision)
+      reserved = numbers
+      let changed = try record.changed(adding: export) { numbers.next() }
+      try publish(changed, of: controller, entering: phase)
+      told = changed
+    }
     let (record, result) = try store.write { transaction throws(ServiceError) in
-      var record = record
-      record.revision = try transaction.nextRevision()
-      record.updatedAt = wallClockSeconds()
-      let result = try more(&record, transaction)
-      // First: what others know is never older than what this node comes back with.
-      try publish(record, of: controller, entering: phase)
-      try transaction.save(record)
-      try transaction.note(event, record.id, device: record.id, at: record.revision)
-      return (record, result)
+      let changed: DeviceRecord
+      if let told {
+        changed = told
+      } else {
+        changed = try record.changed(adding: export) { () throws(ServiceError) in
+          try transaction.nextRevision()
+        }
+      }
+      let result = try more(changed, transaction)
+      try transaction.save(changed)
+      try transaction.note(event, changed.id, device: changed.id, at: changed.revision)
+      if export != nil, let added = changed.exports.last {
+        try transaction.note(.exportCreated, added.name, device: changed.id, at: added.revision)
+      }
+      return (changed, result)
     } show: { record, result in
       controller.keep(record)
       if let phase { controller.enter(phase) }

@@ -139,13 +139,16 @@ private struct LineReader {
   private var rest: [UInt8] = []
 
   mutating func add(_ bytes: UnsafeRawBufferPointer) -> [JSON] {
+    // What is there has been looked through: a long line comes in a thousand pieces.
+    var seen = rest.count
     rest += bytes
     var found: [JSON] = []
-    while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+    while let end = rest[seen...].firstIndex(of: UInt8(ascii: "\n")) {
       if let line = try? JSONParser.parse(Array(rest[..<end]), EtcdClient.limits) {
         found.append(line)
       }
       rest.removeSubrange(...end)
+      seen = 0
     }
     if rest.count > LineReader.lineLimitBytes { rest = [] }
     return found

@@ -116,15 +116,30 @@ extension EtcdClient {
     return reply.member("kvs")?.items.first.flatMap(EtcdValue.init)
   }
 
+  /// Values of one answer: what is asked for is there within the time for an answer, however many there are.
+  private static let pageLength = 1_000
+
   /// All that begin with `prefix`, as they were at one revision.
   package func values(
     under prefix: String
   ) throws(EtcdError) -> (values: [EtcdValue], revision: UInt64) {
-    let reply = try ask(
-      "/v3/kv/range",
-      .members(["key": .base64(prefix), "range_end": .base64(EtcdClient.end(of: prefix))]))
-    let values = reply.member("kvs")?.items.compactMap(EtcdValue.init) ?? []
-    return (values, reply.member("header")?.number("revision") ?? 0)
+    var values: [EtcdValue] = []
+    var first = Array(prefix.utf8)
+    var revision: UInt64 = 0
+    while true {
+      let reply = try ask(
+        "/v3/kv/range",
+        .members([
+          "key": .base64(first), "range_end": .base64(EtcdClient.end(of: prefix)),
+          "limit": .string(String(EtcdClient.pageLength)), "revision": .string(String(revision)),
+        ]))
+      values += reply.member("kvs")?.items.compactMap(EtcdValue.init) ?? []
+      if revision == 0 { revision = reply.member("header")?.number("revision") ?? 0 }
+      guard reply.member("more") == .bool(true), let last = values.last?.key else {
+        return (values, revision)
+      }
+      first = Array(last.utf8) + [0]
+    }
   }
 
   /// Does all the steps when the conditions are met, or none.
@@ -147,17 +162,20 @@ extension EtcdClient {
 
   /// Tells of each change of what begins with `prefix`, in order, for a time.
   ///
+  /// Who is far behind is told in parts, each of which gets through within that time.
+  ///
   /// - Parameters:
   ///   - revision: of the first change that is told.
-  ///   - receive: is given changes that belong together; false ends it.
+  ///   - receive: is given changes, and the revision up to which that is everything; false ends it.
   /// - Throws: `.compacted` when the changes from there on are not kept any more.
   package func watch(
-    under prefix: String, from revision: UInt64, seconds: Int, _ receive: ([EtcdEvent]) -> Bool
+    under prefix: String, from revision: UInt64, seconds: Int,
+    _ receive: ([EtcdEvent], UInt64) -> Bool
   ) throws(EtcdError) {
     let body = JSON.members([
       "create_request": .members([
         "key": .base64(prefix), "range_end": .base64(EtcdClient.end(of: prefix)),
-        "start_revision": .string(String(revision)),
+        "start_revision": .string(String(revision)), "fragment": .bool(true),
       ])
     ])
     var end: EtcdError?
@@ -175,7 +193,9 @@ extension EtcdClient {
         return false
       }
       let events = result.member("events")?.items.compactMap(EtcdClient.event) ?? []
-      return events.isEmpty || receive(events)
+      guard let last = events.map(\.revision).max() else { return true }
+      // The changes of one revision may lie in two parts.
+      return receive(events, result.member("fragment") == .bool(true) ? max(last, 1) - 1 : last)
     }
     if let end { throw end }
   }

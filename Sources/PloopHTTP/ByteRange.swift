@@ -2,7 +2,7 @@ internal import PloopControl
 
 /// The part of a whole that a request asks for (RFC 9110, section 14). One part: several would have to be sent as
 /// `multipart/byteranges`, and whoever wants several can ask several times.
-enum ByteRange: Equatable {
+package enum ByteRange: Equatable {
   /// Up to the end of the whole, where no last byte is named; the last one may lie beyond it.
   case between(UInt64, UInt64?)
   case last(UInt64)
@@ -19,7 +19,7 @@ enum ByteRange: Equatable {
   /// The range that the header names, whatever the method; nil where there is none, or none of bytes.
   ///
   /// - Throws: as ``init(of:)``.
-  init?(headerOf request: HTTPRequest) throws(Problem) {
+  package init?(headerOf request: HTTPRequest) throws(Problem) {
     let value = request.values(of: "range").joined(separator: ",")
     guard let equals = value.firstIndex(of: "="), value[..<equals].lowercased() == "bytes" else {
       return nil
@@ -51,7 +51,7 @@ enum ByteRange: Equatable {
   }
 
   /// The bytes that these are of so many; nil where there are none.
-  func bytes(of size: UInt64) -> Range<UInt64>? {
+  package func bytes(of size: UInt64) -> Range<UInt64>? {
     switch self {
     case .between(let first, let last):
       guard first < size else { return nil }

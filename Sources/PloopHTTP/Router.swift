@@ -312,7 +312,6 @@ package struct Router: Sendable {
     return try await Watch.answer(call, by: route).unlessKnown(to: call.request)
   }
 
-  /// Lets those through who may use a route.
   /// What another node of the fleet has is answered there; to who may not use it, it is not there at all.
   private func sendOn(
     _ request: HTTPRequest, _ route: Route, _ arguments: [String], _ caller: Caller
@@ -335,6 +334,7 @@ package struct Router: Sendable {
     throw problem
   }
 
+  /// Lets those through who may use a route.
   private func admit(
     _ request: HTTPRequest, to route: Route, _ arguments: [String]
   ) throws(Problem) -> Caller {

@@ -14,6 +14,7 @@ struct EtcdLeaseStoreTests {
     let folder: TemporaryFolder
     let process: ChildProcess
     let url: String
+    let client: EtcdClient
     let store: EtcdLeaseStore
 
     init() throws {
@@ -29,7 +30,8 @@ struct EtcdLeaseStoreTests {
           "default=http://\(ports[1])",
         ], output: "\(folder.path)/out", errors: "\(folder.path)/errors")
       let address = try #require(PeerAddress(url))
-      store = EtcdLeaseStore(EtcdClient([address]))
+      client = EtcdClient([address])
+      store = EtcdLeaseStore(client)
       let deadline = Deadline.after(seconds: 60)
       while (try? store.list()) == nil {
         guard !deadline.hasPassed, process.isRunning else {
@@ -150,6 +152,55 @@ struct EtcdLeaseStoreTests {
     }
     #expect(owned)
     #expect(view.owners.isEmpty && view.nodes.isEmpty && view.devices["vm1"] != nil)
+  }
+
+  @Test("who is far behind is told in parts, and misses nothing where one of them is his last")
+  func parts() throws {
+    let etcd = try LiveEtcd()
+    let length = 10_000
+    // Many changes at each revision, and more than one part of an answer holds.
+    var written: Set<String> = []
+    for turn in 0..<8 {
+      let keys = (0..<100).map { "/test/\(turn)/\($0)" }
+      let value = [UInt8](repeating: 7, count: length)
+      #expect(try etcd.client.transact(if: [], keys.map { .put($0, value, lease: 0) }).isDone)
+      written.formUnion(keys)
+    }
+    var (found, from, calls) = (Set<String>(), UInt64(1), 0)
+    let deadline = Deadline.after(seconds: 60)
+    while found != written, !deadline.hasPassed {
+      try etcd.client.watch(under: "/test/", from: from, seconds: 20) { events, revision in
+        found.formUnion(events.map(\.key))
+        #expect(revision + 1 >= from)
+        from = revision + 1
+        calls += 1
+        return false
+      }
+    }
+    #expect(found == written && calls > 1, "\(found.count) after \(calls) parts")
+    // One after the other they end where everything ends.
+    var last: UInt64 = 0
+    try etcd.client.watch(under: "/test/", from: 1, seconds: 20) { _, revision in
+      last = revision
+      return last < from - 1
+    }
+    #expect(last == from - 1)
+  }
+
+  @Test("what is too much for one answer is listed as it was at one moment")
+  func pages() throws {
+    let etcd = try LiveEtcd()
+    let names = (0..<2_345).map { "/test/\($0)" }
+    for start in stride(from: 0, to: names.count, by: 100) {
+      let steps = names[start..<min(start + 100, names.count)].map {
+        EtcdStep.put($0, Array($0.utf8), lease: 0)
+      }
+      #expect(try etcd.client.transact(if: [], steps).isDone)
+    }
+    let (values, revision) = try etcd.client.values(under: "/test/")
+    #expect(values.map(\.key) == names.sorted())
+    #expect(values.allSatisfy { Array($0.key.utf8) == $0.bytes })
+    #expect(revision == values.map(\.writtenAt).max())
   }
 
   @Test("what is not kept any more is said to be so")

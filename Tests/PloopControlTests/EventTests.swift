@@ -194,6 +194,30 @@ struct EventTests {
     #expect(told.withLock { $0 } == [0, 2])
   }
 
+  @Test(
+    "What has a revision before it is written down holds back the others' events, not the others")
+  func reserved() throws {
+    var reserved = try store.reserve(2, above: 40)
+    try note(.deviceChanged, "b")
+    #expect(store.lastRevision == 43 && store.shownRevision <= 40)
+    #expect(try revisions(after: 0).isEmpty)
+    try store.write { transaction throws(ServiceError) in
+      for _ in 0..<2 {
+        try transaction.note(.deviceChanged, "a", device: "a", at: reserved.next())
+      }
+    }
+    #expect(store.shownRevision <= 40)
+    store.giveBack(reserved)
+    #expect(try revisions(after: 0) == [41, 42, 43])
+    // Of which nothing comes is a gap, and nothing else.
+    store.giveBack(try store.reserve(1, above: 0))
+    try note(.deviceChanged, "b")
+    #expect(try revisions(after: 0) == [41, 42, 43, 45])
+    // Nobody else's number makes ours too large to be told.
+    #expect(throws: Never.self) { store.giveBack(try store.reserve(1, above: .max)) }
+    #expect(store.lastRevision == (1 << 52) + 1)
+  }
+
   @Test("Many writers and readers at once: every reader sees every revision once, in order")
   func concurrent() throws {
     let store = store

@@ -209,6 +209,45 @@ struct FleetServiceTests {
     #expect(try await alone.service.nodes().isEmpty)
   }
 
+  @Test("while the fleet does not answer for a device nobody waits but who changes that one")
+  func slow() async throws {
+    let hosts = try Hosts(["a"])
+    for id in ["vm1", "vm3"] { try await hosts.make(id, on: "a") }
+    let a = try hosts["a"]
+    for id in ["vm1", "vm3"] { hosts.leases.hold(back: id) }
+    let before = a.store.shownRevision
+    async let snapshot = a.addSnapshot("vm1", SnapshotRequest(), ifRevision: nil, keeping: nil)
+    try Hosts.becomes("it waits") { hosts.leases.state.withLock { $0.waiting == 1 } }
+    async let job = a.addJob(JobRequest(type: "compact", device: "vm3"), keeping: nil)
+    try Hosts.becomes("both wait") { hosts.leases.state.withLock { $0.waiting == 2 } }
+    try await hosts.make("vm2", on: "a")
+    _ = try await a.addJob(JobRequest(type: "compact", device: "vm2"), keeping: nil)
+    #expect(try hosts.state(of: "vm2", at: "a") == .online)
+    // Told later has a later revision; nobody reads it before what came first.
+    #expect(a.store.shownRevision == before && a.store.lastRevision > before + 1)
+    for id in ["vm1", "vm3"] { hosts.leases.hold(back: id, false) }
+    _ = try await snapshot
+    _ = try await job
+    try Hosts.becomes("all can be read") { a.store.shownRevision == a.store.lastRevision }
+    let told = hosts.leases.state.withLock { $0.entries["vm1"]?.record.revision ?? 0 }
+    #expect(try #require(a.controller("vm1").now.record).revision == told)
+  }
+
+  @Test("a device's revisions grow wherever it goes")
+  func revisions() async throws {
+    let hosts = try Hosts()
+    try await hosts.make("vm1", on: "a")
+    let a = try hosts["a"]
+    for _ in 0..<20 {
+      try a.store.write { transaction throws(ServiceError) in _ = try transaction.nextRevision() }
+    }
+    _ = try await a.addSnapshot("vm1", SnapshotRequest(), ifRevision: nil, keeping: nil)
+    let before = try #require(a.controller("vm1").now.record).revision
+    #expect(try await a.move("vm1", to: "b", ifRevision: before).state == .online)
+    try Hosts.becomes("it is there") { try hosts.state(of: "vm1", at: "b") == .online }
+    #expect(try #require(hosts["b"].controller("vm1").now.record).revision > before)
+  }
+
   @Test("who is cut off for a moment serves again; changes are refused meanwhile")
   func outage() async throws {
     let hosts = try Hosts(["a"], leaseSeconds: 6)

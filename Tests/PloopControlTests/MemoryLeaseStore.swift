@@ -14,6 +14,9 @@ final class MemoryLeases: Sendable {
     var history: [(revision: UInt64, changes: [FleetChange])] = []
     /// Nodes whose calls do not get here.
     var cutOff: Set<String> = []
+    /// Devices of which nothing new is taken, so that whoever tells it waits, and how many do.
+    var heldBack: Set<String> = []
+    var waiting = 0
 
     mutating func change(_ changes: [FleetChange]) {
       revision += 1
@@ -29,6 +32,13 @@ final class MemoryLeases: Sendable {
   func cut(off node: String, _ isCut: Bool = true) {
     state.update { state in
       if isCut { state.cutOff.insert(node) } else { state.cutOff.remove(node) }
+    }
+  }
+
+  /// What is told of a device is answered from now on, or not yet.
+  func hold(back device: String, _ isHeld: Bool = true) {
+    state.update { state in
+      if isHeld { state.heldBack.insert(device) } else { state.heldBack.remove(device) }
     }
   }
 
@@ -67,6 +77,15 @@ struct MemoryLeaseStore: LeaseStore {
     }
     guard let result else { throw LeaseError(kind: .unreachable, detail: "\(node) is cut off") }
     return result
+  }
+
+  private func awaitTurn(of device: String) throws(LeaseError) {
+    leases.state.update { $0.waiting += 1 }
+    defer { leases.state.update { $0.waiting -= 1 } }
+    let isTurn = leases.state.wait(until: .after(seconds: 60)) { state in
+      state.heldBack.contains(device) ? nil : true
+    }
+    guard isTurn != nil else { throw LeaseError(kind: .unreachable, detail: "no answer in 60 s") }
   }
 
   func begin(seconds: Int) throws(LeaseError) -> UInt64 {
@@ -139,7 +158,8 @@ struct MemoryLeaseStore: LeaseStore {
   }
 
   func keep(_ entry: FleetEntry, of device: String) throws(LeaseError) -> Bool {
-    try asking { state in
+    try awaitTurn(of: device)
+    return try asking { state in
       guard state.view.owners[device]?.epoch == entry.epoch else { return false }
       let kept = state.keep(entry, of: device)
       state.change([kept])
@@ -154,7 +174,8 @@ struct MemoryLeaseStore: LeaseStore {
   func keep(
     _ job: JobRecord, of device: String, at epoch: UInt64
   ) throws(LeaseError) -> Bool {
-    try asking { state in
+    try awaitTurn(of: device)
+    return try asking { state in
       guard state.view.owners[device]?.epoch == epoch else { return false }
       state.jobs[device, default: []].removeAll { $0.id == job.id }
       state.jobs[device, default: []].append(job)

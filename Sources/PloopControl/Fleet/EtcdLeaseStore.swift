@@ -174,10 +174,8 @@ struct EtcdLeaseStore: LeaseStore {
     behind revision: UInt64, seconds: Int, _ receive: ([FleetChange], UInt64) -> Bool
   ) throws(LeaseError) {
     try asking { () throws(EtcdError) in
-      try client.watch(under: Self.prefix, from: revision + 1, seconds: seconds) { events in
-        receive(
-          events.compactMap { Self.change($0.key, $0.value) },
-          events.map(\.revision).max() ?? revision)
+      try client.watch(under: Self.prefix, from: revision + 1, seconds: seconds) {
+        receive($0.compactMap { Self.change($0.key, $0.value) }, $1)
       }
     }
   }

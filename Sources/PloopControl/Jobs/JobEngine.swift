@@ -205,7 +205,7 @@ final class JobEngine: Sendable {
         state.withLock { $0.jobs[id] = saved.state.isFinal ? nil : saved }
       }
     }
-    if isEvent { fleet?.note(job) }
+    if isEvent { fleet?.note(job, isOver: job.state.isFinal) }
     if job.state.isFinal { count(job) }
     if isEvent { changed(id) }
     return job
@@ -245,7 +245,22 @@ final class JobEngine: Sendable {
   func add(
     _ job: JobRecord, _ more: (JobRecord, StateTransaction) throws(ServiceError) -> Void
   ) throws(ServiceError) -> JobRecord {
-    let saved = try writing.withLock { _ throws(ServiceError) in
+    // Nobody else's job waits for the other nodes.
+    try fleet?.keep(job)
+    let saved: JobRecord
+    do throws(ServiceError) { saved = try put(job, more) } catch {
+      fleet?.note(job, isOver: true)
+      throw error
+    }
+    if saved.id != job.id { fleet?.note(job, isOver: true) }
+    changed(saved.id)
+    return saved
+  }
+
+  private func put(
+    _ job: JobRecord, _ more: (JobRecord, StateTransaction) throws(ServiceError) -> Void
+  ) throws(ServiceError) -> JobRecord {
+    try writing.withLock { _ throws(ServiceError) in
       let (other, count) = state.withLock { state in
         let other = state.jobs.values.first {
           $0.id != job.id && $0.dedupeKey != nil && $0.dedupeKey == job.dedupeKey
@@ -266,7 +281,6 @@ final class JobEngine: Sendable {
         try transaction.save(job)
         try transaction.note(.jobCreated, job.id, device: job.device, at: job.revision)
         try more(job, transaction)
-        try fleet?.keep(job)
         return job
       } show: { saved in
         state.update { state in
@@ -276,8 +290,6 @@ final class JobEngine: Sendable {
       }
       return saved
     }
-    changed(saved.id)
-    return saved
   }
 
   func work(

@@ -17,12 +17,19 @@ struct StateTransaction {
 
   /// A number that is greater than every one before, also of earlier lives of the service. It is
   /// given back if the transaction fails.
-  func nextRevision() throws(ServiceError) -> UInt64 {
+  ///
+  /// - Parameter known: another service may have given it out, to what is this one's by now.
+  func nextRevision(above known: UInt64 = 0) throws(ServiceError) -> UInt64 {
     try storing {
-      try database.execute(sql: "UPDATE service SET revision = revision + 1")
+      try database.execute(
+        sql: "UPDATE service SET revision = max(revision, ?) + 1",
+        arguments: [Int64(clamping: min(known, StateTransaction.greatestRevision))])
       return try revision()
     }
   }
+
+  /// What clients can read as a number of JSON; nobody gets there by counting.
+  private static let greatestRevision = UInt64(1) << 52
 
   func revision() throws(ServiceError) -> UInt64 {
     try storing {

@@ -78,12 +78,16 @@ package final class Store: Sendable {
     _ body: (StateTransaction) throws(ServiceError) -> Result, show: (Result) -> Void = { _ in }
   ) throws(ServiceError) -> Result {
     var ticket: UInt64?
-    defer {
-      if let ticket {
-        revisions.withLock { _ = $0.unshown.removeValue(forKey: ticket) }
-        shown.tell(())
-      }
-    }
+    defer { close(ticket) }
+    let result = try transact(&ticket, body)
+    show(result)
+    return result
+  }
+
+  /// - Parameter ticket: of the revisions that it gives out, if any: nobody reads beyond them while that is there.
+  private func transact<Result>(
+    _ ticket: inout UInt64?, _ body: (StateTransaction) throws(ServiceError) -> Result
+  ) throws(ServiceError) -> Result {
     // Asked here: the database may call back on another thread.
     let actor = Requester.name
     let start = monotonicNanoseconds()
@@ -99,8 +103,46 @@ package final class Store: Sendable {
     }
     commits.withLock { $0.count(seconds: Double(monotonicNanoseconds() - start) / 1e9) }
     revisions.withLock { $0.last = max($0.last, revision) }
-    show(result)
     return result
+  }
+
+  /// Revisions of a change that others are told of before it is written down here.
+  struct Reservation {
+    fileprivate var upcoming: UInt64
+    fileprivate let ticket: UInt64?
+
+    /// To be asked as often as was said.
+    mutating func next() -> UInt64 {
+      defer { upcoming += 1 }
+      return upcoming
+    }
+  }
+
+  /// Gives out revisions that follow one another. Nobody reads beyond them until they are given back, which is when what is written
+  /// under them can be seen, or will never be.
+  ///
+  /// - Parameter known: they are above it.
+  func reserve(_ count: Int, above known: UInt64) throws(ServiceError) -> Reservation {
+    var ticket: UInt64?
+    do throws(ServiceError) {
+      let first = try transact(&ticket) { transaction throws(ServiceError) in
+        let first = try transaction.nextRevision(above: known)
+        for _ in 1..<max(1, count) { _ = try transaction.nextRevision() }
+        return first
+      }
+      return Reservation(upcoming: first, ticket: ticket)
+    } catch {
+      close(ticket)
+      throw error
+    }
+  }
+
+  func giveBack(_ reservation: Reservation) { close(reservation.ticket) }
+
+  private func close(_ ticket: UInt64?) {
+    guard let ticket else { return }
+    revisions.withLock { _ = $0.unshown.removeValue(forKey: ticket) }
+    shown.tell(())
   }
 
   var metric: Metric {

@@ -63,6 +63,20 @@ struct DeviceRecord: Codable, Sendable, Equatable {
   /// Seconds since 1970.
   var createdAt: Double
   var updatedAt: Double
+
+  /// Under the next revision, with an export that it gets, last, under the one behind that.
+  func changed(
+    adding export: Export?, numbering: () throws(ServiceError) -> UInt64
+  ) throws(ServiceError) -> DeviceRecord {
+    var record = self
+    record.revision = try numbering()
+    record.updatedAt = wallClockSeconds()
+    if var export {
+      export.revision = try numbering()
+      record.exports.append(export)
+    }
+    return record
+  }
 }
 
 /// What an attach was about to do when the process ended, if it did not get to its end: written
