@@ -1,9 +1,9 @@
-"""What a fleet of many nodes asks of etcd: renewals of leases, and the end of some nodes, with a real etcd of three members
-and one real node that watches; the other nodes are requests.
+"""What a fleet of many nodes asks of etcd: what a device costs a real node, then renewals of leases, and the end of some nodes,
+with a real etcd of three members and that node, which watches; the other nodes are requests.
 
     PLOOPD=.build/release/ploopd simulate.py [NODES [DEVICES-OF-EACH]]
 
-Ends with a table in Markdown, for docs/fleet.md.
+Ends with two tables in Markdown, for docs/fleet.md.
 """
 import base64
 import concurrent.futures
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+
+import nbd
 
 from etcd import Etcd, encoded, eventually
 from nodes import Node
@@ -80,8 +82,10 @@ def memory(pid):
 class Simulation:
     def __init__(self, etcd, pool):
         self.etcd, self.pool, self.client = etcd, pool, Client(etcd)
+        # Nobody's lease waits for what else there is to do.
+        self.renewers = concurrent.futures.ThreadPoolExecutor(WORKERS)
         self.leases, self.silent, self.is_over = {}, set(), threading.Event()
-        self.latencies = []
+        self.latencies, self.lost = [], []
 
     def each(self, work, items):
         return list(self.pool.map(work, items))
@@ -119,12 +123,13 @@ class Simulation:
             due = start + turn * SECONDS / 3 / len(numbers)
             self.is_over.wait(max(0, due - time.monotonic()))
             if number not in self.silent:
-                self.pool.submit(self.renew_one, number)
+                self.renewers.submit(self.renew_one, number)
             turn += 1
 
     def renew_one(self, number):
         reply, seconds = self.client.ask('/v3/lease/keepalive', {'ID': str(self.leases[number])})
-        assert 'TTL' in reply.get('result', {}), f'n{number} has lost its lease: {reply}'
+        if 'TTL' not in reply.get('result', {}):
+            self.lost.append(number)
         self.latencies.append(seconds)
 
     def lose(self):
@@ -161,6 +166,69 @@ class Simulation:
         return int(self.etcd.ask('/v3/kv/range', {'key': encoded('x')})['header']['revision']) + 1
 
 
+class Costs:
+    """Of one real node: what its disks and clients take of its memory, and which of their changes etcd writes down."""
+
+    DEVICES, CLIENTS = 200, 200
+
+    def __init__(self, etcd, node):
+        self.etcd, self.node, self.rows = etcd, node, []
+
+    def revision(self):
+        return int(self.etcd.ask('/v3/kv/range', {'key': encoded('x')})['header']['revision'])
+
+    def writes(self, name, work, count=1):
+        before = self.revision()
+        work()
+        self.rows.append((f'writes of etcd: {name}', f'{(self.revision() - before) / count:.3g}'))
+
+    def grown(self, name, work, count):
+        before = memory(self.node.process.pid)
+        kept = work()
+        grown = memory(self.node.process.pid) - before
+        self.rows.append((f'KiB of the node: {name}', f'{grown / count:.0f}'))
+        return kept
+
+    def make(self, device):
+        self.node.call('POST', '/v1/devices', {
+            'id': device, 'create': {'directory': f'main:{device}', 'size': 1 << 30}, 'export': {'name': device}})
+
+    def client(self, device):
+        client = nbd.NBD()
+        client.set_export_name(device)
+        client.connect_unix(self.node.nbd_path)
+        return client
+
+    def compact(self, device):
+        job = self.node.call('POST', '/v1/jobs', {'type': 'compact', 'device': device})['id']
+        eventually('the job is over', 60, lambda: self.node.call('GET', f'/v1/jobs/{job}')['state'] == 'succeeded')
+
+    def measure(self):
+        call, names = self.node.call, [f'own-{index}' for index in range(self.DEVICES)]
+        self.make('own')
+        self.client('own').shutdown()
+        self.writes('a disk that is made', lambda: self.grown(
+            'a disk that is idle', lambda: [self.make(name) for name in names], len(names)), len(names))
+        clients = self.grown('a client that is idle', lambda: [
+            self.client(names[index % len(names)]) for index in range(self.CLIENTS)], self.CLIENTS)
+        for client in clients:
+            client.shutdown()
+        self.writes('an export', lambda: call('POST', '/v1/exports', {'name': 'other', 'device': 'own'}))
+        self.writes('a snapshot', lambda: call('POST', '/v1/devices/own/snapshots', {}))
+        self.writes('a job, from its beginning to its end', lambda: self.compact('own'))
+        self.writes('a disk that is detached', lambda: [
+            call('DELETE', f'/v1/devices/{name}?mode=hard') for name in names], len(names))
+        call('DELETE', '/v1/devices/own?mode=hard')
+        return self.rows
+
+
+def show(rows):
+    print('| what | |\n|---|---|')
+    for name, value in rows:
+        print(f'| {name} | {value} |')
+    print(flush=True)
+
+
 def main():
     folder = tempfile.mkdtemp(prefix='ploopd-fleet-')
     os.mkdir(f'{folder}/images')
@@ -171,6 +239,7 @@ def main():
         etcd.start()
         node.start()
         eventually('the node is in the fleet', 30, lambda: node.call('GET', '/v1/nodes')['items'][0]['serving'])
+        show(Costs(etcd, node).measure())
         before = memory(node.process.pid)
         world = Simulation(etcd, pool)
         built = time.monotonic()
@@ -178,6 +247,7 @@ def main():
         built = time.monotonic() - built
         eventually('the node knows all of them', 120, lambda: sum(
             item['devices'] for item in node.call('GET', '/v1/nodes')['items']) == NODES * DEVICES)
+        assert not world.lost, f'nodes have lost their leases, which nobody has wanted: {world.lost[:5]}'
         known = memory(node.process.pid) - before
         world.latencies.clear()
         start, busy = time.monotonic(), cpu(etcd)
@@ -200,9 +270,7 @@ def main():
             ('bytes of etcd for a device, with its history', f'{size // (NODES * DEVICES):,}'),
             ('bytes of a node that watches, for a device', f'{max(0, known) * 1024 // (NODES * DEVICES):,}'),
         ]
-        print('| what | |\n|---|---|')
-        for name, value in rows:
-            print(f'| {name} | {value} |')
+        show(rows)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         node.finish()

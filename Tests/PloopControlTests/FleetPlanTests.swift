@@ -46,14 +46,27 @@ struct FleetPlanTests {
     since: [String: UInt64] = [:]
   ) throws -> [FleetPlan.Action] {
     let node = try #require(view.nodes[name])
-    var since = since
+    var vacancies = since.mapValues { FleetPlan.Vacancy(since: $0) }
     let plan = FleetPlan(
       node: node, lease: lease ?? view.leases[name], view: view, claims: claims, busy: busy,
       settledAt: settledAt, now: now)
-    return plan.actions(&since)
+    return plan.actions(&vacancies)
   }
 
   // MARK: Placement
+
+  /// The nodes that may have a device, in their turns.
+  private static func ranking(
+    of device: String, wanting wanted: [String: String], among nodes: [FleetNode],
+    loads: [String: Int]
+  ) -> [String] {
+    let turns = nodes.compactMap { node in
+      Placement.turn(of: node, for: device, wanting: wanted, among: nodes, loads: loads)
+        .map { (node.name, turn: $0) }
+    }.sorted { $0.turn < $1.turn }
+    #expect(turns.map(\.turn) == Array(turns.indices), "each has a turn of its own")
+    return turns.map(\.0)
+  }
 
   @Test("devices are spread by capacity, and those of a node that goes over all others")
   func shares() {
@@ -64,9 +77,7 @@ struct FleetPlanTests {
       Dictionary(
         uniqueKeysWithValues: (0..<4_000).map { number in
           let name = "vm\(number)"
-          return (
-            name, Placement.ranking(of: name, wanting: [:], among: nodes, loads: [:])[0].name
-          )
+          return (name, Self.ranking(of: name, wanting: [:], among: nodes, loads: [:])[0])
         })
     }
     let before = owners(nodes)
@@ -87,14 +98,12 @@ struct FleetPlanTests {
     ]
     let wanted = Placement.wanted(by: ["node.zone": "x", "tenant": "t"])
     #expect(wanted == ["zone": "x"])
-    let ranking = Placement.ranking(of: "vm1", wanting: wanted, among: nodes, loads: [:])
-    #expect(Set(ranking.map(\.name)) == ["a", "c"])
-    let full = Placement.ranking(
-      of: "vm1", wanting: wanted, among: nodes, loads: [ranking[0].name: 100])
-    #expect(full.map(\.name) == ranking.reversed().map(\.name))
+    let ranking = Self.ranking(of: "vm1", wanting: wanted, among: nodes, loads: [:])
+    #expect(Set(ranking) == ["a", "c"])
+    let full = Self.ranking(of: "vm1", wanting: wanted, among: nodes, loads: [ranking[0]: 100])
+    #expect(full == ranking.reversed())
     #expect(
-      Placement.ranking(of: "x", wanting: [:], among: [Self.node("z", capacity: 0)], loads: [:])
-        .isEmpty)
+      Self.ranking(of: "x", wanting: [:], among: [Self.node("z", capacity: 0)], loads: [:]).isEmpty)
   }
 
   // MARK: Plans
@@ -113,6 +122,41 @@ struct FleetPlanTests {
     #expect(try takers(after: 2).count == 1)
     #expect(try takers(after: 3).count == 2)
     #expect(try takers(after: 6) == ["a", "b", "c"])
+  }
+
+  @Test("a node that goes gives its turns away; of many devices some are weighed in each look")
+  func vacancies() throws {
+    var nodes = (0..<50).map { Self.node("n\($0)") }
+    let names = (0..<5_000).map { "vm\($0)" }
+    var view = Self.view(nodes, names)
+    var vacancies: [String: FleetPlan.Vacancy] = [:]
+    func look(at seconds: UInt64) -> [FleetPlan.Action] {
+      FleetPlan(
+        node: nodes[0], lease: 1, view: view, claims: [:], busy: [],
+        now: seconds * 1_000_000_000
+      ).actions(&vacancies)
+    }
+    _ = look(at: 0)
+    let weighed = vacancies.values.count { $0.nodesRevision == view.nodesRevision }
+    #expect(weighed == FleetPlan.weighingLimit / nodes.count)
+    #expect(vacancies.count == names.count)
+    for second in 1..<4 { _ = look(at: UInt64(second)) }
+    #expect(vacancies.values.allSatisfy { $0.nodesRevision == view.nodesRevision && $0.since == 0 })
+    let before = vacancies
+    nodes.removeAll { $0.name == "n1" }
+    view.apply([.node("n1", nil, lease: 0)], at: 11)
+    for second in 4..<8 { _ = look(at: UInt64(second)) }
+    let earlier = names.count { name in
+      guard let old = before[name]?.turn, let new = vacancies[name]?.turn else { return false }
+      #expect(old == new || old == new + 1, "\(name): \(old), \(new)")
+      return new < old
+    }
+    #expect((2_000...3_000).contains(earlier), "\(earlier)")
+    #expect(look(at: 8).count == FleetPlan.actionLimit)
+    // What somebody has by now is forgotten.
+    view.apply([.owner(device: "vm1", Ownership(node: "n2", lease: 3, epoch: 12))], at: 12)
+    _ = look(at: 9)
+    #expect(vacancies["vm1"] == nil && vacancies.count == names.count - 1)
   }
 
   @Test("what is not to come back by itself, is somebody's, or is being done, is left alone")

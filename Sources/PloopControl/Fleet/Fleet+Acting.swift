@@ -5,6 +5,8 @@ internal import PloopIO
 
 extension Fleet {
   private static let longestDelaySeconds: UInt64 = 30
+  /// The clock, too, is a reason to look.
+  private static let longestPauseMilliseconds = 250
 
   /// Brings devices into the fleet that it does not know yet.
   func bring(_ records: [DeviceRecord]) {
@@ -69,6 +71,7 @@ extension Fleet {
 
   /// Looks once, has everything be done that is to be done, and waits until something has changed.
   func act(_ service: Service) {
+    let start = bootNanoseconds()
     let seen = state.withLock { $0.changes }
     keepFence(service)
     settleIn(service)
@@ -82,7 +85,7 @@ extension Fleet {
         busy: state.busy.union(resting), settledAt: state.settledAt, now: now)
       state.settledAt = state.settledAt.filter { $0.value > view.revision }
       // A lease that may come back is no reason to abandon anything.
-      let actions = plan.actions(&state.unownedSince).filter { action in
+      let actions = plan.actions(&state.vacancies).filter { action in
         if case .abandon(let device) = action {
           return isHeld || state.claims[device]?.lease != state.lease?.id
         }
@@ -92,7 +95,15 @@ extension Fleet {
       return actions
     }
     for action in actions { begin(action, service) }
-    _ = state.wait(until: .after(milliseconds: 250)) { $0.changes == seen ? nil : true }
+    // In a large fleet something always changes: looking is at most half of what there is to do.
+    let lookMilliseconds = Int(clamping: (bootNanoseconds() - start) / 1_000_000)
+    let pause = min(lookMilliseconds, Fleet.longestPauseMilliseconds)
+    if pause > 0 {
+      _ = state.wait(until: .after(milliseconds: pause)) { $0.isStopping ? true : nil }
+    }
+    _ = state.wait(until: .after(milliseconds: Fleet.longestPauseMilliseconds)) {
+      $0.changes == seen ? nil : true
+    }
   }
 
   /// Nobody is served behind the end of the lease, and everybody again when it was renewed after all.

@@ -33,7 +33,7 @@ package final class Fleet: Sendable {
     var busy: Set<String> = []
     /// Devices that this node has given away, and the revision from which on a view knows that.
     var settledAt: [String: UInt64] = [:]
-    var unownedSince: [String: UInt64] = [:]
+    var vacancies: [String: FleetPlan.Vacancy] = [:]
     /// Devices of which something did not succeed: how often, and from when on it is tried again.
     var delays: [String: (count: Int, until: UInt64)] = [:]
     var isSettlingIn = false

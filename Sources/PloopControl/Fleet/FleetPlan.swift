@@ -13,6 +13,18 @@ struct FleetPlan {
   static let turnNanoseconds: UInt64 = 3_000_000_000
   /// So many devices come at the same time.
   static let actionLimit = 16
+  /// So many nodes are weighed for devices in one look, while which nothing else is known: all of a large fleet may be nobody's.
+  static let weighingLimit = 100_000
+
+  /// What a node remembers of a device that nobody has, from one look to the next.
+  struct Vacancy: Equatable {
+    /// When it was seen to be nobody's, by ``bootNanoseconds()``.
+    var since: UInt64
+    /// How many nodes come before this one; nil when the device is not for it.
+    var turn: Int?
+    /// Of which nodes that is so; nil while they have not been weighed.
+    var nodesRevision: UInt64?
+  }
 
   let node: FleetNode
   /// Of this node; nil while it has none.
@@ -27,11 +39,11 @@ struct FleetPlan {
   /// By ``bootNanoseconds()``.
   let now: UInt64
 
-  /// - Parameter unownedSince: since when a device has been seen to be nobody's; kept from one look to the next.
-  func actions(_ unownedSince: inout [String: UInt64]) -> [Action] {
+  /// - Parameter vacancies: devices that are nobody's; kept from one look to the next.
+  func actions(_ vacancies: inout [String: Vacancy]) -> [Action] {
     var actions = lost.map(Action.abandon)
     guard let lease else {
-      unownedSince = [:]
+      vacancies = [:]
       return actions
     }
     var room = FleetPlan.actionLimit - busy.count
@@ -41,23 +53,27 @@ struct FleetPlan {
       actions.append(.take(device, owner))
       room -= 1
     }
-    var unowned: [String: UInt64] = [:]
+    var seen: [String: Vacancy] = [:]
     var load = view.loads[node.name, default: 0]
+    var weighings = FleetPlan.weighingLimit
     for name in view.unowned.sorted() where claims[name] == nil {
       guard let device = view.devices[name] else { continue }
-      let since = unownedSince[name] ?? now
-      unowned[name] = since
-      guard room > 0, load < node.capacity, isKnown(name) else { continue }
-      let ranking = Placement.ranking(
-        of: name, wanting: device.wanted, among: view.nodes.values, loads: view.loads)
-      guard let place = ranking.firstIndex(where: { $0.name == node.name }),
-        now - min(since, now) >= UInt64(clamping: place) * FleetPlan.turnNanoseconds
+      var vacancy = vacancies[name] ?? Vacancy(since: now)
+      if vacancy.nodesRevision != view.nodesRevision, weighings > 0 {
+        vacancy.turn = Placement.turn(
+          of: node, for: name, wanting: device.wanted, among: view.nodes.values, loads: view.loads)
+        vacancy.nodesRevision = view.nodesRevision
+        weighings -= max(1, view.nodes.count)
+      }
+      seen[name] = vacancy
+      guard room > 0, load < node.capacity, isKnown(name), let turn = vacancy.turn,
+        now - min(vacancy.since, now) >= UInt64(clamping: turn) * FleetPlan.turnNanoseconds
       else { continue }
       actions.append(.acquire(name))
       room -= 1
       load += 1
     }
-    unownedSince = unowned
+    vacancies = seen
     return actions
   }
 

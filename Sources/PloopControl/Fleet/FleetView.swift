@@ -5,6 +5,8 @@
 struct FleetView: Sendable {
   private(set) var revision: UInt64
   private(set) var nodes: [String: FleetNode] = [:]
+  /// Grows with each node that comes or goes.
+  private(set) var nodesRevision: UInt64 = 0
   /// The leases of the nodes.
   private(set) var leases: [String: UInt64] = [:]
   private(set) var owners: [String: Ownership] = [:]
@@ -21,6 +23,7 @@ struct FleetView: Sendable {
     for change in changes {
       switch change {
       case .node(let name, let node, let lease):
+        if nodes[name] != node { nodesRevision += 1 }
         nodes[name] = node
         leases[name] = node == nil ? nil : lease
       case .owner(let device, let owner): set(owner, of: device)
