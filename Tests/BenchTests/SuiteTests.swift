@@ -13,7 +13,8 @@ struct SuiteTests {
     (settings.diskBytes, settings.spanBytes) = (128 << 20, 64 << 20)
     settings.peers = [.ploopd, .qemu, .qcow2, .nbdkit, .null]
     settings.rows = [
-      "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "neighbours", "merge", "merge-guest",
+      "read-16", "overwrite", "mix", "chain", "zeroes", "cow", "cow-reflink",
+      "neighbours", "merge", "merge-guest",
       "snapshot", "recording", "check", "clone", "compact", "attach", "return",
       "index-cache",
       "backup", "backup-guest", "increment",
@@ -24,7 +25,8 @@ struct SuiteTests {
     let report = try BenchKit.Suite(settings) { lines.append($0) }.run()
     #expect(
       report.rows.map(\.id) == [
-        "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "merge",
+        "read-16", "overwrite", "mix", "chain", "neighbours", "zeroes", "cow", "cow-reflink",
+        "merge",
         "merge-guest", "snapshot", "recording", "check", "clone", "compact", "attach",
         "return", "index-cache", "backup",
         "backup-guest", "backup-guest-p99", "increment",
@@ -82,6 +84,24 @@ struct SuiteTests {
     let result = try JSONDecoder().decode(LoadResult.self, from: Data(output.utf8))
     #expect(result.operations == 300)
     #expect(result.serverMicroseconds ?? 0 > 0)
+  }
+
+  @Test(
+    "a row that takes a file system of its own is left out where none can be mounted, and says so")
+  func leftOut() throws {
+    let folder = try TemporaryFolder()
+    // Root of a namespace has no loop devices.
+    let output = try Tool.shell(
+      """
+      unshare --user --map-root-user '\(RunningService.builtProgram("bench"))' run --small \
+        --rows cow-reflink --folder '\(folder.path)' --json '\(folder.path)/report'
+      """
+    ).output
+    #expect(output.contains("cow-reflink was left out: a file system of its own needs root"))
+    let report = try JSONDecoder().decode(
+      Report.self, from: Data(Tool.shell("cat '\(folder.path)/report'").output.utf8))
+    #expect(report.rows.isEmpty)
+    #expect(report.settings.contains { $0.contains("cow-reflink was left out") })
   }
 
   @Test("settings that make no sense are refused")

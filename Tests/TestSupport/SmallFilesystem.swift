@@ -16,7 +16,7 @@ package final class SmallFilesystem {
     fileprivate var command: String {
       switch self {
       case .ext4: "mkfs.ext4 -q -m 0 -b 4096"
-      case .xfs: "mkfs.xfs -q"
+      case .xfs: "mkfs.xfs -q -m reflink=1"
       case .btrfs: "mkfs.btrfs -q"
       }
     }
@@ -28,9 +28,11 @@ package final class SmallFilesystem {
 
   /// - Parameters:
   ///   - name: of a folder beneath `folder`, which is made; the image lies beside it.
+  ///   - total: mebibytes that it is made with; nil for what tests need.
   ///   - mebibytes: that are free; nil for all that it has.
   package init(
-    in folder: TemporaryFolder, _ name: String, _ kind: Kind = .ext4, mebibytes: Int? = nil
+    in folder: TemporaryFolder, _ name: String, _ kind: Kind = .ext4, total: Int? = nil,
+    mebibytes: Int? = nil
   ) throws {
     self.folder = folder
     path = "\(folder.path)/\(name)"
@@ -38,12 +40,12 @@ package final class SmallFilesystem {
     do {
       try Tool.shell(
         """
-        mkdir -p '\(path)' && truncate -s \(kind.totalMebibytes)M '\(image)' &&
+        mkdir -p '\(path)' && truncate -s \(total ?? kind.totalMebibytes)M '\(image)' &&
           \(kind.command) '\(image)' && mount -o loop '\(image)' '\(path)'
         """)
     } catch {
       throw Tool.Failure(
-        description: "this test needs root and a loop device for a file system of its own: \(error)"
+        description: "a file system of its own needs root, a loop device and mkfs.\(kind): \(error)"
       )
     }
     guard let mebibytes else { return }

@@ -6,6 +6,7 @@ extension Suite {
   func freshRows() throws {
     if wants("first-touch") { try firstTouchRow() }
     if wants("cow") { try copyOnWriteRow() }
+    if wants("cow-reflink") { try sharingRow() }
     if wants("sparse") { try sparseRow() }
   }
 
@@ -25,8 +26,48 @@ extension Suite {
     }
   }
 
-  /// 4 KiB into each cluster that only the image below has.
   private func copyOnWriteRow() throws {
+    try copyOnWriteRow(
+      "cow", "copy-on-write of 1 MiB clusters, depth 16",
+      goals([Report.Goal(against: Peer.qcow2.rawValue, ratio: 3)]), on: servers)
+  }
+
+  /// The same on a file system whose files can share blocks, and what that gives a bare program.
+  private func sharingRow() throws {
+    let id = "cow-reflink"
+    // For two images of the span and a copy of each, and as much again.
+    let total = max(1 << 10, 8 * settings.spanBytes >> 20)
+    let folder = try TemporaryFolder(beneath: servers.folder)
+    let filesystem: SmallFilesystem
+    do {
+      filesystem = try SmallFilesystem(in: folder, "xfs", .xfs, total: total)
+    } catch let failure as Tool.Failure {
+      return leaveOut(id, why: failure.description)
+    }
+    // What lies on it and uses it has to end before it does.
+    try withExtendedLifetime(filesystem) {
+      let servers = try Servers(beneath: filesystem.path, programs: settings.programs)
+      try copyOnWriteRow(
+        id, "copy-on-write of 1 MiB clusters on XFS, depth 16",
+        goals([
+          Report.Goal(against: Peer.qcow2.rawValue, ratio: 1.5),
+          Report.Goal(against: CloneReference.name, ratio: 0.8),
+        ]), on: servers,
+        limit: settings.base == nil
+          ? CloneReference(in: servers.folder, bytes: settings.spanBytes) : nil)
+      try servers.shutDown()
+    }
+  }
+
+  /// 4 KiB into each cluster that only the image below has.
+  ///
+  /// - Parameters:
+  ///   - servers: on whose file system the images lie.
+  ///   - limit: a program to compare with, which is no server.
+  private func copyOnWriteRow(
+    _ id: String, _ title: String, _ goals: [Report.Goal], on servers: Servers,
+    limit: CloneReference? = nil
+  ) throws {
     let peers = taking([.ploopd, .qcow2])
     var bases: [Peer: String] = [:]
     for peer in peers {
@@ -40,10 +81,14 @@ extension Suite {
       bases[peer] = base
     }
     try measure(
-      "cow", "copy-on-write of 1 MiB clusters, depth 16", unit: "op/s",
-      goals([Report.Goal(against: Peer.qcow2.rawValue, ratio: 3)]), of: peers, name: \.rawValue
+      id, title, unit: "op/s", goals, of: peers.map(Optional.some) + (limit == nil ? [] : [nil]),
+      on: servers,
+      name: { $0?.rawValue ?? CloneReference.name }
     ) { peer, _ in
-      guard let base = bases[peer] else { throw BenchFailure("no base") }
+      guard let peer, let base = bases[peer] else {
+        guard let limit else { throw BenchFailure("no base") }
+        return try limit.sample(depth: 16)
+      }
       let top = try servers.path(peer, "top")
       try servers.make(peer, top, sizeBytes: settings.diskBytes, backing: base)
       return try touchEveryCluster(

@@ -8,14 +8,15 @@ internal import TestSupport
 package final class Suite {
   /// In the order in which they are measured.
   package static let rowIDs =
-    warmRowIDs + ["neighbours", "fairness", "zeroes", "cold", "first-touch", "cow", "sparse"]
-    + chainRowIDs
+    warmRowIDs + ["neighbours", "fairness", "zeroes", "cold"]
+    + ["first-touch", "cow", "cow-reflink", "sparse"] + chainRowIDs
     + indexRowIDs + backupRowIDs + migrateRowIDs + secureRowIDs + apiRowIDs
 
   let settings: SuiteSettings
   let servers: Servers
   private let say: (String) -> Void
   private var rows: [Report.Row] = []
+  private var leftOut: [String] = []
   /// The last stamp that any write has used; reads accept 1 up to this one.
   var stamp: UInt8 = 1
   private var isPinned = true
@@ -26,9 +27,7 @@ package final class Suite {
     try settings.validate()
     self.settings = settings
     self.say = say
-    var programs: [Peer: String] = [.ploopd: settings.program]
-    programs[.base] = settings.base
-    servers = try Servers(beneath: settings.folder, programs: programs)
+    servers = try Servers(beneath: settings.folder, programs: settings.programs)
   }
 
   package func run() throws -> Report {
@@ -49,7 +48,14 @@ package final class Suite {
           + (isPinned
             ? "pinned in the page cache" : "not pinned in the page cache (mlock refused)"),
         "load average before the run: \(others)",
-      ], rows: rows)
+      ] + leftOut, rows: rows)
+  }
+
+  /// Says of a row that it cannot be measured here.
+  func leaveOut(_ id: String, why: String) {
+    let line = "\(id) was left out: \(why.split(separator: "\n").joined(separator: " "))"
+    leftOut.append(line)
+    say(line)
   }
 
   func wants(_ id: String) -> Bool { settings.rows?.contains(id) ?? true }
@@ -70,11 +76,12 @@ package final class Suite {
 
   /// Measures a row in interleaved rounds and keeps it.
   ///
+  /// - Parameter place: whose file system has to be quiet; nil for that of all.
   /// - Returns: the row, or nil when nobody takes part.
   @discardableResult
   func measure<Subject>(
     _ id: String, _ title: String, unit: String, _ goals: [Report.Goal], of subjects: [Subject],
-    name: (Subject) -> String,
+    on place: Servers? = nil, name: (Subject) -> String,
     _ body: (Subject, _ round: Int) throws -> Report.Sample
   ) throws -> Report.Row? {
     guard !subjects.isEmpty else { return nil }
@@ -84,7 +91,7 @@ package final class Suite {
     for round in (settings.rounds > 1 ? -1 : 0)..<settings.rounds {
       for turn in subjects.indices {
         let index = (turn + max(0, round)) % subjects.count
-        try servers.settle()
+        try (place ?? servers).settle()
         do {
           let sample = try body(subjects[index], max(0, round))
           if round >= 0 { samples[index].samples.append(sample) }

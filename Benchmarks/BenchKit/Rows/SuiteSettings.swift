@@ -19,6 +19,12 @@ package struct SuiteSettings: Sendable {
 
   package init(program: String) { self.program = program }
 
+  var programs: [Peer: String] {
+    var programs: [Peer: String] = [.ploopd: program]
+    programs[.base] = base
+    return programs
+  }
+
   /// About a minute for all rows: shows that everything works, and not much about speed.
   package mutating func makeSmall() {
     (rounds, seconds, diskBytes, spanBytes) = (1, 0.1, 1 << 30, 256 << 20)

@@ -11,11 +11,7 @@ final class HTTPReference {
   ///
   /// - Parameter folder: where it may leave files.
   init(answering body: [UInt8], in folder: String) throws {
-    let source =
-      "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
-      + "/reference/http-reference.c"
-    let program = "\(folder)/http-reference"
-    try Tool.shell("cc -O2 -o '\(program)' '\(source)' -lmicrohttpd")
+    let program = try Reference.compile("http-reference", "-lmicrohttpd", in: folder)
     try Tool.shell("rm -f '\(program).port'")
     guard let file = fopen("\(program).body", "w") else {
       throw BenchFailure("\(program).body cannot be written")
