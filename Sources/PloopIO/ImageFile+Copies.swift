@@ -46,6 +46,11 @@ extension ImageFile {
     return clinux_copies_take_room(descriptor.number) == 0
   }
 
+  /// The same of ranges of another file.
+  package func mayShareBlocks(of source: ImageFile) -> Bool {
+    !unshareable.withLock { $0.contains(source.identity) } && mayShareBlocks
+  }
+
   /// What to make of a call that has just failed.
   ///
   /// - Returns: false, where copying is the way.

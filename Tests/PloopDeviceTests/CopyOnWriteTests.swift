@@ -38,6 +38,11 @@ struct CopyOnWriteTests {
       found.withLock { $0 }.count { if case .cloneRange = $0.operation { true } else { false } }
     }
 
+    /// How often room was reserved.
+    var reservations: Int {
+      found.withLock { $0 }.count { if case .allocate = $0.operation { true } else { false } }
+    }
+
     func forget() { found.withLock { $0 = [] } }
   }
 
@@ -152,7 +157,7 @@ struct CopyOnWriteTests {
     try device.close()
   }
 
-  @Test("where blocks can be shared nothing is read, and the base stays as it is")
+  @Test("where blocks can be shared nothing is read or reserved, and the base stays as it is")
   func shared() throws {
     var bench = try Bench(shares: true)
     try bench.write(2 * Self.cluster, count: 4096)
@@ -161,6 +166,7 @@ struct CopyOnWriteTests {
     try bench.zero(6 * Self.cluster + 1024, count: 5000, keepAllocated: false)
     try bench.zero(7 * Self.cluster + 1024, count: 5000, keepAllocated: true)
     #expect(bench.calls.reads(of: "base").isEmpty && bench.calls.clones == 5)
+    #expect(bench.calls.reservations == 0)
     #expect(bench.device.counters.values(inFlight: 0).copyOnWriteClusters == 5)
     // What is in the top now is written in place.
     try bench.write(3 * Self.cluster + 8192, count: 4096)
@@ -172,9 +178,9 @@ struct CopyOnWriteTests {
   func bounds() throws {
     var bench = try Bench(shares: true, keptBytes: 8192)
     try bench.write(2 * Self.cluster, count: 8192 + 512)
-    #expect(bench.calls.clones == 0)
+    #expect(bench.calls.clones == 0 && bench.calls.reservations == 1)
     try bench.write(3 * Self.cluster + 512, count: 8192)
-    #expect(bench.calls.clones == 1)
+    #expect(bench.calls.clones == 1 && bench.calls.reservations == 1)
     try bench.end()
   }
 

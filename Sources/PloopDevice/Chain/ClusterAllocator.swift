@@ -77,13 +77,16 @@ final class ClusterAllocator: Sendable {
   // MARK: Allocating
 
   /// Takes the lowest free cluster, growing the file when there is none.
-  func allocate() throws(DeviceError) -> Allocation {
+  ///
+  /// - Parameter reserving: false for a cluster that is to share blocks: those that a longer file has would have to be
+  ///   given back for it one by one.
+  func allocate(reserving: Bool = true) throws(DeviceError) -> Allocation {
     try state.withLock { state throws(DeviceError) in
       if let free = state.used.firstClear(from: state.hint) {
         return take(free, &state)
       }
       state.hint = state.used.count
-      try grow(&state)
+      try grow(&state, reserving: reserving)
       return take(state.hint, &state)
     }
   }
@@ -97,7 +100,9 @@ final class ClusterAllocator: Sendable {
   }
 
   /// Lengthens the file, by an eighth of its size and at most 64 MiB; all of the new part is zero.
-  func grow(_ state: inout State) throws(DeviceError) {
+  ///
+  /// - Parameter reserving: whether the file system is asked for the room now.
+  func grow(_ state: inout State, reserving: Bool = true) throws(DeviceError) {
     let count = UInt64(state.used.count)
     guard count <= geometry.physicalLimit else {
       throw DeviceError(
@@ -114,7 +119,11 @@ final class ClusterAllocator: Sendable {
     let length = count << UInt64(geometry.clusterShift)
     let bytes = step << UInt64(geometry.clusterShift)
     do {
-      try file.allocate(offset: length, length: bytes)
+      if reserving {
+        try file.allocate(offset: length, length: bytes)
+      } else {
+        try file.truncate(to: length + bytes)
+      }
       resize(&state, to: count + step)
     } catch  where error.isOutOfSpace || error.isTooLarge || error.isUnsupported {
       // What a failed reservation took must not starve others; without one, the write itself tells

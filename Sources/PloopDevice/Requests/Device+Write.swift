@@ -155,12 +155,15 @@ extension Device {
     let old = MergeContent(
       file: try chain.delta(lower.delta).file, offset: lower.physical << clusterShift,
       count: clusterBytes)
-    try place(piece.cluster, writing, in: map) { (allocation, base) throws(DeviceError) in
-      if piece.isWhole || old.isHole {
+    let isAnew = piece.isWhole || old.isHole
+    let isShared =
+      !isAnew && clusterBytes - piece.length >= sharing.keptBytes
+      && writing.file.mayShareBlocks(of: old.file)
+    try place(piece.cluster, writing, in: map, reserving: !isShared) {
+      (allocation, base) throws(DeviceError) in
+      if isAnew {
         try begin(content, piece, in: allocation, at: base, writing)
-      } else if clusterBytes - piece.length >= sharing.keptBytes,
-        try old.share(with: writing.file, at: base)
-      {
+      } else if isShared, try old.share(with: writing.file, at: base) {
         try overwrite(content, piece, at: base, writing)
       } else {
         try merge(content, piece, over: old, at: base, writing)
@@ -223,22 +226,24 @@ extension Device {
   /// is set. If filling fails the cluster goes back, and counts as holding anything; where there was no
   /// room for all of it, what a part has taken is given back to the file system as well.
   ///
-  /// - Parameter index: has the entries of the delta that is written.
+  /// - Parameters:
+  ///   - index: has the entries of the delta that is written.
+  ///   - reserving: as of ``ClusterAllocator/allocate(reserving:)``.
   func place(
-    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable,
+    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable, reserving: Bool = true,
     fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
     // The page first: what was allocated and cannot be published would have to be taken back.
     try index.pinning(Geometry.position(of: cluster).page) { () throws(DeviceError) in
-      try placePinned(cluster, writing, in: index, fill: fill)
+      try placePinned(cluster, writing, in: index, reserving, fill: fill)
     }
   }
 
   private func placePinned(
-    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable,
+    _ cluster: UInt64, _ writing: Writing, in index: any EntryTable, _ reserving: Bool,
     fill: (ClusterAllocator.Allocation, _ base: UInt64) throws(DeviceError) -> Void
   ) throws(DeviceError) {
-    let allocation = try writing.allocator.allocate()
+    let allocation = try writing.allocator.allocate(reserving: reserving)
     do throws(DeviceError) {
       try fill(allocation, allocation.physical << clusterShift)
     } catch {
