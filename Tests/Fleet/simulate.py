@@ -214,7 +214,6 @@ class Costs:
     def measure(self):
         call, names = self.node.call, [f'own-{index}' for index in range(self.DEVICES)]
         self.make('own')
-        self.client('own').shutdown()
         self.writes('a disk that is made', lambda: self.grown(
             'a disk that is idle', lambda: [self.make(name) for name in names], len(names)), len(names))
         clients = self.grown('a client that is idle', lambda: [

@@ -10,10 +10,11 @@ import nbd
 from daemon import Gone, Refused
 from guest import read_numbers
 
-# Refusals that something else explains: who came first, what is full, what is not there any more.
+# Refusals that something else explains: who came first, what is full, what is not there any more; and a backup whose
+# copies were slower than guests may have to wait for.
 EXPECTED = {
     'device-busy', 'device-in-use', 'export-in-use', 'image-full', 'insufficient-space', 'nothing-to-merge',
-    'snapshot-has-branches', 'target-unreachable',
+    'push-backup-expired', 'snapshot-has-branches', 'target-unreachable',
 }
 
 
