@@ -77,10 +77,11 @@ soak: ## disks under guests, operations and mishaps for SOAK seconds (600); PLOO
 	swift build -c release --product ploopd
 	scripts/soak
 
-fleet: ## three services that have disks together, by three etcd, with 500 devices; PLOOPD_SEED=N repeats the choices of one
+fleet: ## three services that have disks together, by three etcd, with 500 devices; then what 1,000 nodes ask of etcd
 	scripts/install-packages test
 	swift build -c release --product ploopd
 	FLEET_DEVICES=500 scripts/test-fleet
+	PYTHONDONTWRITEBYTECODE=1 /usr/bin/python3 Tests/Fleet/simulate.py 1000 20
 
 contract: ## the long examination of the service by its contract; PLOOPD_SEED=N gives one back
 	scripts/install-packages test
