@@ -188,6 +188,8 @@ extension Recording {
     guard let hit = watch.hit else { return }
     // Without room a repair that changes no entry saves none.
     if fault == .noSpace, watch.hitPath?.contains(".index-backup") == true { return }
+    // A file is lengthened within a request for what is to share blocks, and that is made once more.
+    if fault == .noSpace, setup.sharesBlocks, case .truncate = hit, failures.isEmpty { return }
     switch fault.mustFail(hit) {
     case true? where failures.isEmpty && isSharedRead(ofIndex: hit): break
     case true? where failures.isEmpty: report("nobody was told")

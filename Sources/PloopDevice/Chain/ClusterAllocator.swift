@@ -125,7 +125,7 @@ final class ClusterAllocator: Sendable {
         try file.truncate(to: length + bytes)
       }
       resize(&state, to: count + step)
-    } catch  where error.isOutOfSpace || error.isTooLarge || error.isUnsupported {
+    } catch  where error.isTooLarge || reserving && (error.isOutOfSpace || error.isUnsupported) {
       // What a failed reservation took must not starve others; without one, the write itself tells
       // whether there is room.
       let one = length + geometry.clusterBytes
