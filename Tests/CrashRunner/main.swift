@@ -4,7 +4,8 @@ import PloopIO
 
 // crash-enumeration [--states N] [--distinct N] [--images N] [--seed S] [--only NAME] [--keep FILE]: records every
 // subject, looks at what power loss can leave of it, and ends with the line `states N distinct M images I bad 0`. One
-// round is the short form; there are more until there are as many states as are wanted, and different ones.
+// round is the short form; there are more until there are as many states as are wanted, and different ones. Seeds that
+// are kept in FILE come first, and those that fail are written down there.
 // crash-enumeration --faults [--seed S]: runs every scenario again for each call and each fault, and
 // ends with the line `runs N bad 0`.
 
@@ -123,6 +124,19 @@ struct Run {
   var distinct: Int { looks.reduce(0) { $0 + $1.distinct } }
   var images: Int { looks.reduce(0) { $0 + $1.judged } }
 
+  /// Looks once more at what has failed before.
+  mutating func again(_ kept: String) throws {
+    let lines = try FailedSeeds(kept).lines
+    let result = try forEach(lines.count) { number in
+      guard let result = try lines[number].enumerate() else {
+        return (0, ["nothing is called \(lines[number].subject)"])
+      }
+      return (result.states, result.bad.map { "\(lines[number]): \($0)" })
+    }
+    bad += result.bad
+    print("\(lines.count) seeds that have failed: states \(result.count) bad \(result.bad.count)")
+  }
+
   /// - Parameters:
   ///   - number: of the round; from the second on only what is new is looked at, and more of it.
   ///   - images: that QEMU judges, all subjects together.
@@ -173,6 +187,7 @@ guard !run.subjects.isEmpty else {
   exit(2)
 }
 let begun = monotonicNanoseconds()
+if let kept, only == nil { try run.again(kept) }
 var round = 0
 repeat {
   // Half of those that are left are for later rounds, where there are any.

@@ -10,11 +10,10 @@ struct FailedSeedTests {
 
   private static let lines = Result { try FailedSeeds(path).lines }
 
-  @Test("find nothing any more, whatever they have once found", arguments: try lines.get())
-  func again(_ line: FailedSeeds.Line) throws {
-    let result = try #require(try line.enumerate(), "nothing is called \(line.subject)")
-    #expect(result.states > 50)
-    #expect(result.bad.isEmpty, "\(line), \(result.bad.count): \(result.bad.prefix(5))")
+  /// The release build looks at all of them (`crash-enumeration --keep`): some have ten thousand states.
+  @Test("name what is still looked at", arguments: try lines.get())
+  func subject(_ line: FailedSeeds.Line) {
+    #expect(Subject.all.contains { $0.name == line.subject })
   }
 
   @Test("are read back as they were written, each once, and what is no seed is told")
